@@ -1,0 +1,240 @@
+"""What peers say to each other, as typed values. docs/protocol.md is the specification; `wire` has the bytes.
+
+Field order is the order on the wire. Lengths are in bytes, amounts in e8s, times in nanoseconds of chain time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from protocol.payments import Batch
+from protocol.types import ChannelId, Nanos, ParticipantKey
+
+__all__ = [
+    "Ack",
+    "ChannelAccept",
+    "ChannelMessage",
+    "ChannelProposal",
+    "ChannelReady",
+    "ChannelReject",
+    "CloseRequest",
+    "Confirm",
+    "Decline",
+    "ErrorMessage",
+    "Hello",
+    "Message",
+    "Offer",
+    "OpeningMessage",
+    "Ping",
+    "Pong",
+    "Resume",
+    "ResumePhase",
+    "SessionMessage",
+    "SignedStateMessage",
+    "StateSignature",
+    "Update",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of each side. `network`: 32 bytes, see `protocol.opening.network_hash`."""
+
+    TYPE: ClassVar[int] = 1
+    protocol_version: int
+    network: bytes
+    features: int
+    agent: str
+    """Name and version of the software, at most 64 bytes of printable text."""
+    minimum_payment_e8s: int
+    """Smaller payments to this node are declined."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMessage:
+    """What was wrong. `code`: a word of at most 32 bytes; `text`: at most 256; `channel`: 64 bytes or empty."""
+
+    TYPE: ClassVar[int] = 2
+    code: str
+    text: str
+    channel: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a `Pong` with the same number."""
+
+    TYPE: ClassVar[int] = 3
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answers a `Ping`."""
+
+    TYPE: ClassVar[int] = 4
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelProposal:
+    """Proposes a channel. Its sender is participant 0 and pays first."""
+
+    TYPE: ClassVar[int] = 10
+    proposal_id: bytes
+    """32 random bytes."""
+    nonce_share: bytes
+    """32 random bytes, fresh for each proposal."""
+    participant: ParticipantKey
+    allocation: tuple[int, int]
+    challenge_duration_ns: Nanos
+    funding_deadline_ns: Nanos
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelAccept:
+    """Accepts a proposal."""
+
+    TYPE: ClassVar[int] = 11
+    proposal_id: bytes
+    nonce_share: bytes
+    participant: ParticipantKey
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelReject:
+    """Rejects a proposal, or gives up an opening that is not signed yet."""
+
+    TYPE: ClassVar[int] = 12
+    proposal_id: bytes
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateSignature:
+    """The sender's signature on state 0."""
+
+    TYPE: ClassVar[int] = 13
+    proposal_id: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelReady:
+    """The sender's looks show both deposits and no registered state."""
+
+    TYPE: ClassVar[int] = 14
+    channel: ChannelId
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Participant 1 asks for these payments to participant 0 to be included. Idempotent by id."""
+
+    TYPE: ClassVar[int] = 20
+    channel: ChannelId
+    payments: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Participant 0 will never include these offers. Final on both sides. `ids`: 16 bytes each, joined."""
+
+    TYPE: ClassVar[int] = 21
+    channel: ChannelId
+    ids: bytes
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Participant 0's next state, with its signature and the payments that lead to it."""
+
+    TYPE: ClassVar[int] = 22
+    channel: ChannelId
+    version: int
+    allocation: tuple[int, int]
+    finalized: bool
+    from_0: Batch
+    from_1: Batch
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Participant 1's signature on the update of that version: it holds the fully signed state."""
+
+    TYPE: ClassVar[int] = 23
+    channel: ChannelId
+    version: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Participant 0 holds the fully signed state of that version."""
+
+    TYPE: ClassVar[int] = 24
+    channel: ChannelId
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequest:
+    """Participant 1 asks for the final state."""
+
+    TYPE: ClassVar[int] = 25
+    channel: ChannelId
+
+
+class ResumePhase(IntEnum):
+    """Where the sender of a `Resume` stands."""
+
+    SIGNING = 0
+    FUNDING = 1
+    OPEN = 2
+    CLOSING = 3
+    """A final state is signed by the sender, or it no longer updates because it settles alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """First message about a channel in each session: what the sender holds."""
+
+    TYPE: ClassVar[int] = 30
+    channel: ChannelId
+    phase: ResumePhase
+    version: int
+    """Newest fully signed version."""
+    state_hash: bytes
+    """SHA-256 of that state's signed bytes (32 bytes)."""
+    pending_version: int
+    """Version that the sender signed and the peer did not, as far as it knows; 0 when there is none."""
+    pending_hash: bytes
+    """SHA-256 of that state's signed bytes, or empty."""
+    recovering: bool
+    """The sender may have lost data (rule 7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStateMessage:
+    """A fully signed state, for a peer that does not have it."""
+
+    TYPE: ClassVar[int] = 31
+    channel: ChannelId
+    version: int
+    allocation: tuple[int, int]
+    finalized: bool
+    signature_0: bytes
+    signature_1: bytes
+
+
+SessionMessage = Hello | ErrorMessage | Ping | Pong
+OpeningMessage = ChannelProposal | ChannelAccept | ChannelReject | StateSignature
+ChannelMessage = (
+    ChannelReady | Offer | Decline | Update | Ack | Confirm | CloseRequest | Resume | SignedStateMessage
+)
+Message = SessionMessage | OpeningMessage | ChannelMessage

@@ -18,9 +18,7 @@ STATE_HEADER: Final = bytes.fromhex("4449444c036c0498cec7e7077886ca8aee097ea0ccd
 """record { version; finalized; allocation : vec nat; channel : blob }"""
 PARAMS_HEADER: Final = bytes.fromhex("4449444c036c03e0eaf28e0101f0dbb7e30978ef9999fe09026d026d7b0100")
 """record { participants : vec blob; challenge_duration; nonce : blob }"""
-WITHDRAWAL_HEADER: Final = bytes.fromhex(
-    "4449444c036c02af8af5970e68bdf5ae8e0f016c02b38fa8d70702c381c8e60c026d7b0100"
-)
+WITHDRAWAL_HEADER: Final = bytes.fromhex("4449444c036c02af8af5970e68bdf5ae8e0f016c02b38fa8d70702c381c8e60c026d7b0100")
 """record { receiver : principal; funding : record { participant; channel } }"""
 FUNDING_HEADER: Final = bytes.fromhex("4449444c026c02b38fa8d70701c381c8e60c016d7b0100")
 """record { participant : blob; channel : blob }"""

@@ -234,7 +234,5 @@ class SignedStateMessage:
 
 SessionMessage = Hello | ErrorMessage | Ping | Pong
 OpeningMessage = ChannelProposal | ChannelAccept | ChannelReject | StateSignature
-ChannelMessage = (
-    ChannelReady | Offer | Decline | Update | Ack | Confirm | CloseRequest | Resume | SignedStateMessage
-)
+ChannelMessage = ChannelReady | Offer | Decline | Update | Ack | Confirm | CloseRequest | Resume | SignedStateMessage
 Message = SessionMessage | OpeningMessage | ChannelMessage

@@ -1,0 +1,499 @@
+"""A channel from its signed state 0 on, as far as both participants do the same.
+
+`protocol.ordering` (participant 0) and `protocol.following` (participant 1) hold what differs. Inputs are
+methods, each returning the `Step` that it asks for; the driver commits and performs it. Source: DESIGN,
+sections 5 to 8; docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from protocol.effects import (
+    NOTHING,
+    Delivered,
+    EventRecord,
+    Look,
+    LookNow,
+    Moment,
+    PaymentsEnded,
+    PaymentsEndedRecord,
+    PeerHoldsRecord,
+    Phase,
+    PhaseRecord,
+    Received,
+    Record,
+    Send,
+    SignatureRecord,
+    StateRecord,
+    Step,
+)
+from protocol.errors import CallerMistake, PeerViolation
+from protocol.messages import (
+    ChannelMessage,
+    ChannelReady,
+    ErrorMessage,
+    Resume,
+    ResumePhase,
+    SignedStateMessage,
+    Update,
+)
+from protocol.payments import EMPTY, Batch
+from protocol.queue import PaymentQueue
+from protocol.signer import StateSigner
+from protocol.signing import verify_signed_state
+from protocol.terms import Terms
+from protocol.types import ChannelId, ParticipantIndex, SignedState, State
+
+__all__ = ["Books", "Channel", "ChannelMemory"]
+
+UPDATE_ROOM: Final = 65_535 - 512
+"""Bytes for payments in an update: what a frame holds less the fixed fields."""
+
+
+class Books(Protocol):
+    """What the store knows of payments."""
+
+    def known(self, channel: ChannelId, sender: ParticipantIndex, ids: Batch) -> dict[bytes, str]:
+        """Return, of these ids, those that ever were in an update or declined, with their status."""
+        ...
+
+
+@dataclass
+class ChannelMemory:
+    """What the store remembers of a channel: with its terms, all that a restart needs."""
+
+    phase: Phase
+    newest: SignedState
+    last_signature: SignatureRecord | None
+    pending: Update | None = None
+    peer_holds: int = 0
+    frozen: str = ""
+    queued: Batch = EMPTY
+    """Ours, neither offered nor in an update."""
+    offered: Batch = EMPTY
+    """Ours, offered (participant 1 only)."""
+    highest_peer_id: bytes = b""
+    """The largest id of the peer's payments so far: what is above it is new without a search."""
+
+
+@dataclass
+class Channel(ABC):
+    """One side's view of a channel, once state 0 is fully signed and durable (rule 3)."""
+
+    terms: Terms
+    signer: StateSigner
+    books: Books
+    memory: ChannelMemory
+    minimum_e8s: int = 1
+    """The smallest payment that we take."""
+
+    phase: Phase = field(init=False)
+    newest: SignedState = field(init=False)
+    """The newest fully signed state: what a dispute settles on."""
+    peer_holds: int = field(init=False)
+    """Highest version that the peer has shown to hold fully signed."""
+    frozen: str = field(init=False)
+    """Why the channel no longer updates, or empty."""
+    queue: PaymentQueue = field(init=False)
+    """Our payments that are in no update and no offer."""
+    look: Look | None = field(init=False, default=None)
+    connected: bool = field(init=False, default=False)
+    """Whether both `Resume`s of this session are exchanged."""
+    peer_minimum_e8s: int = field(init=False, default=1)
+    we_are_ready: bool = field(init=False)
+    peer_is_ready: bool = field(init=False)
+    highest_peer_id: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.phase = self.memory.phase
+        self.newest = self.memory.newest
+        self.peer_holds = self.memory.peer_holds
+        self.frozen = self.memory.frozen
+        self.highest_peer_id = self.memory.highest_peer_id
+        self.queue = PaymentQueue()
+        self.queue.append(self.memory.queued)
+        self.we_are_ready = self.peer_is_ready = self.phase is not Phase.FUNDING
+        self._resume_sent = False
+        self._uncounted: list[tuple[Batch, int]] = []
+        self._alarms: set[tuple[str, str | int | bool]] = set()
+
+    # --- what can be asked -------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> ChannelId:
+        """The channel id."""
+        return self.terms.channel
+
+    @property
+    def ours(self) -> ParticipantIndex:
+        """Our place in the params."""
+        return self.terms.our_index
+
+    @property
+    def version(self) -> int:
+        """Version of the newest fully signed state."""
+        return self.newest.state.version
+
+    @property
+    def balance_e8s(self) -> int:
+        """Our share in the newest fully signed state."""
+        return self.newest.state.allocation[self.ours]
+
+    @property
+    @abstractmethod
+    def committed_e8s(self) -> int:
+        """What of our balance is queued, offered or in the outstanding update."""
+
+    @property
+    def sendable_e8s(self) -> int:
+        """What can still be queued: our balance less what is queued (DESIGN, section 6)."""
+        return self.balance_e8s - self.committed_e8s if self.phase is Phase.OPEN and not self.frozen else 0
+
+    @property
+    @abstractmethod
+    def pending(self) -> Update | None:
+        """The update that we signed and the peer did not acknowledge (participant 0 only)."""
+
+    @property
+    def final(self) -> SignedState | None:
+        """The fully signed final state, if there is one."""
+        return self.newest if self.newest.state.finalized else None
+
+    def may_update(self, now: Moment) -> bool:
+        """Rule 4: only while the newest look shows no registered state and is younger than a third of the
+        challenge period. Only enforceable states count.
+        """
+        look = self.look
+        return (
+            look is not None
+            and look.version is None
+            and 3 * (now.elapsed_ns - look.asked_ns) < self.terms.params.challenge_duration_ns
+        )
+
+    def check_payable(self, amount_e8s: int) -> None:
+        """Raise `CallerMistake` unless a payment of that amount can be queued now."""
+        if self.frozen:
+            raise CallerMistake("channel_frozen", f"the channel no longer updates: {self.frozen}")
+        if self.phase is Phase.FUNDING:
+            raise CallerMistake("channel_not_open", "the channel is still being funded; pay when it is open")
+        if self.phase is not Phase.OPEN:
+            raise CallerMistake("channel_not_open", f"the channel is {self.phase.value}; it takes no payments")
+        if amount_e8s < max(1, self.peer_minimum_e8s):
+            raise CallerMistake(
+                "amount_too_small",
+                f"{amount_e8s} e8s is below the smallest payment the peer takes, {max(1, self.peer_minimum_e8s)} e8s",
+            )
+        if amount_e8s > self.sendable_e8s:
+            raise CallerMistake(
+                "insufficient_balance",
+                f"{amount_e8s} e8s is more than the {self.sendable_e8s} e8s that can be sent "
+                f"(balance {self.balance_e8s} e8s, {self.committed_e8s} e8s on their way)",
+            )
+
+    # --- inputs: our user --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def pay(self, payments: Batch, now: Moment) -> Step:
+        """Queue payments of ours. The caller has asked `check_payable` with their sum."""
+
+    @abstractmethod
+    def cancel(self, payment_id: bytes) -> Step:
+        """Cancel a payment of ours that is neither offered nor signed. Raises `CallerMistake` otherwise."""
+
+    def _cancel_queued(self, payment_id: bytes) -> Step:
+        if self.queue.remove(payment_id) is None:
+            raise CallerMistake(
+                "payment_not_queued",
+                f"payment {payment_id.hex()} is not waiting: it is unknown, ended, or the peer may hold it already",
+            )
+        return self._end(payment_id, "cancelled", "cancelled_by_user")
+
+    def close(self, now: Moment, reason: str) -> Step:
+        """Close together: the last update is final and carries no payments."""
+        if self.phase is Phase.CLOSING:
+            return NOTHING
+        if self.phase is not Phase.OPEN:
+            raise CallerMistake("channel_not_open", f"the channel is {self.phase.value}; it cannot be closed together")
+        if self.frozen:
+            raise CallerMistake(
+                "channel_frozen",
+                f"the channel no longer updates ({self.frozen}); leave it alone with a dispute",
+            )
+        return self._enter(Phase.CLOSING, now, reason) + self.advance(now)
+
+    def leave(self, now: Moment, reason: str) -> Step:
+        """Settle alone with the newest fully signed state."""
+        if self.phase is Phase.LEAVING:
+            return NOTHING
+        if self.phase is Phase.CLOSED:
+            raise CallerMistake("channel_closed", "the channel is closed already")
+        return self._enter(Phase.LEAVING, now, reason)
+
+    # --- inputs: the canister ----------------------------------------------------------------------------
+
+    def fund_complete(self, now: Moment) -> Step:
+        """Holdings are complete in a look, and a look asked for after that shows nothing registered."""
+        if self.phase is not Phase.FUNDING or self.we_are_ready:
+            return NOTHING
+        self.we_are_ready = True
+        step = Step(outgoing=(Send(ChannelReady(self.id)),)) if self._resume_sent else NOTHING
+        return step + self._open_if_ready(now)
+
+    def looked(self, look: Look, now: Moment) -> Step:
+        """Take a certified look at what is registered. Older looks than the newest are ignored."""
+        if self.look is not None and look.asked_ns < self.look.asked_ns:
+            return NOTHING
+        self.look = look
+        if look.version is None:
+            return self._count_received(now) + self._retry(now)
+        step = NOTHING
+        if self.phase in (Phase.FUNDING, Phase.OPEN) or (self.phase is Phase.CLOSING and self.final is None):
+            step = self._enter(Phase.LEAVING, now, f"version {look.version} is registered on the canister")
+        return step + self._judge_registered(look)
+
+    def settled(self, version: int, digest: bytes) -> Step:
+        """The canister settled on a state: everything that is not in it ends."""
+        pending, step = self.pending, NOTHING
+        if pending is not None and digest == self._state_of(pending).digest:
+            # Our own pending state counts as delivered if it is the one settled (DESIGN, section 8).
+            step += Step((PeerHoldsRecord(self.id, version),), (Delivered(self._ours_in(pending), version),))
+        elif pending is not None:
+            step += self._end(self._ours_in(pending).ids, "failed", "settled_without_it")
+        step += Step(outgoing=tuple(Received(b, v) for b, v in self._uncounted if v <= version))
+        self._uncounted.clear()
+        return step + self._end_undelivered("settled_without_it") + self._forget_pending()
+
+    def closed(self, now: Moment, reason: str) -> Step:
+        """Our money is out."""
+        return self._enter(Phase.CLOSED, now, reason) if self.phase is not Phase.CLOSED else NOTHING
+
+    # --- inputs: the peer --------------------------------------------------------------------------------
+
+    def session_began(self, minimum_payment_e8s: int) -> Step:
+        """A session with the peer began. Nothing about the channel is said before `Resume`."""
+        self.connected = False
+        self._resume_sent = True
+        self.peer_minimum_e8s = minimum_payment_e8s
+        return Step(outgoing=(Send(self._resume()),)) + self._say_again()
+
+    def session_ended(self) -> None:
+        """The session ended. What was sent may be lost."""
+        self.connected = False
+        self._resume_sent = False
+
+    def receive(self, message: ChannelMessage, now: Moment) -> Step:
+        """Take a message of the peer. A violation stops the updates; the last good state stands."""
+        try:
+            return self._receive(message, now)
+        except PeerViolation as violation:
+            return self.freeze(violation.code, str(violation), now)
+
+    def freeze(self, code: str, text: str, now: Moment) -> Step:
+        """Stop updating for good, tell the peer why, and raise an alarm."""
+        if self.frozen:
+            return NOTHING
+        self.frozen = f"{code}: {text}"
+        return Step(
+            (
+                PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),
+                EventRecord("channel.frozen", self.id, {"code": code, "text": text, "version": self.version}),
+            ),
+            (Send(ErrorMessage(code, text[:256], self.id)),),
+        )
+
+    def _receive(self, message: ChannelMessage, now: Moment) -> Step:
+        match message:
+            case Resume():
+                return self._resumed(message, now)
+            case SignedStateMessage():
+                return self._adopt(message, now)
+            case _ if not self.connected:
+                raise PeerViolation("not_resumed", f"{type(message).__name__} came before resume")
+            case ChannelReady():
+                self.peer_is_ready = True
+                return self._open_if_ready(now)
+            case _:
+                return self._receive_updating(message, now)
+
+    @abstractmethod
+    def _receive_updating(self, message: ChannelMessage, now: Moment) -> Step: ...
+
+    @abstractmethod
+    def advance(self, now: Moment) -> Step:
+        """Send what can be sent now."""
+
+    @abstractmethod
+    def _retry(self, now: Moment) -> Step:
+        """Do what waited for a fresh look."""
+
+    @abstractmethod
+    def _say_again(self) -> Step:
+        """Send again, after our resume, what the peer may have lost and may take in any order."""
+
+    @abstractmethod
+    def _resumed(self, theirs: Resume, now: Moment) -> Step: ...
+
+    @abstractmethod
+    def _end_undelivered(self, code: str) -> Step: ...
+
+    @abstractmethod
+    def _forget_pending(self) -> Step: ...
+
+    # --- shared pieces -----------------------------------------------------------------------------------
+
+    def _enter(self, phase: Phase, now: Moment, reason: str) -> Step:
+        self.phase = phase
+        return Step(
+            (
+                PhaseRecord(self.id, phase, self.frozen, reason, now.chain_ns),
+                EventRecord(f"channel.{phase.value}", self.id, {"reason": reason, "version": self.version}),
+            )
+        )
+
+    def _open_if_ready(self, now: Moment) -> Step:
+        if self.phase is not Phase.FUNDING or not (self.we_are_ready and self.peer_is_ready):
+            return NOTHING
+        return self._enter(Phase.OPEN, now, "both deposits are certified") + self._retry(now)
+
+    def _resume(self) -> Resume:
+        pending = self.pending
+        if self.phase is Phase.FUNDING:
+            phase = ResumePhase.FUNDING
+        elif self.phase is Phase.OPEN and not self.frozen:
+            phase = ResumePhase.OPEN
+        else:
+            phase = ResumePhase.CLOSING
+        return Resume(
+            self.id,
+            phase,
+            self.version,
+            self.newest.state.digest,
+            pending.version if pending else 0,
+            self._state_of(pending).digest if pending else b"",
+            recovering=False,
+        )
+
+    def _state_of(self, update: Update) -> State:
+        return State(self.id, update.version, update.allocation, update.finalized)
+
+    def _ours_in(self, update: Update) -> Batch:
+        return update.from_0 if self.ours == 0 else update.from_1
+
+    def _check_same(self, theirs: Resume) -> None:
+        if theirs.version == self.version and theirs.state_hash != self.newest.state.digest:
+            raise PeerViolation("state_conflict", f"another state of version {self.version} is fully signed")
+
+    def _ready_again(self) -> tuple[Send, ...]:
+        """`ready` said again: it may be lost, and opens the channel for the peer."""
+        return (Send(ChannelReady(self.id)),) if self.we_are_ready and self.version == 0 else ()
+
+    def _newest_message(self) -> Send:
+        state, signatures = self.newest.state, self.newest.signatures
+        return Send(
+            SignedStateMessage(self.id, state.version, state.allocation, state.finalized, signatures[0], signatures[1])
+        )
+
+    def _lost_data(self, now: Moment, theirs: Resume) -> Step:
+        """The peer holds a fully signed state that we do not: this store is older than the channel (rule 7)."""
+        return self.freeze(
+            "data_loss",
+            f"the peer holds version {theirs.version}, this node {self.version}: "
+            "this node's data is older than the channel",
+            now,
+        )
+
+    def _adopt(self, message: SignedStateMessage, now: Moment) -> Step:
+        """Take a newer fully signed state: it bears our own signature, so it proves that we lost data."""
+        if message.version <= self.version:
+            return NOTHING
+        signed = SignedState(
+            State(self.id, message.version, message.allocation, message.finalized),
+            (message.signature_0, message.signature_1),
+        )
+        if signed.state.total != self.terms.total or not verify_signed_state(self.terms.params, signed):
+            raise PeerViolation("bad_signature", f"the state of version {message.version} is not signed by both")
+        self.newest = signed
+        return Step((StateRecord(signed, EMPTY, EMPTY),)) + self.freeze(
+            "data_loss", f"version {message.version} came from the peer: this node had lost it", now
+        )
+
+    def _agree(self, signed: SignedState, from_0: Batch, from_1: Batch) -> tuple[Record, ...]:
+        """Make a fully signed state the newest. Returns what must be durable before anybody is told."""
+        before, self.newest = self.newest.state.allocation[self.ours], signed
+        sent, received = (from_0, from_1) if self.ours == 0 else (from_1, from_0)
+        state = signed.state
+        return (
+            StateRecord(signed, from_0, from_1),
+            EventRecord(
+                "channel.updated",
+                self.id,
+                {
+                    "version": state.version,
+                    "mine_e8s": str(state.allocation[self.ours]),
+                    "theirs_e8s": str(state.allocation[self.terms.peer_index]),
+                    "change_e8s": str(state.allocation[self.ours] - before),
+                    "sent": len(sent),
+                    "received": len(received),
+                    "finalized": state.finalized,
+                },
+            ),
+        )
+
+    def _received(self, payments: Batch, version: int, now: Moment) -> tuple[Received, ...]:
+        """Count payments as received only while the look is fresh and clean (rule 4); else they wait for one."""
+        if not payments:
+            return ()
+        if self.may_update(now):
+            return (Received(payments, version),)
+        self._uncounted.append((payments, version))
+        return ()
+
+    def _count_received(self, now: Moment) -> Step:
+        if not self._uncounted or not self.may_update(now):
+            return NOTHING
+        counted = tuple(Received(batch, version) for batch, version in self._uncounted)
+        self._uncounted.clear()
+        return Step(outgoing=counted)
+
+    def _end(self, ids: bytes, status: str, code: str) -> Step:
+        if not ids:
+            return NOTHING
+        return Step((PaymentsEndedRecord(self.id, self.ours, ids, status, code),), (PaymentsEnded(ids, status, code),))
+
+    def _new_ids(self, payments: Batch) -> dict[bytes, str]:
+        """Return those of the peer's payment ids that are not new. Ids above all earlier ones need no search."""
+        if not payments:
+            return {}
+        ids = list(payments.each_id())
+        known = self.books.known(self.id, self.terms.peer_index, payments) if min(ids) <= self.highest_peer_id else {}
+        if not known:
+            self.highest_peer_id = max(self.highest_peer_id, *ids)
+        return known
+
+    def _judge_registered(self, look: Look) -> Step:
+        """Compare whole states: what the canister has with what we have (DESIGN, section 8)."""
+        pending, mine = self.pending, self.newest.state
+        facts: dict[str, str | int | bool] = {"registered": look.version or 0, "ours": mine.version}
+        if look.version is None or look.digest == mine.digest:
+            return NOTHING
+        if look.version == mine.version:
+            return self._alarm("channel.conflicting_state_registered", facts)
+        if look.version > mine.version:
+            if pending is not None and look.digest == self._state_of(pending).digest:
+                return NOTHING
+            return self._alarm("channel.newer_state_registered", facts)
+        if look.settled:
+            return self._alarm("channel.settled_below_ours", facts)
+        return NOTHING
+
+    def _alarm(self, kind: str, facts: dict[str, str | int | bool]) -> Step:
+        if (kind, facts["registered"]) in self._alarms:
+            return NOTHING
+        self._alarms.add((kind, facts["registered"]))
+        return Step((EventRecord(kind, self.id, {**facts, "alarm": True}),))
+
+    def _ask_look(self) -> Step:
+        return Step(outgoing=(LookNow(),))

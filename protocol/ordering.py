@@ -1,0 +1,260 @@
+"""Participant 0: orders the updates of both sides.
+
+One update is outstanding at a time. What arrives meanwhile goes into the next: that is the batching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.channel import UPDATE_ROOM, Channel
+from protocol.effects import (
+    NOTHING,
+    Delivered,
+    EventRecord,
+    Moment,
+    PaymentsEndedRecord,
+    PaymentsQueuedRecord,
+    PeerHoldsRecord,
+    Phase,
+    Send,
+    Step,
+    UpdateRecord,
+)
+from protocol.errors import PeerViolation
+from protocol.messages import (
+    Ack,
+    ChannelMessage,
+    CloseRequest,
+    Confirm,
+    Decline,
+    ErrorMessage,
+    Offer,
+    Resume,
+    Update,
+)
+from protocol.payments import EMPTY, PAYMENT_ID_BYTES, Batch, Payment
+from protocol.queue import BYTES_PER_PAYMENT, PaymentQueue
+from protocol.signing import verify
+from protocol.types import MAX_VERSION, SignedState, State
+
+__all__ = ["Orderer"]
+
+MAX_OFFERS = 100_000
+"""Offers of the peer that wait for an update; more are declined."""
+
+
+@dataclass
+class Orderer(Channel):
+    """The side that proposed the channel. See `protocol.channel.Channel`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._pending = self.memory.pending
+        self._offers = PaymentQueue()
+        self._offered_ids: set[bytes] = set()
+
+    @property
+    def pending(self) -> Update | None:
+        return self._pending
+
+    @property
+    def committed_e8s(self) -> int:
+        pending = self._pending.from_0.total_e8s if self._pending else 0
+        return self.queue.total_e8s + pending
+
+    # --- our user ----------------------------------------------------------------------------------------
+
+    def pay(self, payments: Batch, now: Moment) -> Step:
+        self.queue.append(payments)
+        step = self.advance(now)
+        # What did not go straight into an update is queued, and queued is durable. What did go is in the
+        # update's own record, so an idle channel pays with one write before it sends.
+        still = self._still_queued(payments)
+        if not still:
+            return step
+        return Step((PaymentsQueuedRecord(self.id, self.ours, still, offered=False),)) + step
+
+    def _still_queued(self, payments: Batch) -> Batch:
+        waiting = len(self.queue)
+        if waiting == 0:
+            return EMPTY
+        if waiting >= len(payments):
+            return payments
+        taken = len(payments) - waiting
+        return Batch(
+            payments.ids[taken * PAYMENT_ID_BYTES :],
+            payments.amounts_e8s[taken:],
+            {p - taken: memo for p, memo in payments.memos.items() if p >= taken},
+        )
+
+    def cancel(self, payment_id: bytes) -> Step:
+        return self._cancel_queued(payment_id)
+
+    # --- updates -----------------------------------------------------------------------------------------
+
+    def advance(self, now: Moment) -> Step:
+        """Make the next update, if one is due and allowed."""
+        if self._pending is not None or self.frozen or not self.connected or self.signer.signed_final:
+            return NOTHING
+        if self.phase is Phase.CLOSING:
+            return self._propose(True, EMPTY, EMPTY)
+        if self.phase is not Phase.OPEN or not (self.queue or self._offers):
+            return NOTHING
+        if not self.may_update(now):
+            return self._ask_look()
+        step, from_1 = self._take_offers()
+        from_0 = self.queue.take(UPDATE_ROOM - len(from_1) * BYTES_PER_PAYMENT - sum(map(len, from_1.memos.values())))
+        if not from_0 and not from_1:
+            return step
+        return step + self._propose(False, from_0, from_1)
+
+    def _take_offers(self) -> tuple[Step, Batch]:
+        """Take the peer's offers that fit its balance; decline the others for good."""
+        if not self._offers:
+            return NOTHING, EMPTY
+        batch = self._offers.take(UPDATE_ROOM // 2 if self.queue else UPDATE_ROOM)
+        self._offered_ids.difference_update(batch.each_id())
+        balance = self.newest.state.allocation[1]
+        if batch.total_e8s <= balance:
+            return NOTHING, batch
+        fits: list[Payment] = []
+        declined = bytearray()
+        for payment in batch:
+            if payment.amount_e8s <= balance:
+                balance -= payment.amount_e8s
+                fits.append(payment)
+            else:
+                declined += payment.id
+        return self._decline(bytes(declined), "insufficient_balance"), Batch.of(fits)
+
+    def _decline(self, ids: bytes, code: str) -> Step:
+        # A decline is final on both sides, so it is durable before it is said.
+        return Step(
+            (PaymentsEndedRecord(self.id, self.terms.peer_index, ids, "declined", code),),
+            (Send(Decline(self.id, ids, code)),),
+        )
+
+    def _propose(self, finalized: bool, from_0: Batch, from_1: Batch) -> Step:  # noqa: FBT001
+        old = self.newest.state
+        if old.version >= MAX_VERSION:
+            return NOTHING
+        moved = from_0.total_e8s - from_1.total_e8s
+        state = State(self.id, old.version + 1, (old.allocation[0] - moved, old.allocation[1] + moved), finalized)
+        signature, signed = self.signer.sign(state)
+        update = Update(self.id, state.version, state.allocation, finalized, from_0, from_1, signature)
+        self._pending = update
+        return Step((signed, UpdateRecord(update)), (Send(update),))
+
+    # --- the peer ----------------------------------------------------------------------------------------
+
+    def _receive_updating(self, message: ChannelMessage, now: Moment) -> Step:
+        match message:
+            case Offer():
+                return self._offer(message, now)
+            case Ack():
+                return self._ack(message, now)
+            case CloseRequest():
+                return self.close(now, "the peer asked for it") if self.phase is Phase.OPEN else NOTHING
+            case _:
+                raise PeerViolation("wrong_role", f"participant 1 cannot send {type(message).__name__}")
+
+    def _offer(self, message: Offer, now: Moment) -> Step:
+        if self.frozen or self.phase is not Phase.OPEN:
+            return NOTHING  # open offers fail when the channel settles
+        offers = [p for p in message.payments if p.id not in self._offered_ids]
+        if self._pending is not None and self._pending.from_1:
+            outstanding = set(self._pending.from_1.each_id())
+            offers = [p for p in offers if p.id not in outstanding]
+        step = NOTHING
+        fresh = Batch.of(offers)
+        known = self._new_ids(fresh)
+        if known:
+            declined = b"".join(i for i, status in known.items() if status == "declined")
+            if declined:
+                step += Step(outgoing=(Send(Decline(self.id, declined, "declined_before")),))
+            replayed = [i for i, status in known.items() if status != "declined"]
+            if replayed:
+                text = f"payment {replayed[0].hex()} is in the channel already"
+                step += Step(
+                    (EventRecord("channel.replayed_payment", self.id, {"payment": replayed[0].hex()}),),
+                    (Send(ErrorMessage("replayed_payment", text, self.id)),),
+                )
+            fresh = Batch.of([p for p in offers if p.id not in known])
+        small = [p for p in fresh if p.amount_e8s < self.minimum_e8s]
+        if small:
+            step += self._decline(b"".join(p.id for p in small), "amount_too_small")
+            fresh = Batch.of([p for p in fresh if p.amount_e8s >= self.minimum_e8s])
+        room = max(0, MAX_OFFERS - len(self._offers))
+        if len(fresh) > room:
+            surplus = list(fresh)
+            step += self._decline(b"".join(p.id for p in surplus[room:]), "too_many_offers")
+            fresh = Batch.of(surplus[:room])
+        self._offers.append(fresh)
+        self._offered_ids.update(fresh.each_id())
+        return step + self.advance(now)
+
+    def _ack(self, message: Ack, now: Moment) -> Step:
+        update = self._pending
+        if update is None or message.version != update.version:
+            if message.version == self.version and message.signature == self.newest.signatures[1]:
+                return NOTHING  # the same acknowledgement again
+            raise PeerViolation("unexpected_ack", f"version {message.version} is acknowledged, but is not outstanding")
+        state = self._state_of(update)
+        if not verify(self.terms.params.participants[1], state.encoded, message.signature):
+            raise PeerViolation("bad_signature", f"the signature on version {message.version} is not the peer's")
+        self._pending = None
+        self.peer_holds = state.version
+        records = self._agree(SignedState(state, (update.signature, message.signature)), EMPTY, EMPTY)
+        told = (Delivered(update.from_0, state.version),) if update.from_0 else ()
+        step = Step(
+            (*records, PeerHoldsRecord(self.id, state.version)),
+            (*told, *self._received(update.from_1, state.version, now)),
+        )
+        if state.finalized:
+            return step + self._end_undelivered("channel_closed")
+        after = self.advance(now)
+        if update.from_1 and not any(isinstance(e, Send) and isinstance(e.message, Update) for e in after.outgoing):
+            step += Step(outgoing=(Send(Confirm(self.id, state.version)),))
+        return step + after
+
+    # --- resume ------------------------------------------------------------------------------------------
+
+    def _say_again(self) -> Step:
+        self._offers, self._offered_ids = PaymentQueue(), set()  # the peer offers again what it still wants
+        return Step(outgoing=self._ready_again())
+
+    def _resumed(self, theirs: Resume, now: Moment) -> Step:
+        self._check_same(theirs)
+        self.connected = True
+        pending = self._pending
+        if theirs.version == self.version:
+            if self.frozen:
+                return NOTHING
+            if pending is not None:
+                return Step(outgoing=(Send(pending),))
+            return Step(outgoing=(Send(Confirm(self.id, self.version)),)) + self.advance(now)
+        if pending is not None and theirs.version == pending.version:
+            if theirs.state_hash != self._state_of(pending).digest:
+                raise PeerViolation("state_conflict", f"the peer holds another state of version {theirs.version}")
+            return NOTHING  # its acknowledgement was lost; it comes again
+        if theirs.version > self.version:
+            return self._lost_data(now, theirs)
+        return Step(
+            (EventRecord("channel.peer_is_behind", self.id, {"theirs": theirs.version, "ours": self.version}),),
+            (self._newest_message(),),
+        )
+
+    # --- ends --------------------------------------------------------------------------------------------
+
+    def _end_undelivered(self, code: str) -> Step:
+        waiting, self.queue = self.queue.peek(), PaymentQueue()
+        self._offers, self._offered_ids = PaymentQueue(), set()
+        return self._end(waiting.ids, "failed", code)
+
+    def _retry(self, now: Moment) -> Step:
+        return self.advance(now)
+
+    def _forget_pending(self) -> Step:
+        self._pending = None
+        return NOTHING

@@ -123,7 +123,7 @@ class Follower(Channel):
         state = self._check(update)
         signature, signed = self.signer.sign(state)
         before = self._confirmed(self.version)  # the next update shows that participant 0 holds this one
-        records = self._agree(SignedState(state, (update.signature, signature)), update.from_0, update.from_1, now)
+        records = self._agree(SignedState(state, (update.signature, signature)), update.from_0, update.from_1)
         for payment_id in update.from_1.each_id():
             self._offered_e8s -= self._offered.pop(payment_id).amount_e8s
         if update.from_1:

@@ -1,0 +1,1 @@
+"""What a node must not forget: SQLite in WAL mode, one writer, group commit. See docs/adr/0003."""

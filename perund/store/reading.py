@@ -1,0 +1,433 @@
+"""What the store knows, as typed values. Reads run on the event loop: WAL readers wait for nobody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from protocol.channel import ChannelMemory
+from protocol.effects import Phase, SignatureRecord
+from protocol.funding import DepositIntent, IntentStatus
+from protocol.messages import ChannelAccept, ChannelProposal, Update
+from protocol.opening import Accepted, Dead, OpeningPhase, Proposed, Signing
+from protocol.payments import Batch, Payment
+from protocol.terms import Terms
+from protocol.types import (
+    ChannelId,
+    Nanos,
+    Params,
+    ParticipantIndex,
+    ParticipantKey,
+    RegisteredState,
+    SignedState,
+    State,
+)
+from wire.codec import decode
+
+__all__ = [
+    "ChannelRow",
+    "Cost",
+    "EventRow",
+    "PaymentRow",
+    "Reader",
+    "RequestRow",
+    "TransferIntent",
+    "WithdrawalIntent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """A channel as it was left. `number`: its row; `opened_ns`, `since_ns`: chain time."""
+
+    number: int
+    terms: Terms
+    memory: ChannelMemory
+    reason: str
+    opened_ns: Nanos
+    since_ns: Nanos
+    force_after_ns: Nanos
+    registered: RegisteredState | None
+    settled_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRow:
+    """A payment for listing. `version` is None while no update contains it."""
+
+    channel: ChannelId
+    sender: ParticipantIndex
+    ours: bool
+    payment: Payment
+    version: int | None
+    status: str
+    """queued, offered, signed, delivered, declined, failed or cancelled."""
+    code: str
+    recorded_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One fact for users."""
+
+    cursor: int
+    at_ms: int
+    kind: str
+    channel: ChannelId | None
+    data: dict[str, str | int | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalIntent:
+    """A withdrawal that we asked for. `envelope`: the signed call, repeated under the same request id."""
+
+    number: int
+    holdings_e8s: int
+    envelope: bytes | None
+    status: str
+    block: int | None
+    received_e8s: int | None
+    from_block: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferIntent:
+    """A plain transfer of the wallet. `receiver`: account identifier, 32 bytes."""
+
+    number: int
+    receiver: bytes
+    amount_e8s: int
+    fee_e8s: int
+    created_at_ns: Nanos
+    status: str
+    block: int | None
+    last_expiry_ns: Nanos
+    from_block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a channel cost, in e8s."""
+
+    what: str
+    amount_e8s: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """An action that was asked for under an idempotency key."""
+
+    method: str
+    arguments: bytes
+    result: str
+
+
+_Value = int | str | bytes | None
+_Column = Any
+"""A column's value: its type is in the schema, which no type checker reads."""
+
+_CHANNEL_COLUMNS = (
+    "c.number, c.channel, c.proposal_id, c.peer, c.our_index, c.nonce, c.our_share, c.peer_share, "
+    "c.participant_0, c.participant_1, c.allocation_0, c.allocation_1, c.challenge_ns, c.deadline_ns, c.opened_ns, "
+    "s.phase, s.frozen, s.reason, s.since_ns, s.force_after_ns, s.version, s.allocation_0, s.allocation_1, "
+    "s.finalized, s.signature_0, s.signature_1, s.peer_holds, s.signed_version, s.signed_digest, s.signed_final, "
+    "s.settled_version"
+)
+_STATUS = (
+    "CASE WHEN p.version IS NULL THEN p.status "
+    "WHEN p.sender != c.our_index THEN iif(p.version <= s.version, 'delivered', 'signed') "
+    "WHEN p.version <= max(s.peer_holds, coalesce(s.settled_version, 0)) THEN 'delivered' ELSE 'signed' END"
+)
+
+
+class Reader:
+    """Reads the store through a connection of its own."""
+
+    def __init__(self, database: apsw.Connection) -> None:
+        """Take a connection that nobody writes with."""
+        self._database = database
+
+    def _rows(self, sql: str, values: tuple[_Value, ...] = ()) -> list[tuple[_Column, ...]]:
+        return self._database.execute(sql, values).fetchall()
+
+    def _row(self, sql: str, values: tuple[_Value, ...] = ()) -> tuple[_Column, ...] | None:
+        return self._database.execute(sql, values).fetchone()
+
+    # --- channels ----------------------------------------------------------------------------------------
+
+    def live_channels(self) -> Iterator[ChannelRow]:
+        """Yield every channel whose money is not out."""
+        yield from self._channels("s.phase != 'closed'", ())
+
+    def channel(self, number: int) -> ChannelRow | None:
+        """Return one channel, closed or not."""
+        return next(self._channels("c.number = ?", (number,)), None)
+
+    def channel_number(self, channel: bytes) -> int | None:
+        """Return the row of a channel id."""
+        row = self._row("SELECT number FROM channel WHERE channel = ?", (channel,))
+        return int(row[0]) if row else None
+
+    def channels_page(self, phase: str | None, after: int, limit: int) -> list[ChannelRow]:
+        """Return channels by row number, from `after` on."""
+        where = "c.number > ?" + (" AND s.phase = ?" if phase else "")
+        values = (after, phase) if phase else (after,)
+        return list(self._channels(f"{where} ORDER BY c.number LIMIT {int(limit)}", values))
+
+    def find_by_prefix(self, prefix: bytes, half: int | None) -> list[bytes]:
+        """Return at most two channel ids that begin with these bytes (and this half byte)."""
+        low = prefix + (bytes([half << 4]) if half is not None else b"")
+        high = prefix + (bytes([half << 4 | 15]) if half is not None else b"") + b"\xff" * 64
+        rows = self._rows("SELECT channel FROM channel WHERE channel BETWEEN ? AND ? LIMIT 2", (low, high))
+        return [row[0] for row in rows]
+
+    def phase_counts(self) -> dict[str, int]:
+        """Return how many channels are in each phase."""
+        rows = self._rows("SELECT phase, count(*) FROM channel_state GROUP BY phase")
+        return {str(phase): int(count) for phase, count in rows}
+
+    def known_peers(self) -> set[bytes]:
+        """Return the peers with whom a channel is not closed."""
+        rows = self._rows(
+            "SELECT DISTINCT c.peer FROM channel c JOIN channel_state s USING (number) WHERE s.phase != 'closed'"
+        )
+        return {row[0] for row in rows}
+
+    def _channels(self, where: str, values: tuple[int | str | None, ...]) -> Iterator[ChannelRow]:
+        query = f"SELECT {_CHANNEL_COLUMNS} FROM channel c JOIN channel_state s USING (number) WHERE {where}"
+        for row in self._rows(query, values):
+            yield self._channel_row(row)
+
+    def _channel_row(self, row: tuple[_Column, ...]) -> ChannelRow:
+        (
+            number, channel, proposal_id, peer, our_index, nonce, our_share, peer_share, participant_0, participant_1,
+            initial_0, initial_1, challenge_ns, deadline_ns, opened_ns, phase, frozen, reason, since_ns,
+            force_after_ns, version, allocation_0, allocation_1, finalized, signature_0, signature_1, peer_holds,
+            signed_version, signed_digest, signed_final, settled_version,
+        ) = row  # fmt: skip
+        params = Params(nonce, (ParticipantKey(participant_0), ParticipantKey(participant_1)), Nanos(challenge_ns))
+        params.__dict__["channel_id"] = ChannelId(channel)  # computed when it was opened
+        ours: ParticipantIndex = 0 if our_index == 0 else 1
+        terms = Terms(
+            proposal_id, peer, ours, params, (initial_0, initial_1), Nanos(deadline_ns), our_share, peer_share
+        )
+        state = State(ChannelId(channel), version, (allocation_0, allocation_1), bool(finalized))
+        memory = ChannelMemory(
+            phase=Phase(phase),
+            newest=SignedState(state, (signature_0, signature_1)),
+            last_signature=SignatureRecord(ChannelId(channel), signed_version, signed_digest, bool(signed_final)),
+            pending=self._outstanding(number) if ours == 0 else None,
+            peer_holds=peer_holds,
+            frozen=frozen,
+            queued=self._waiting(number, ours, "queued"),
+            offered=self._waiting(number, ours, "offered"),
+            highest_peer_id=self._highest_id(number, terms.peer_index),
+        )
+        return ChannelRow(
+            number, terms, memory, reason, Nanos(opened_ns), Nanos(since_ns), Nanos(force_after_ns),
+            self.registered(number, ChannelId(channel)), settled_version,
+        )  # fmt: skip
+
+    def _outstanding(self, number: int) -> Update | None:
+        row = self._row("SELECT message FROM outstanding WHERE number = ?", (number,))
+        if row is None:
+            return None
+        message = decode(row[0])
+        assert isinstance(message, Update)
+        return message
+
+    def _waiting(self, number: int, sender: ParticipantIndex, status: str) -> Batch:
+        rows = self._rows(
+            "SELECT id, amount, memo FROM payment WHERE number = ? AND sender = ? AND status = ? ORDER BY id",
+            (number, sender, status),
+        )
+        return Batch.of([Payment(*row) for row in rows])
+
+    def _highest_id(self, number: int, sender: ParticipantIndex) -> bytes:
+        row = self._row(
+            "SELECT id FROM payment WHERE number = ? AND sender = ? ORDER BY id DESC LIMIT 1", (number, sender)
+        )
+        return row[0] if row else b""
+
+    def registered(self, number: int, channel: ChannelId) -> RegisteredState | None:
+        """Return what the newest look showed as registered."""
+        row = self._row(
+            "SELECT version, allocation_0, allocation_1, finalized, timeout_ns FROM registered WHERE number = ?",
+            (number,),
+        )
+        if row is None:
+            return None
+        version, allocation_0, allocation_1, finalized, timeout_ns = row
+        return RegisteredState(
+            State(channel, version, (allocation_0, allocation_1), bool(finalized)), Nanos(timeout_ns)
+        )
+
+    # --- openings ----------------------------------------------------------------------------------------
+
+    def live_openings(self) -> list[OpeningPhase]:
+        """Return the openings that are neither dead nor done."""
+        rows = self._rows(f"SELECT {_OPENING_COLUMNS} FROM opening WHERE phase NOT IN ('opened', 'dead')")
+        return [phase for row in rows if (phase := _opening(row)) is not None]
+
+    def opening(self, proposal_id: bytes) -> OpeningPhase | None:
+        """Return an opening that is not done, or None; for a done one the channel speaks."""
+        row = self._row(
+            f"SELECT {_OPENING_COLUMNS} FROM opening WHERE proposal_id = ?",
+            (proposal_id,),
+        )
+        return _opening(row) if row else None
+
+    def channel_of_proposal(self, proposal_id: bytes) -> int | None:
+        """Return the row of the channel that a proposal led to."""
+        row = self._row("SELECT number FROM channel WHERE proposal_id = ?", (proposal_id,))
+        return int(row[0]) if row else None
+
+    # --- jobs --------------------------------------------------------------------------------------------
+
+    def deposits(self, number: int) -> tuple[DepositIntent, ...]:
+        """Return the deposits of a channel, in order."""
+        rows = self._rows(
+            "SELECT id, amount, fee, memo, created_at_ns, status, block FROM deposit WHERE number = ? ORDER BY id",
+            (number,),
+        )
+        return tuple(
+            DepositIntent(i, amount, fee, int.from_bytes(memo, "little"), Nanos(at), IntentStatus(status), block)
+            for i, amount, fee, memo, at, status, block in rows
+        )
+
+    def deposit_bounds(self, intent: int) -> tuple[Nanos, int]:
+        """Return the last chain time at which a request of this deposit can run, and its first possible block."""
+        row = self._row("SELECT last_expiry_ns, from_block FROM deposit WHERE id = ?", (intent,))
+        assert row is not None
+        return Nanos(row[0]), row[1]
+
+    def claimed_blocks(self) -> set[int]:
+        """Return the ledger blocks that a deposit, payout or transfer of ours stands for already."""
+        rows = self._rows(
+            "SELECT block FROM deposit WHERE block IS NOT NULL UNION SELECT block FROM withdrawal WHERE block IS NOT "
+            "NULL UNION SELECT block FROM transfer WHERE block IS NOT NULL"
+        )
+        return {int(row[0]) for row in rows}
+
+    def withdrawals(self, number: int) -> tuple[WithdrawalIntent, ...]:
+        """Return the withdrawals of a channel, in order."""
+        rows = self._rows(
+            "SELECT id, holdings, envelope, status, block, received, from_block FROM withdrawal WHERE number = ? "
+            "ORDER BY id",
+            (number,),
+        )
+        return tuple(WithdrawalIntent(*row) for row in rows)
+
+    def transfers_open(self) -> list[TransferIntent]:
+        """Return the wallet's transfers whose end is not known."""
+        rows = self._rows(
+            "SELECT id, receiver, amount, fee, created_at_ns, status, block, last_expiry_ns, from_block FROM transfer "
+            "WHERE status = 'open' ORDER BY id"
+        )
+        return [TransferIntent(*row) for row in rows]
+
+    def transfer(self, number: int) -> TransferIntent | None:
+        """Return one transfer of the wallet."""
+        row = self._row(
+            "SELECT id, receiver, amount, fee, created_at_ns, status, block, last_expiry_ns, from_block FROM transfer "
+            "WHERE id = ?",
+            (number,),
+        )
+        return TransferIntent(*row) if row else None
+
+    def costs(self, number: int) -> list[Cost]:
+        """Return what a channel cost."""
+        rows = self._rows("SELECT what, amount FROM cost WHERE number = ? ORDER BY id", (number,))
+        return [Cost(*row) for row in rows]
+
+    def highest(self, table: str) -> int:
+        """Return the largest row number of a table of ours."""
+        column = {"event": "cursor", "channel": "number"}.get(table, "id")
+        row = self._row(f"SELECT coalesce(max({column}), 0) FROM {table}")
+        assert row is not None
+        return int(row[0])
+
+    def peers(self) -> dict[bytes, tuple[str, int]]:
+        """Return where peers were last reached."""
+        return {row[0]: (row[1], row[2]) for row in self._rows("SELECT peer, host, port FROM peer")}
+
+    def request(self, key: str) -> RequestRow | None:
+        """Return what was asked for under an idempotency key."""
+        row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))
+        return RequestRow(*row) if row else None
+
+    # --- payments and events -----------------------------------------------------------------------------
+
+    def known_payments(self, number: int, sender: int, ids: Batch) -> dict[bytes, str]:
+        """Return, of these ids, those that were in an update or declined, with their status."""
+        found: dict[bytes, str] = {}
+        for payment_id in ids.each_id():
+            row = self._row(
+                "SELECT coalesce(status, 'included') FROM payment WHERE number = ? AND sender = ? AND id = ?",
+                (number, sender, payment_id),
+            )
+            if row is not None:
+                found[payment_id] = str(row[0])
+        return found
+
+    def payments(
+        self, number: int | None, after: tuple[int, int, bytes], limit: int
+    ) -> list[tuple[tuple[int, int, bytes], PaymentRow]]:
+        """Return payments in the order (channel row, sender, id), after a place, each with its own place."""
+        rows = self._rows(
+            f"SELECT p.number, c.channel, p.sender, p.sender = c.our_index, p.id, p.amount, p.memo, p.version, "
+            f"{_STATUS}, "
+            "coalesce(p.code, ''), p.recorded_ms FROM payment p JOIN channel c USING (number) JOIN channel_state s "
+            "USING (number) WHERE (p.number, p.sender, p.id) > (?1, ?2, ?3) AND (?4 IS NULL OR p.number = ?4) "
+            "AND p.amount > 0 ORDER BY p.number, p.sender, p.id LIMIT ?5",
+            (*after, number, limit),
+        )
+        return [
+            (
+                (row_number, sender, payment_id),
+                PaymentRow(
+                    ChannelId(channel), sender, bool(ours), Payment(payment_id, amount, memo), version, status, code, at
+                ),
+            )
+            for row_number, channel, sender, ours, payment_id, amount, memo, version, status, code, at in rows
+        ]
+
+    def events(self, after: int, limit: int) -> list[EventRow]:
+        """Return events from a cursor on (exclusive)."""
+        rows = self._rows(
+            "SELECT e.cursor, e.at_ms, e.kind, c.channel, e.data FROM event e "
+            "LEFT JOIN channel c ON c.number = e.number WHERE e.cursor > ? ORDER BY e.cursor LIMIT ?",
+            (after, limit),
+        )
+        return [EventRow(cursor, at, kind, channel, json.loads(data)) for cursor, at, kind, channel, data in rows]
+
+
+_OPENING_COLUMNS = (
+    "proposal_id, peer, phase, share_0, participant_0, share_1, participant_1, allocation_0, allocation_1, "
+    "challenge_ns, deadline_ns, signature, code, text"
+)
+
+
+def _opening(row: tuple[_Column, ...]) -> OpeningPhase | None:
+    (
+        proposal_id, peer, phase, share_0, participant_0, share_1, participant_1, allocation_0, allocation_1,
+        challenge_ns, deadline_ns, signature, code, text,
+    ) = row  # fmt: skip
+    proposal = ChannelProposal(
+        proposal_id, share_0, participant_0, (allocation_0, allocation_1), Nanos(challenge_ns), Nanos(deadline_ns)
+    )
+    match phase:
+        case "proposed":
+            return Proposed(peer, proposal)
+        case "accepted":
+            return Accepted(peer, proposal, ChannelAccept(proposal_id, share_1, participant_1))
+        case "signing":
+            return Signing(peer, proposal, ChannelAccept(proposal_id, share_1, participant_1), signature)
+        case "dead":
+            return Dead(peer, proposal, code, text)
+        case _:
+            return None

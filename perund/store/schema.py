@@ -1,0 +1,185 @@
+"""The database, as a list of migrations: the one at place n leads from schema n to n + 1.
+
+Amounts and versions are 64-bit signed integers: the node refuses channels above 2^63-1 e8s. Times are
+nanoseconds of chain time unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import apsw
+
+from perund.store.errors import UnknownSchema
+
+__all__ = ["MIGRATIONS", "migrate"]
+
+_V1: Final = """
+CREATE TABLE about(
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  network BLOB NOT NULL,             -- 32 bytes, protocol.terms.network_hash
+  runs INTEGER NOT NULL              -- how often a node opened this store
+);
+
+CREATE TABLE opening(                -- from the proposal to a signed state 0, or to nothing
+  proposal_id BLOB PRIMARY KEY,
+  peer BLOB NOT NULL,
+  we_proposed INTEGER NOT NULL,
+  phase TEXT NOT NULL,               -- proposed, accepted, signing, opened, dead
+  share_0 BLOB NOT NULL, participant_0 BLOB NOT NULL,
+  share_1 BLOB, participant_1 BLOB,
+  allocation_0 INTEGER NOT NULL, allocation_1 INTEGER NOT NULL,
+  challenge_ns INTEGER NOT NULL, deadline_ns INTEGER NOT NULL,
+  signature BLOB,                    -- ours on state 0: made once, durable before it leaves
+  code TEXT NOT NULL DEFAULT '', text TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX opening_live ON opening(phase) WHERE phase NOT IN ('opened', 'dead');
+
+CREATE TABLE channel(                -- what never changes in a channel
+  number INTEGER PRIMARY KEY,
+  channel BLOB NOT NULL UNIQUE,
+  network BLOB NOT NULL,
+  proposal_id BLOB NOT NULL UNIQUE,
+  peer BLOB NOT NULL,
+  our_index INTEGER NOT NULL,
+  nonce BLOB NOT NULL, our_share BLOB NOT NULL, peer_share BLOB NOT NULL,
+  participant_0 BLOB NOT NULL, participant_1 BLOB NOT NULL,
+  allocation_0 INTEGER NOT NULL, allocation_1 INTEGER NOT NULL,
+  challenge_ns INTEGER NOT NULL, deadline_ns INTEGER NOT NULL,
+  signature_0 BLOB NOT NULL, signature_1 BLOB NOT NULL,   -- on state 0
+  opened_ns INTEGER NOT NULL
+);
+
+CREATE TABLE channel_state(          -- what changes in a channel
+  number INTEGER PRIMARY KEY REFERENCES channel(number),
+  phase TEXT NOT NULL,
+  frozen TEXT NOT NULL DEFAULT '',
+  reason TEXT NOT NULL DEFAULT '',
+  since_ns INTEGER NOT NULL,
+  force_after_ns INTEGER NOT NULL,
+  version INTEGER NOT NULL,          -- the newest fully signed state
+  allocation_0 INTEGER NOT NULL, allocation_1 INTEGER NOT NULL,
+  finalized INTEGER NOT NULL,
+  signature_0 BLOB NOT NULL, signature_1 BLOB NOT NULL,
+  peer_holds INTEGER NOT NULL DEFAULT 0,
+  signed_version INTEGER NOT NULL,   -- the newest state that we signed
+  signed_digest BLOB NOT NULL,
+  signed_final INTEGER NOT NULL,
+  settled_version INTEGER            -- what the canister settled on
+);
+
+CREATE TRIGGER never_two_states_of_one_version BEFORE UPDATE OF signed_version, signed_digest ON channel_state
+WHEN NEW.signed_digest IS NOT OLD.signed_digest AND (NEW.signed_version <= OLD.signed_version OR OLD.signed_final)
+BEGIN
+  SELECT RAISE(ABORT, 'rule 1: another state of a signed version, or one after a final state');
+END;
+
+CREATE TABLE outstanding(            -- participant 0's update that is not acknowledged, as it goes on the wire
+  number INTEGER PRIMARY KEY REFERENCES channel(number),
+  version INTEGER NOT NULL,
+  message BLOB NOT NULL
+);
+
+CREATE TABLE registered(             -- what the newest look showed on the canister
+  number INTEGER PRIMARY KEY REFERENCES channel(number),
+  version INTEGER NOT NULL,
+  allocation_0 INTEGER NOT NULL, allocation_1 INTEGER NOT NULL,
+  finalized INTEGER NOT NULL,
+  timeout_ns INTEGER NOT NULL
+);
+
+CREATE TABLE payment(
+  number INTEGER NOT NULL REFERENCES channel(number),
+  sender INTEGER NOT NULL,           -- participant index
+  id BLOB NOT NULL,
+  amount INTEGER NOT NULL,
+  memo BLOB NOT NULL,
+  version INTEGER,                   -- the state that contains it; delivered when that is fully signed
+  status TEXT,                       -- without a version: queued, offered, declined, failed, cancelled
+  code TEXT,
+  recorded_ms INTEGER NOT NULL,      -- local clock, for people
+  PRIMARY KEY (number, sender, id)
+) WITHOUT ROWID;
+CREATE INDEX payment_waiting ON payment(number, sender, status) WHERE status IN ('queued', 'offered');
+CREATE INDEX payment_declined ON payment(number, sender) WHERE status = 'declined';
+
+CREATE TABLE deposit(                -- an intent is durable before the ledger is asked
+  id INTEGER PRIMARY KEY,
+  number INTEGER NOT NULL REFERENCES channel(number),
+  amount INTEGER NOT NULL, fee INTEGER NOT NULL,
+  memo BLOB NOT NULL,                -- 8 bytes, little endian
+  created_at_ns INTEGER NOT NULL,    -- the ledger's created_at_time: the same in every repetition
+  status TEXT NOT NULL,              -- open, paid, credited, void
+  block INTEGER,
+  last_expiry_ns INTEGER NOT NULL,   -- no request for it can be executed after this chain time
+  from_block INTEGER NOT NULL        -- the ledger's length when it was made: a payment is at or after it
+);
+CREATE INDEX deposit_of ON deposit(number);
+
+CREATE TABLE withdrawal(
+  id INTEGER PRIMARY KEY,
+  number INTEGER NOT NULL REFERENCES channel(number),
+  holdings INTEGER NOT NULL,
+  envelope BLOB,                     -- the signed call: repeated under the same request id
+  status TEXT NOT NULL,              -- open, paid, void
+  block INTEGER, received INTEGER,
+  from_block INTEGER NOT NULL
+);
+CREATE INDEX withdrawal_of ON withdrawal(number);
+
+CREATE TABLE cost(                   -- every e8 that left a wallet is in holdings, in a payout or here (rule 6)
+  id INTEGER PRIMARY KEY,
+  number INTEGER REFERENCES channel(number),
+  what TEXT NOT NULL,
+  amount INTEGER NOT NULL
+);
+CREATE INDEX cost_of ON cost(number);
+
+CREATE TABLE transfer(               -- plain transfers of the wallet
+  id INTEGER PRIMARY KEY,
+  receiver BLOB NOT NULL, amount INTEGER NOT NULL, fee INTEGER NOT NULL,
+  created_at_ns INTEGER NOT NULL, status TEXT NOT NULL, block INTEGER,
+  last_expiry_ns INTEGER NOT NULL, from_block INTEGER NOT NULL
+);
+
+CREATE TABLE peer(                   -- where peers were last reached
+  peer BLOB PRIMARY KEY,
+  host TEXT NOT NULL, port INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE request(                -- idempotency keys: the same key twice is one action
+  key TEXT PRIMARY KEY,
+  method TEXT NOT NULL,
+  arguments BLOB NOT NULL,           -- SHA-256 of the canonical arguments
+  result TEXT NOT NULL,              -- what names the action: a proposal, a channel, a payment, a block
+  recorded_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE event(
+  cursor INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,            -- local clock, for people
+  kind TEXT NOT NULL,
+  number INTEGER,
+  data TEXT NOT NULL
+);
+"""
+
+MIGRATIONS: Final = (_V1,)
+
+
+def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:
+    """Bring the schema up to date, each migration in a transaction of its own. Raises `UnknownSchema`."""
+    version = int(str(database.pragma("user_version")))
+    if version > len(migrations):
+        raise UnknownSchema(
+            f"the store has schema {version}, this perund knows up to {len(migrations)}; run the newer perund"
+        )
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            database.execute(script)
+            database.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")

@@ -1,0 +1,142 @@
+"""The protocol's records as statements of SQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Final, assert_never
+
+from perund.store.writer import Statement
+from protocol.effects import (
+    EventRecord,
+    PaymentsEndedRecord,
+    PaymentsOfferedRecord,
+    PaymentsQueuedRecord,
+    PeerHoldsRecord,
+    PhaseRecord,
+    Record,
+    RegisteredRecord,
+    SignatureRecord,
+    StateRecord,
+    UpdateRecord,
+)
+from protocol.payments import PAYMENT_ID_BYTES, Batch
+from protocol.types import ChannelId
+from wire.codec import encode
+
+__all__ = ["statements_of"]
+
+COLUMNS_FROM: Final = 8
+"""From this many payments on, one statement inserts a batch from its columns, without the interpreter."""
+
+_IN_UPDATE: Final = "DO UPDATE SET version = excluded.version, status = NULL"
+_QUEUED: Final = "DO UPDATE SET status = excluded.status WHERE payment.version IS NULL"
+"""A payment that went straight into an update is in it already."""
+
+
+def statements_of(
+    record: Record, number: Callable[[ChannelId], int], now_ms: int, cursor: Callable[[EventRecord], int]
+) -> Iterable[Statement]:
+    """Yield what writes a record. `number` finds a channel's row; `cursor` numbers an event."""
+    match record:
+        case SignatureRecord():
+            yield Statement(
+                "UPDATE channel_state SET signed_version = ?, signed_digest = ?, signed_final = ? WHERE number = ?",
+                (record.version, record.digest, record.finalized, number(record.channel)),
+            )
+        case UpdateRecord():
+            update, row = record.update, number(record.update.channel)
+            yield Statement(
+                "INSERT OR REPLACE INTO outstanding VALUES (?, ?, ?)", (row, update.version, encode(update))
+            )
+            yield from _payments(row, 0, update.from_0, update.version, None, now_ms)
+            yield from _payments(row, 1, update.from_1, update.version, None, now_ms)
+        case StateRecord():
+            state, signatures = record.signed.state, record.signed.signatures
+            row = number(state.channel)
+            yield Statement(
+                "UPDATE channel_state SET version = ?, allocation_0 = ?, allocation_1 = ?, finalized = ?, "
+                "signature_0 = ?, signature_1 = ? WHERE number = ?",
+                (state.version, *state.allocation, state.finalized, *signatures, row),
+            )
+            yield Statement("DELETE FROM outstanding WHERE number = ? AND version <= ?", (row, state.version))
+            yield from _payments(row, 0, record.from_0, state.version, None, now_ms)
+            yield from _payments(row, 1, record.from_1, state.version, None, now_ms)
+        case PaymentsQueuedRecord():
+            status = "offered" if record.offered else "queued"
+            yield from _payments(number(record.channel), record.sender, record.payments, None, status, now_ms)
+        case PaymentsOfferedRecord():
+            yield Statement(
+                "UPDATE payment SET status = 'offered' WHERE number = ? AND sender = ? AND status = 'queued'",
+                (number(record.channel), record.sender),
+            )
+        case PaymentsEndedRecord():
+            row = number(record.channel)
+            for start in range(0, len(record.ids), PAYMENT_ID_BYTES):
+                # A declined offer of the peer has no row yet: its id is remembered, because a decline is final.
+                yield Statement(
+                    "INSERT INTO payment VALUES (?, ?, ?, 0, x'', NULL, ?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET version = NULL, status = excluded.status, code = excluded.code",
+                    (
+                        row,
+                        record.sender,
+                        record.ids[start : start + PAYMENT_ID_BYTES],
+                        record.status,
+                        record.code,
+                        now_ms,
+                    ),
+                )
+        case PeerHoldsRecord():
+            yield Statement(
+                "UPDATE channel_state SET peer_holds = max(peer_holds, ?) WHERE number = ?",
+                (record.version, number(record.channel)),
+            )
+        case PhaseRecord():
+            yield Statement(
+                "UPDATE channel_state SET phase = ?, frozen = ?, reason = iif(? = '', reason, ?), "
+                "since_ns = iif(phase = ?, since_ns, ?) WHERE number = ?",
+                (
+                    record.phase,
+                    record.frozen,
+                    record.reason,
+                    record.reason,
+                    record.phase,
+                    record.since_ns,
+                    number(record.channel),
+                ),
+            )
+        case RegisteredRecord():
+            state = record.state
+            yield Statement(
+                "INSERT OR REPLACE INTO registered VALUES (?, ?, ?, ?, ?, ?)",
+                (number(record.channel), state.version, *state.allocation, state.finalized, record.timeout_ns),
+            )
+        case EventRecord():
+            row_or_none = number(record.channel) if record.channel is not None else None
+            yield Statement(
+                "INSERT INTO event VALUES (?, ?, ?, ?, ?)",
+                (cursor(record), now_ms, record.kind, row_or_none, json.dumps(record.data)),
+            )
+        case _:
+            assert_never(record)
+
+
+def _payments(
+    row: int, sender: int, batch: Batch, version: int | None, status: str | None, now_ms: int
+) -> Iterable[Statement]:
+    """Insert or update payments. A batch without memos goes in by one statement, from its columns."""
+    if not batch:
+        return
+    on_conflict = _QUEUED if version is None else _IN_UPDATE
+    if len(batch) >= COLUMNS_FROM and not batch.memos:
+        yield Statement(
+            "INSERT INTO payment SELECT ?1, ?2, substr(?3, j.key * 16 + 1, 16), j.value, x'', ?5, ?6, NULL, ?7 "
+            f"FROM json_each(?4) AS j WHERE true ON CONFLICT {on_conflict}",
+            (row, sender, batch.ids, json.dumps(batch.amounts_e8s), version, status, now_ms),
+        )
+        return
+    for payment in batch:
+        yield Statement(
+            f"INSERT INTO payment VALUES (?, ?, ?, ?, ?, ?, ?, NULL, ?) ON CONFLICT {on_conflict}",
+            (row, sender, payment.id, payment.amount_e8s, payment.memo, version, status, now_ms),
+        )

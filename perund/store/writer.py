@@ -1,0 +1,121 @@
+"""One writer thread and group commit: what waits at the same moment shares one transaction.
+
+A unit of work is all or nothing, and its `then` is called on the event loop when it is on the disk, in the
+order of the units. There is no timer: an idle store commits at once, a busy one takes what has gathered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from perund.store.errors import StorageFailed
+
+__all__ = ["Statement", "Writer"]
+
+MAX_UNITS: Final = 4096
+"""Units in one transaction: bounds how long the first of them waits."""
+
+Value = None | int | float | str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of SQL and its values."""
+
+    sql: str
+    values: tuple[Value, ...] | dict[str, Value] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    statements: Sequence[Statement]
+    then: Callable[[], None] | None
+
+
+class Writer:
+    """Owns the writing connection. Made and used on the event loop; writes on its own thread."""
+
+    def __init__(self, database: apsw.Connection, failed: Callable[[StorageFailed], None]) -> None:
+        """Start the thread. `failed` is called once, on the event loop, when a write fails (rule 8)."""
+        self._database = database
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
+        self._error: StorageFailed | None = None
+        self._waiting = 0
+        self.transactions = 0
+        self._thread = threading.Thread(target=self._run, name="perund-writer", daemon=True)
+        self._thread.start()
+
+    def commit(self, statements: Sequence[Statement], then: Callable[[], None] | None = None) -> None:
+        """Make the statements durable together, then call `then`. Raises `StorageFailed` after a failure."""
+        if self._error is not None:
+            raise self._error
+        self._queue.put(_Unit(statements, then))
+
+    def close(self) -> None:
+        """Write what is queued, and stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            unit = self._queue.get()
+            if unit is None:
+                return
+            units = [unit]
+            last = False
+            while len(units) < MAX_UNITS:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                units.append(more)
+            try:
+                self._write(units)
+            except (apsw.Error, OSError) as error:
+                self._loop.call_soon_threadsafe(self._fail, StorageFailed(f"a write to the store failed: {error}"))
+                return
+            self.transactions += 1
+            done = [u.then for u in units if u.then is not None]
+            if done:
+                try:
+                    self._loop.call_soon_threadsafe(_call_all, done)
+                except RuntimeError:  # the loop is closed: nobody waits any more
+                    return
+            if last:
+                return
+
+    def _write(self, units: list[_Unit]) -> None:
+        database = self._database
+        statements = [s for unit in units for s in unit.statements]
+        if not statements:
+            return
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                database.execute(statement.sql, statement.values)
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+    def _fail(self, error: StorageFailed) -> None:
+        self._error = error
+        self._failed(error)
+
+
+def _call_all(done: list[Callable[[], None]]) -> None:
+    for then in done:
+        then()

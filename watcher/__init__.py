@@ -1,0 +1,1 @@
+"""Watches the canister and refutes stale states, day and night."""

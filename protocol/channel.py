@@ -30,7 +30,7 @@ from protocol.effects import (
     StateRecord,
     Step,
 )
-from protocol.errors import CallerMistake, PeerViolation
+from protocol.errors import CallerMistake, PeerViolation, Undecodable
 from protocol.messages import (
     ChannelMessage,
     ChannelReady,
@@ -117,6 +117,7 @@ class Channel(ABC):
         self.queue.append(self.memory.queued)
         self.we_are_ready = self.peer_is_ready = self.phase is not Phase.FUNDING
         self._resume_sent = False
+        self._settled = False
         self._uncounted: list[tuple[Batch, int]] = []
         self._alarms: set[tuple[str, str | int | bool]] = set()
 
@@ -173,18 +174,19 @@ class Channel(ABC):
             and 3 * (now.elapsed_ns - look.asked_ns) < self.terms.params.challenge_duration_ns
         )
 
-    def check_payable(self, amount_e8s: int) -> None:
-        """Raise `CallerMistake` unless a payment of that amount can be queued now."""
+    def check_payable(self, amount_e8s: int, smallest_e8s: int | None = None) -> None:
+        """Raise `CallerMistake` unless payments of that sum, the smallest as given, can be queued now."""
+        smallest_e8s = amount_e8s if smallest_e8s is None else smallest_e8s
         if self.frozen:
             raise CallerMistake("channel_frozen", f"the channel no longer updates: {self.frozen}")
         if self.phase is Phase.FUNDING:
             raise CallerMistake("channel_not_open", "the channel is still being funded; pay when it is open")
         if self.phase is not Phase.OPEN:
             raise CallerMistake("channel_not_open", f"the channel is {self.phase.value}; it takes no payments")
-        if amount_e8s < max(1, self.peer_minimum_e8s):
+        if smallest_e8s < max(1, self.peer_minimum_e8s):
             raise CallerMistake(
                 "amount_too_small",
-                f"{amount_e8s} e8s is below the smallest payment the peer takes, {max(1, self.peer_minimum_e8s)} e8s",
+                f"{smallest_e8s} e8s is below the smallest payment the peer takes, {max(1, self.peer_minimum_e8s)} e8s",
             )
         if amount_e8s > self.sendable_e8s:
             raise CallerMistake(
@@ -256,15 +258,22 @@ class Channel(ABC):
 
     def settled(self, version: int, digest: bytes) -> Step:
         """The canister settled on a state: everything that is not in it ends."""
+        self._settled = True
         pending, step = self.pending, NOTHING
-        if pending is not None and digest == self._state_of(pending).digest:
-            # Our own pending state counts as delivered if it is the one settled (DESIGN, section 8).
-            step += Step((PeerHoldsRecord(self.id, version),), (Delivered(self._ours_in(pending), version),))
-        elif pending is not None:
-            step += self._end(self._ours_in(pending).ids, "failed", "settled_without_it")
+        ours_is_settled = pending is not None and digest == self._state_of(pending).digest
+        # A settled state that this store never saw may contain anything: nobody knows then how these ended.
+        lost = not ours_is_settled and (version > self.version or self.frozen.startswith("data_loss"))
+        status, code = ("unknown", "data_loss") if lost else ("failed", "settled_without_it")
         step += Step(outgoing=tuple(Received(b, v) for b, v in self._uncounted if v <= version))
         self._uncounted.clear()
-        return step + self._end_undelivered("settled_without_it") + self._forget_pending()
+        if pending is not None and ours_is_settled:
+            # Our own pending state counts as delivered if it is the one settled (DESIGN, section 8).
+            ours, theirs = (pending.from_0, pending.from_1) if self.ours == 0 else (pending.from_1, pending.from_0)
+            told = (*((Delivered(ours, version),) if ours else ()), *((Received(theirs, version),) if theirs else ()))
+            step += Step((PeerHoldsRecord(self.id, version),), told)
+        elif pending is not None:
+            step += self._end(self._ours_in(pending).ids, status, code)
+        return step + self._end_undelivered(code, status) + self._forget_pending()
 
     def closed(self, now: Moment, reason: str) -> Step:
         """Our money is out."""
@@ -290,6 +299,8 @@ class Channel(ABC):
             return self._receive(message, now)
         except PeerViolation as violation:
             return self.freeze(violation.code, str(violation), now)
+        except Undecodable as error:
+            return self.freeze("bad_state", str(error), now)  # well-formed on the wire, but no state of a channel
 
     def freeze(self, code: str, text: str, now: Moment) -> Step:
         """Stop updating for good, tell the peer why, and raise an alarm."""
@@ -299,12 +310,16 @@ class Channel(ABC):
         return Step(
             (
                 PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),
-                EventRecord("channel.frozen", self.id, {"code": code, "text": text, "version": self.version}),
+                EventRecord(
+                    "channel.frozen", self.id, {"code": code, "text": text, "version": self.version, "alarm": True}
+                ),
             ),
             (Send(ErrorMessage(code, text[:256], self.id)),),
         )
 
     def _receive(self, message: ChannelMessage, now: Moment) -> Step:
+        if self._settled:
+            return NOTHING  # nothing that a peer says, or missed, changes what the canister settled on
         match message:
             case Resume():
                 return self._resumed(message, now)
@@ -337,7 +352,7 @@ class Channel(ABC):
     def _resumed(self, theirs: Resume, now: Moment) -> Step: ...
 
     @abstractmethod
-    def _end_undelivered(self, code: str) -> Step: ...
+    def _end_undelivered(self, code: str, status: str = "failed") -> Step: ...
 
     @abstractmethod
     def _forget_pending(self) -> Step: ...
@@ -387,8 +402,11 @@ class Channel(ABC):
             raise PeerViolation("state_conflict", f"another state of version {self.version} is fully signed")
 
     def _ready_again(self) -> tuple[Send, ...]:
-        """`ready` said again: it may be lost, and opens the channel for the peer."""
-        return (Send(ChannelReady(self.id)),) if self.we_are_ready and self.version == 0 else ()
+        """`ready` said again: it may be lost, and opens the channel for the peer. Who leaves was perhaps never
+        ready, and opens nothing any more.
+        """
+        leaves = self.phase in (Phase.LEAVING, Phase.CLOSED)
+        return (Send(ChannelReady(self.id)),) if self.we_are_ready and self.version == 0 and not leaves else ()
 
     def _newest_message(self) -> Send:
         state, signatures = self.newest.state, self.newest.signatures
@@ -469,8 +487,7 @@ class Channel(ABC):
             return {}
         ids = list(payments.each_id())
         known = self.books.known(self.id, self.terms.peer_index, payments) if min(ids) <= self.highest_peer_id else {}
-        if not known:
-            self.highest_peer_id = max(self.highest_peer_id, *ids)
+        self.highest_peer_id = max(self.highest_peer_id, *ids)
         return known
 
     def _judge_registered(self, look: Look) -> Step:

@@ -109,13 +109,20 @@ class Follower(Channel):
                 raise PeerViolation("wrong_role", f"participant 0 cannot send {type(message).__name__}")
 
     def _update(self, update: Update, now: Moment) -> Step:
-        if update.version == self.version and self._state_of(update) == self.newest.state:
+        same_version = update.version == self.version
+        if same_version and self._state_of(update) == self.newest.state:
             return Step(outgoing=(self._ack_again(),))  # our acknowledgement was lost
+        if same_version and not self.frozen:
+            raise PeerViolation("state_conflict", f"another state of version {update.version} came")
         if self.frozen or self.phase in (Phase.LEAVING, Phase.CLOSED):
             return NOTHING
         if self.signer.signed_final:
             raise PeerViolation("after_final", "an update came after the final state")
-        if not update.finalized and (self.phase is Phase.FUNDING or not self.may_update(now)):
+        if self.phase is Phase.FUNDING:
+            # No state above version 0 before both are ready, not even a final one: it could not be enforced.
+            self._held = update
+            return NOTHING
+        if not update.finalized and not self.may_update(now):
             # Rule 4: not acknowledged before a fresh look shows that nothing is registered.
             self._held = update
             return self._ask_look()
@@ -204,8 +211,8 @@ class Follower(Channel):
             return self._lost_data(now, theirs)
         if theirs.pending_version > self.version + 1:
             return self._lost_data(now, theirs)
-        if theirs.pending_version and theirs.pending_version <= self.version:
-            if theirs.pending_version != self.version or theirs.pending_hash != self.newest.state.digest:
+        if theirs.pending_version and theirs.pending_version == self.version:
+            if theirs.pending_hash != self.newest.state.digest:
                 raise PeerViolation("state_conflict", f"the peer has another state of version {self.version} pending")
             step += Step(outgoing=(self._ack_again(),))
         elif theirs.version < self.version:
@@ -219,13 +226,16 @@ class Follower(Channel):
     # --- ends --------------------------------------------------------------------------------------------
 
     def settled(self, version: int, digest: bytes) -> Step:
-        return self._confirmed(min(version, self.version)) + super().settled(version, digest)
+        step = self._confirmed(min(version, self.version))
+        # Settled below what we have: what we paid above it is ours again.
+        undone, self._unconfirmed = b"".join(batch.ids for batch, v in self._unconfirmed if v > version), []
+        return step + self._end(undone, "failed", "settled_without_it") + super().settled(version, digest)
 
-    def _end_undelivered(self, code: str) -> Step:
+    def _end_undelivered(self, code: str, status: str = "failed") -> Step:
         waiting, self.queue = self.queue.peek(), PaymentQueue()
         ids = b"".join(self._offered) + waiting.ids
         self._offered, self._offered_e8s = {}, 0
-        return self._end(ids, "failed", code)
+        return self._end(ids, status, code)
 
     def _retry(self, now: Moment) -> Step:
         held, self._held = self._held, None

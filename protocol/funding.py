@@ -126,6 +126,8 @@ def next_funding_action(
         return Complete()
     if chain_ns >= deadline_ns:
         return Abort("the funding deadline passed before both deposits were complete")
+    if holdings[ours] < sum(i.amount_e8s for i in intents if i.status is IntentStatus.CREDITED):
+        return Wait("a look that shows what was credited")  # an older look would have it paid once more
     missing = shares[ours] - holdings[ours]
     if missing <= 0:
         return Wait("the peer's deposit")

@@ -34,7 +34,7 @@ from protocol.messages import (
     Update,
 )
 from protocol.payments import EMPTY, PAYMENT_ID_BYTES, Batch, Payment
-from protocol.queue import BYTES_PER_PAYMENT, PaymentQueue
+from protocol.queue import PaymentQueue, room_of
 from protocol.signing import verify
 from protocol.types import MAX_VERSION, SignedState, State
 
@@ -97,6 +97,8 @@ class Orderer(Channel):
         """Make the next update, if one is due and allowed."""
         if self._pending is not None or self.frozen or not self.connected or self.signer.signed_final:
             return NOTHING
+        if self.version >= MAX_VERSION:
+            return NOTHING
         if self.phase is Phase.CLOSING:
             return self._propose(True, EMPTY, EMPTY)
         if self.phase is not Phase.OPEN or not (self.queue or self._offers):
@@ -104,7 +106,10 @@ class Orderer(Channel):
         if not self.may_update(now):
             return self._ask_look()
         step, from_1 = self._take_offers()
-        from_0 = self.queue.take(UPDATE_ROOM - len(from_1) * BYTES_PER_PAYMENT - sum(map(len, from_1.memos.values())))
+        while not from_1 and self._offers and not self.queue:  # a frame of offers was declined; the rest is due too
+            more, from_1 = self._take_offers()
+            step += more
+        from_0 = self.queue.take(UPDATE_ROOM - room_of(from_1))
         if not from_0 and not from_1:
             return step
         return step + self._propose(False, from_0, from_1)
@@ -137,8 +142,6 @@ class Orderer(Channel):
 
     def _propose(self, finalized: bool, from_0: Batch, from_1: Batch) -> Step:  # noqa: FBT001
         old = self.newest.state
-        if old.version >= MAX_VERSION:
-            return NOTHING
         moved = from_0.total_e8s - from_1.total_e8s
         state = State(self.id, old.version + 1, (old.allocation[0] - moved, old.allocation[1] + moved), finalized)
         signature, signed = self.signer.sign(state)
@@ -155,13 +158,16 @@ class Orderer(Channel):
             case Ack():
                 return self._ack(message, now)
             case CloseRequest():
-                return self.close(now, "the peer asked for it") if self.phase is Phase.OPEN else NOTHING
+                if self.frozen or self.phase is not Phase.OPEN:
+                    return NOTHING
+                return self.close(now, "the peer asked for it")
             case _:
                 raise PeerViolation("wrong_role", f"participant 1 cannot send {type(message).__name__}")
 
     def _offer(self, message: Offer, now: Moment) -> Step:
-        if self.frozen or self.phase is not Phase.OPEN:
+        if self.frozen or self.phase not in (Phase.FUNDING, Phase.OPEN):
             return NOTHING  # open offers fail when the channel settles
+        # The peer opens before us when a restart made us forget our `ready`: its offers wait until we open too.
         offers = [p for p in message.payments if p.id not in self._offered_ids]
         if self._pending is not None and self._pending.from_1:
             outstanding = set(self._pending.from_1.each_id())
@@ -247,10 +253,10 @@ class Orderer(Channel):
 
     # --- ends --------------------------------------------------------------------------------------------
 
-    def _end_undelivered(self, code: str) -> Step:
+    def _end_undelivered(self, code: str, status: str = "failed") -> Step:
         waiting, self.queue = self.queue.peek(), PaymentQueue()
         self._offers, self._offered_ids = PaymentQueue(), set()
-        return self._end(waiting.ids, "failed", code)
+        return self._end(waiting.ids, status, code)
 
     def _retry(self, now: Moment) -> Step:
         return self.advance(now)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
 
-__all__ = ["PaymentQueue"]
+__all__ = ["PaymentQueue", "room_of"]
 
 BYTES_PER_PAYMENT = PAYMENT_ID_BYTES + 9
 """An id and the largest amount on the wire."""
 BYTES_PER_MEMO = 10
 """Frame of a memo on the wire: its position and its length."""
+
+
+def room_of(batch: Batch) -> int:
+    """Return the bytes that payments take in a message, at most."""
+    memos = sum(map(len, batch.memos.values())) + len(batch.memos) * BYTES_PER_MEMO
+    return len(batch) * BYTES_PER_PAYMENT + memos
 
 
 class PaymentQueue:
@@ -69,6 +75,8 @@ class PaymentQueue:
 
     def remove(self, payment_id: bytes) -> Payment | None:
         """Remove and return one payment, or None when it is not here."""
+        if len(payment_id) != PAYMENT_ID_BYTES:
+            return None
         start = self._ids.find(payment_id)
         while start >= 0 and start % PAYMENT_ID_BYTES:
             start = self._ids.find(payment_id, start + 1)

@@ -83,6 +83,8 @@ def next_settlement_action(
     registered: RegisteredState | None,
     chain_ns: Nanos,
     holdings_e8s: int,
+    owed_e8s: int,
+    paid_out: bool,
     anything_held: bool,
     withdrawal_open: bool,
     fee_e8s: int,
@@ -91,13 +93,18 @@ def next_settlement_action(
     """Return what to do next for a channel that closes or leaves.
 
     `registered` and `holdings_e8s` (ours) are from looks, `chain_ns` from the certificate of the first;
+    `owed_e8s`: our share in the registered state; `paid_out`: whether a payout is proven;
     `anything_held`: whether the canister holds anything for the channel, without which it registers nothing;
     `force_at_ns`: when closing together gives way to leaving alone.
     """
     if registered is not None and registered.settled(chain_ns):
         if withdrawal_open:
             return FollowWithdrawal()
-        return Withdraw(holdings_e8s) if holdings_e8s > fee_e8s else Finished(holdings_e8s)
+        if holdings_e8s > fee_e8s:
+            return Withdraw(holdings_e8s)
+        if owed_e8s > fee_e8s and not paid_out:
+            return FollowWithdrawal()  # empty holdings prove nothing: a ledger block has to show the payout
+        return Finished(holdings_e8s)
     if newest.state.finalized:
         return Conclude(newest)
     if registered is not None:

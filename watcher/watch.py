@@ -22,8 +22,6 @@ __all__ = ["Watcher"]
 
 log = structlog.get_logger()
 
-LOOKS_PER_CHALLENGE: Final = 6
-"""Twice the three that the design asks for: one may fail and payments still go on (rule 4)."""
 LONGEST_INTERVAL_NS: Final = 600 * 1_000_000_000
 SHORTEST_INTERVAL_NS: Final = 250_000_000
 RETRY_FIRST_S: Final = 0.25
@@ -45,11 +43,15 @@ class _Watched:
 class Watcher:
     """Runs as a task of the node. See `run`."""
 
-    def __init__(self, states: States, canister: Canister, reports: Reports, clock: Clock) -> None:
+    def __init__(
+        self, states: States, canister: Canister, reports: Reports, clock: Clock, looks_per_challenge: int = 6
+    ) -> None:
+        """`looks_per_challenge`: at least 3; twice that, so that one may fail and payments still go on (rule 4)."""
         self._states = states
         self._canister = canister
         self._reports = reports
         self._clock = clock
+        self._looks = looks_per_challenge
         self._watched: dict[ChannelId, _Watched] = {}
         self._due: list[tuple[int, int, ChannelId]] = []
         self._order = 0
@@ -63,7 +65,7 @@ class Watcher:
         """Watch a channel from now on, with a look at once."""
         if channel in self._watched:
             return
-        interval = min(max(challenge_ns // LOOKS_PER_CHALLENGE, SHORTEST_INTERVAL_NS), LONGEST_INTERVAL_NS)
+        interval = min(max(challenge_ns // self._looks, SHORTEST_INTERVAL_NS), LONGEST_INTERVAL_NS)
         entry = _Watched(channel, interval, self._clock.monotonic_ns())
         self._watched[channel] = entry
         self._schedule(entry, entry.due_ns)

@@ -96,16 +96,20 @@ class WithdrawalIntent:
 
 @dataclass(frozen=True, slots=True)
 class TransferIntent:
-    """A plain transfer of the wallet. `receiver`: account identifier, 32 bytes."""
+    """A transfer of the wallet: a deposit, or a plain one. `receiver`: account identifier, 32 bytes."""
 
     number: int
+    channel_number: int | None
     receiver: bytes
     amount_e8s: int
     fee_e8s: int
+    memo: int
     created_at_ns: Nanos
-    status: str
+    status: IntentStatus
     block: int | None
     last_expiry_ns: Nanos
+    unproven: int
+    """Requests for it whose end no certificate has shown."""
     from_block: int
 
 
@@ -286,12 +290,18 @@ class Reader:
         row = self._row("SELECT number FROM channel WHERE proposal_id = ?", (proposal_id,))
         return int(row[0]) if row else None
 
+    def our_signature_0(self, number: int) -> bytes:
+        """Return our signature on state 0 (64 bytes)."""
+        row = self._row("SELECT iif(our_index = 0, signature_0, signature_1) FROM channel WHERE number = ?", (number,))
+        assert row is not None
+        return bytes(row[0])
+
     # --- jobs --------------------------------------------------------------------------------------------
 
     def deposits(self, number: int) -> tuple[DepositIntent, ...]:
         """Return the deposits of a channel, in order."""
         rows = self._rows(
-            "SELECT id, amount, fee, memo, created_at_ns, status, block FROM deposit WHERE number = ? ORDER BY id",
+            "SELECT id, amount, fee, memo, created_at_ns, status, block FROM transfer WHERE number = ? ORDER BY id",
             (number,),
         )
         return tuple(
@@ -299,19 +309,25 @@ class Reader:
             for i, amount, fee, memo, at, status, block in rows
         )
 
-    def deposit_bounds(self, intent: int) -> tuple[Nanos, int]:
-        """Return the last chain time at which a request of this deposit can run, and its first possible block."""
-        row = self._row("SELECT last_expiry_ns, from_block FROM deposit WHERE id = ?", (intent,))
-        assert row is not None
-        return Nanos(row[0]), row[1]
+    def transfer(self, number: int) -> TransferIntent | None:
+        """Return one transfer of the wallet."""
+        row = self._row(f"SELECT {_TRANSFER_COLUMNS} FROM transfer WHERE id = ?", (number,))
+        return _transfer(row) if row else None
+
+    def open_sends(self) -> list[TransferIntent]:
+        """Return the plain transfers of the wallet whose end is not known."""
+        rows = self._rows(f"SELECT {_TRANSFER_COLUMNS} FROM transfer WHERE status = 'open' AND number IS NULL")
+        return [_transfer(row) for row in rows]
 
     def claimed_blocks(self) -> set[int]:
-        """Return the ledger blocks that a deposit, payout or transfer of ours stands for already."""
-        rows = self._rows(
-            "SELECT block FROM deposit WHERE block IS NOT NULL UNION SELECT block FROM withdrawal WHERE block IS NOT "
-            "NULL UNION SELECT block FROM transfer WHERE block IS NOT NULL"
-        )
-        return {int(row[0]) for row in rows}
+        """Return the ledger blocks that are known as payouts of ours already."""
+        return {int(row[0]) for row in self._rows("SELECT block FROM withdrawal WHERE block IS NOT NULL")}
+
+    def committed_to_channels(self) -> int:
+        """Return the e8s that open transfers may still take from the wallet, fees included."""
+        row = self._row("SELECT coalesce(sum(amount + fee), 0) FROM transfer WHERE status = 'open'")
+        assert row is not None
+        return int(row[0])
 
     def withdrawals(self, number: int) -> tuple[WithdrawalIntent, ...]:
         """Return the withdrawals of a channel, in order."""
@@ -321,23 +337,6 @@ class Reader:
             (number,),
         )
         return tuple(WithdrawalIntent(*row) for row in rows)
-
-    def transfers_open(self) -> list[TransferIntent]:
-        """Return the wallet's transfers whose end is not known."""
-        rows = self._rows(
-            "SELECT id, receiver, amount, fee, created_at_ns, status, block, last_expiry_ns, from_block FROM transfer "
-            "WHERE status = 'open' ORDER BY id"
-        )
-        return [TransferIntent(*row) for row in rows]
-
-    def transfer(self, number: int) -> TransferIntent | None:
-        """Return one transfer of the wallet."""
-        row = self._row(
-            "SELECT id, receiver, amount, fee, created_at_ns, status, block, last_expiry_ns, from_block FROM transfer "
-            "WHERE id = ?",
-            (number,),
-        )
-        return TransferIntent(*row) if row else None
 
     def costs(self, number: int) -> list[Cost]:
         """Return what a channel cost."""
@@ -373,6 +372,21 @@ class Reader:
             if row is not None:
                 found[payment_id] = str(row[0])
         return found
+
+    def waiting_count(self, number: int, sender: ParticipantIndex) -> int:
+        """Return how many of a sender's payments are queued or offered."""
+        row = self._row(
+            "SELECT count(*) FROM payment WHERE number = ? AND sender = ? AND status IN ('queued', 'offered')",
+            (number, sender),
+        )
+        assert row is not None
+        return int(row[0])
+
+    def payment(self, number: int, sender: ParticipantIndex, payment_id: bytes) -> PaymentRow | None:
+        """Return one payment."""
+        before = payment_id[:-1] + bytes([payment_id[-1] - 1]) if payment_id[-1] else payment_id[:-1]
+        found = self.payments(number, (number, sender, before), 1)
+        return found[0][1] if found and found[0][1].payment.id == payment_id else None
 
     def payments(
         self, number: int | None, after: tuple[int, int, bytes], limit: int
@@ -410,6 +424,19 @@ _OPENING_COLUMNS = (
     "proposal_id, peer, phase, share_0, participant_0, share_1, participant_1, allocation_0, allocation_1, "
     "challenge_ns, deadline_ns, signature, code, text"
 )
+
+
+_TRANSFER_COLUMNS = (
+    "id, number, receiver, amount, fee, memo, created_at_ns, status, block, last_expiry_ns, unproven, from_block"
+)
+
+
+def _transfer(row: tuple[_Column, ...]) -> TransferIntent:
+    number, channel, receiver, amount, fee, memo, at, status, block, expiry, unproven, from_block = row
+    return TransferIntent(
+        number, channel, receiver, amount, fee, int.from_bytes(memo, "little"), Nanos(at), IntentStatus(status),
+        block, Nanos(expiry), unproven, from_block,
+    )  # fmt: skip
 
 
 def _opening(row: tuple[_Column, ...]) -> OpeningPhase | None:

@@ -103,18 +103,21 @@ CREATE TABLE payment(
 CREATE INDEX payment_waiting ON payment(number, sender, status) WHERE status IN ('queued', 'offered');
 CREATE INDEX payment_declined ON payment(number, sender) WHERE status = 'declined';
 
-CREATE TABLE deposit(                -- an intent is durable before the ledger is asked
+CREATE TABLE transfer(               -- an intent is durable before the ledger is asked
   id INTEGER PRIMARY KEY,
-  number INTEGER NOT NULL REFERENCES channel(number),
+  number INTEGER REFERENCES channel(number),   -- the channel whose deposit it is, or none
+  receiver BLOB NOT NULL,            -- account identifier, 32 bytes
   amount INTEGER NOT NULL, fee INTEGER NOT NULL,
   memo BLOB NOT NULL,                -- 8 bytes, little endian
   created_at_ns INTEGER NOT NULL,    -- the ledger's created_at_time: the same in every repetition
   status TEXT NOT NULL,              -- open, paid, credited, void
   block INTEGER,
   last_expiry_ns INTEGER NOT NULL,   -- no request for it can be executed after this chain time
-  from_block INTEGER NOT NULL        -- the ledger's length when it was made: a payment is at or after it
+  unproven INTEGER NOT NULL,         -- requests whose end no certificate has shown
+  from_block INTEGER NOT NULL        -- the ledger's length when it was made: its block is at or after it
 );
-CREATE INDEX deposit_of ON deposit(number);
+CREATE INDEX transfer_of ON transfer(number);
+CREATE INDEX transfer_open ON transfer(status) WHERE status = 'open';
 
 CREATE TABLE withdrawal(
   id INTEGER PRIMARY KEY,
@@ -134,13 +137,6 @@ CREATE TABLE cost(                   -- every e8 that left a wallet is in holdin
   amount INTEGER NOT NULL
 );
 CREATE INDEX cost_of ON cost(number);
-
-CREATE TABLE transfer(               -- plain transfers of the wallet
-  id INTEGER PRIMARY KEY,
-  receiver BLOB NOT NULL, amount INTEGER NOT NULL, fee INTEGER NOT NULL,
-  created_at_ns INTEGER NOT NULL, status TEXT NOT NULL, block INTEGER,
-  last_expiry_ns INTEGER NOT NULL, from_block INTEGER NOT NULL
-);
 
 CREATE TABLE peer(                   -- where peers were last reached
   peer BLOB PRIMARY KEY,

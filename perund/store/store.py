@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -54,8 +55,8 @@ class Store:
             row = database.execute("SELECT network FROM about").fetchone()
             if row is not None and row[0] != network:
                 raise WrongNetwork(
-                    f"the store belongs to network {row[0].hex()[:16]}…, the configuration names {network.hex()[:16]}…: "
-                    "root key, canister and ledger must be those under which its channels were opened"
+                    f"the store is of network {row[0].hex()[:16]}…, the configuration names {network.hex()[:16]}…: "
+                    "root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
             self.read = Reader(_connect(path, read_only=True))
@@ -63,7 +64,9 @@ class Store:
             raise StorageFailed(
                 f"the store {path} cannot be opened: {error}; check the disk, or restore a backup"
             ) from error
-        self._writer = Writer(database, failed)
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._failed = failed
+        self._writer = Writer(database, self._on_failure)
         self._numbers: dict[ChannelId, int] = {}
         self._cursor = self.read.highest("event")
         self._unwritten: list[tuple[ChannelId, ParticipantIndex, Batch]] = []
@@ -102,6 +105,20 @@ class Store:
                     listener(events)
 
         self._writer.commit(statements, durable)
+
+    async def write(self, records: Iterable[Record | Statement]) -> None:
+        """Return when the records are durable. Raises `StorageFailed`."""
+        done = asyncio.get_running_loop().create_future()
+        self.commit(records, lambda: None if done.done() else done.set_result(None))
+        self._waiters.add(done)
+        done.add_done_callback(self._waiters.discard)
+        await done
+
+    def _on_failure(self, error: StorageFailed) -> None:
+        self._failed(error)
+        for waiter in list(self._waiters):
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def listen(self, listener: Callable[[list[EventRow]], None]) -> None:
         """Call `listener` with events as soon as they are durable."""

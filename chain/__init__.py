@@ -1,0 +1,1 @@
+"""The Internet Computer: an agent that believes only what is certified, the Perun canister, the ICP ledger."""

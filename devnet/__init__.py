@@ -1,0 +1,1 @@
+"""A local Internet Computer with the Perun canister and the ICP ledger, for tests and demos."""

@@ -1,0 +1,134 @@
+"""Admin calls of the devnet under `/_devnet`, in JSON: what no user of a real network can do.
+
+`POST advance {"seconds": n}` moves time ahead, `POST mint {"account": ..., "e8s": n}` makes money, `GET info`
+tells what the ready line told. Wrong input is answered with 400 and `{"error": "..."}`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from aiohttp import web
+
+from devnet.replica.principals import NotAPrincipal, from_text
+from devnet.replica.replica import Replica
+from protocol.types import MAX_E8S
+
+__all__ = ["Admin", "Mint", "account_of", "add_admin_routes"]
+
+_MAX_ADVANCE_NS: Final = 100 * 365 * 24 * 3600 * 1_000_000_000
+"""Further ahead, times would not fit a nat64 for long."""
+_MAX_BODY: Final = 64 * 1024
+
+Mint = Callable[[bytes, int, int], Awaitable[int]]
+"""Takes account identifier (32 bytes), amount in e8s and chain time in ns; returns the ledger's block."""
+
+
+class BadInput(ValueError):
+    """What an admin call was given makes no sense; the message tells what does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What the admin calls act on. `info`: the ready line."""
+
+    replica: Replica
+    mint: Mint
+    info: Mapping[str, str]
+
+
+def add_admin_routes(application: web.Application, admin: Admin) -> None:
+    """Serve the admin calls."""
+    application.router.add_post("/_devnet/advance", _json_call(admin, _advance))
+    application.router.add_post("/_devnet/mint", _json_call(admin, _mint))
+
+    async def info(_request: web.Request) -> web.Response:
+        return web.json_response(dict(admin.info))
+
+    application.router.add_get("/_devnet/info", info)
+
+
+Action = Callable[[Admin, dict[str, object]], Awaitable[dict[str, int]]]
+
+
+def _json_call(admin: Admin, action: Action) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            answer = await action(admin, await _read_object(request))
+        except BadInput as exc:
+            return web.json_response({"error": str(exc)}, status=400)
+        return web.json_response(answer)
+
+    return handle
+
+
+async def _read_object(request: web.Request) -> dict[str, object]:
+    if (request.content_length or 0) > _MAX_BODY:
+        raise BadInput(f"the body is larger than {_MAX_BODY} bytes")
+    try:
+        # Decimals keep what was written: 0.1 seconds are 100000000 ns, not a float's idea of them.
+        body: object = json.loads(await request.read(), parse_float=Decimal)
+    except (ValueError, RecursionError) as exc:
+        raise BadInput(f"the body is not JSON: {exc}") from exc
+    if not isinstance(body, dict):
+        raise BadInput("the body must be a JSON object")
+    return body
+
+
+async def _advance(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
+    seconds = fields.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not Decimal(seconds).is_finite():
+        raise BadInput('"seconds" must be a number above 0, for example {"seconds": 60}')
+    if not 0 < seconds * 1_000_000_000 <= _MAX_ADVANCE_NS:
+        raise BadInput(f'"seconds" must be above 0 and at most a hundred years, not {seconds}')
+    nanoseconds = int(seconds * 1_000_000_000)
+    if nanoseconds == 0:
+        raise BadInput(f'"seconds" is less than a nanosecond: {seconds}')
+    if admin.replica.clock.offset_ns + nanoseconds > _MAX_ADVANCE_NS:
+        raise BadInput("time was advanced by a hundred years already; start a new devnet")
+    time_ns = admin.replica.clock.advance(nanoseconds)
+    await admin.replica.rounds.certified()  # durable before it is confirmed
+    return {"time_ns": time_ns}
+
+
+async def _mint(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
+    account, amount = fields.get("account"), fields.get("e8s")
+    if not isinstance(account, str):
+        raise BadInput('"account" must be a text: 64 hex digits, or a principal')
+    if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount <= MAX_E8S:
+        raise BadInput(f'"e8s" must be an integer from 1 to {MAX_E8S}')
+    account_id = account_of(account)
+    async with admin.replica.gate.passage():
+        try:
+            block = await admin.mint(account_id, amount, admin.replica.clock.now_ns())
+        except ValueError as exc:
+            raise BadInput(f"the ledger refuses to mint {amount} e8s: {exc}") from exc
+    await admin.replica.rounds.certified()
+    return {"block": block}
+
+
+def account_of(text: str) -> bytes:
+    """Return the account identifier (32 bytes) of 64 hex digits, or of a principal's default account.
+
+    Raises `BadInput`. Source: fact sheet, section 7.
+    """
+    if len(text) == 64:
+        try:
+            account = bytes.fromhex(text)
+        except ValueError as exc:
+            raise BadInput(f'"account" has 64 characters that are not hex digits: {text}') from exc
+        if len(account) != 32 or zlib.crc32(account[4:]).to_bytes(4, "big") != account[:4]:
+            raise BadInput(f'"account" is mistyped, its check sum does not fit: {text}')
+        return account
+    try:
+        principal = from_text(text)
+    except NotAPrincipal as exc:
+        raise BadInput(f'"account" is neither 64 hex digits nor a principal: {exc}') from exc
+    digest = hashlib.sha224(b"\x0aaccount-id" + principal + bytes(32)).digest()
+    return zlib.crc32(digest).to_bytes(4, "big") + digest

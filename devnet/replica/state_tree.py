@@ -1,0 +1,66 @@
+"""The state tree of the one subnet, which is also the root: certificates need no delegation.
+
+Source: fact sheet, section 8, "Simplest topology that satisfies every client".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from devnet.canister import CanisterModule
+from devnet.replica import cbor
+from devnet.replica.hash_tree import EMPTY, Leaf, Node, put
+from devnet.replica.keys import NodeKey, RootKey
+from devnet.replica.request_id import uleb128
+
+__all__ = ["FIRST_CANISTER", "LAST_CANISTER", "StateTree"]
+
+FIRST_CANISTER: Final = bytes.fromhex("00000000000000000101")
+LAST_CANISTER: Final = bytes.fromhex("ffffffffffffffff0101")
+"""The subnet's range: every canister id there is, so that no client misses the one it looks for."""
+
+Tree = Mapping[bytes, "Tree | bytes"]
+
+
+class StateTree:
+    """What never changes is built once; time and request statuses are put in for each round."""
+
+    def __init__(self, root_key: RootKey, node_key: NodeKey, canisters: Mapping[bytes, CanisterModule]) -> None:
+        ranges = cbor.encode([[FIRST_CANISTER, LAST_CANISTER]])
+        subnet_id = root_key.subnet_id
+        self._fixed = _level(
+            {
+                b"subnet": {
+                    subnet_id: {
+                        b"public_key": root_key.public_der,
+                        b"canister_ranges": ranges,
+                        b"type": b"application",
+                        b"node": {node_key.node_id: {b"public_key": node_key.public_der}},
+                    }
+                },
+                # Exactly one shard: with more, current JavaScript agents look into the wrong one.
+                b"canister_ranges": {subnet_id: {FIRST_CANISTER: ranges}},
+                b"canister": {canister_id: _canister(module) for canister_id, module in canisters.items()},
+            }
+        )
+
+    def at(self, time_ns: int, request_statuses: Node) -> Node:
+        """Return the whole tree at a moment. An empty log of requests has no label."""
+        tree = put(self._fixed, b"time", Leaf(uleb128(time_ns)))
+        return tree if request_statuses is EMPTY else put(tree, b"request_status", request_statuses)
+
+
+def _canister(module: CanisterModule) -> Tree:
+    return {
+        b"module_hash": module.module_hash,
+        b"controllers": cbor.encode([]),  # nobody can replace the code
+        b"metadata": {b"candid:service": module.candid.encode()},
+    }
+
+
+def _level(tree: Tree) -> Node:
+    level: Node = EMPTY
+    for label, below in tree.items():
+        level = put(level, label, Leaf(below) if isinstance(below, bytes) else _level(below))
+    return level

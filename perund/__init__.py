@@ -1,0 +1,1 @@
+"""The node: composition root, configuration, key store, store, control socket, command lines."""

@@ -1,0 +1,303 @@
+"""A client of the control socket, for command lines, tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, overload
+
+import msgspec
+
+from perund.control.envelope import ENCODER, SOCKET_NAME
+from perund.control.errors import BY_CODE, NodeUnreachable, RpcError
+from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, Method, P_co, R_co
+from perund.control.schema import Event, PayParams, PayResult, SubscribeParams
+from perund.control.values import PaidE8s, decode_value
+
+__all__ = ["ControlClient"]
+
+
+MAX_QUEUED_EVENTS: Final = 10_000
+
+
+class _ErrorData(msgspec.Struct):
+    name: str = ""
+    hint: str = ""
+    retryable: bool = False
+
+
+class _ErrorObject(msgspec.Struct):
+    code: int
+    message: str
+    data: _ErrorData = msgspec.field(default_factory=_ErrorData)
+
+
+class _Incoming(msgspec.Struct, gc=False):
+    """A response or a notification."""
+
+    id: int | str | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _ErrorObject | msgspec.UnsetType = msgspec.UNSET
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Subscribed(msgspec.Struct):
+    subscription: int
+
+
+class _Call(msgspec.Struct):
+    id: int
+    method: str
+    params: object
+    jsonrpc: str = "2.0"
+
+
+Answer = Callable[[msgspec.Raw | Exception], None]
+_INCOMING: Final = msgspec.json.Decoder(_Incoming)
+_SUBSCRIBED: Final = msgspec.json.Decoder(_Subscribed)
+_EVENT: Final = msgspec.json.Decoder(Event, dec_hook=decode_value)
+
+
+class ControlClient(asyncio.Protocol):
+    """One connection to a node. Calls may overlap; each answer finds its call.
+
+    Errors: `RpcError` when the node refuses, `NodeUnreachable` when there is none or it goes away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._transport: asyncio.Transport | None = None
+        self._partial = bytearray()
+        self._pending: dict[int, Answer] = {}
+        self._next_id = 1
+        self._feeds: dict[int, deque[Event]] = {}
+        self._arrived = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._end: Exception | None = None
+        self._gone = asyncio.Event()
+
+    @classmethod
+    async def connect(cls, path: Path) -> Self:
+        """Connect to the node of a data directory (or to its control.sock). Raises `NodeUnreachable`."""
+        target = path if path.name == SOCKET_NAME else path / SOCKET_NAME
+        client = cls(target)
+        how = f"start it with `perund run --dir {target.parent}`"
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: client, str(target))
+        except FileNotFoundError:
+            raise NodeUnreachable(f"no node runs in {target.parent}", how) from None
+        except ConnectionRefusedError:
+            raise NodeUnreachable(f"the node in {target.parent} is not running any more", how) from None
+        except PermissionError:
+            raise NodeUnreachable(f"{target} belongs to another user", "run as the user who runs the node") from None
+        except OSError as error:
+            raise NodeUnreachable(f"{target} cannot be reached ({error.strerror or error})", how) from error
+        return client
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Hang up. What the node accepted goes on."""
+        if self._transport is not None:
+            self._transport.close()
+            await self._gone.wait()
+
+    # --- calls --------------------------------------------------------------------------------------------
+
+    @overload
+    async def call(self, method: Method[P_co, R_co], params: P_co) -> R_co: ...
+    @overload
+    async def call(
+        self, method: str, params: Mapping[str, object] | Sequence[object] | None = None
+    ) -> dict[str, Any]: ...
+    async def call(self, method: Method[P_co, R_co] | str, params: object = None) -> object:
+        """Call a method of `perund.control.methods` with its params, typed; or by name, with JSON both ways."""
+        if isinstance(method, Method):
+            raw = await self._raw(method.name, _without_none(params))
+            return method.decode_result(raw)
+        return msgspec.json.decode(await self._raw(method, {} if params is None else params))
+
+    async def pay_many(
+        self, channel: str, amounts_e8s: Sequence[int], *, wait: bool = True, window: int = 2_000
+    ) -> list[PayResult | RpcError]:
+        """Pay each amount with a call of its own, `window` of them unanswered at a time; answers in order.
+
+        Raises `NodeUnreachable` when the node goes away; payments that it had accepted are still made.
+        """
+        answers: list[PayResult | RpcError | None] = [None] * len(amounts_e8s)
+        decode = CHANNEL_PAY.decode_result
+        finished = asyncio.get_running_loop().create_future()
+        sent = answered = 0
+
+        def answer_of(place: int) -> Answer:
+            def take(raw: msgspec.Raw | Exception) -> None:
+                nonlocal answered
+                if isinstance(raw, RpcError):
+                    answers[place] = raw
+                elif isinstance(raw, Exception):
+                    if not finished.done():
+                        finished.set_exception(raw)
+                    return
+                else:
+                    answers[place] = decode(raw)
+                answered += 1
+                if answered == len(answers):
+                    if not finished.done():
+                        finished.set_result(None)
+                elif sent - answered <= window // 2:
+                    send_more()
+
+            return take
+
+        def send_more() -> None:
+            nonlocal sent
+            lines = []
+            while sent < len(answers) and sent - answered < window:
+                params = PayParams(channel=channel, amount_e8s=PaidE8s(amounts_e8s[sent]), wait=wait)
+                lines.append(self._line("channel.pay", _without_none(params), answer_of(sent)))
+                sent += 1
+            self._write(b"".join(lines))
+
+        if not answers:
+            return []
+        send_more()
+        await finished
+        return [answer for answer in answers if answer is not None]
+
+    async def events(self, after: int | None = None, kinds: list[str] | None = None) -> AsyncIterator[Event]:
+        """Yield events as they happen, from a cursor on. Raises `NodeUnreachable` when the node goes away.
+
+        Use a connection of its own for a slow reader: unread events hold up the answers behind them.
+        """
+        params = _without_none(SubscribeParams(after=after, kinds=kinds))
+        raw = await self._raw(EVENT_SUBSCRIBE.name, params)
+        queue = self._feeds.setdefault(_SUBSCRIBED.decode(raw).subscription, deque())
+        while True:
+            while queue:
+                event = queue.popleft()
+                self._read_on()
+                yield event
+            if self._end is not None:
+                raise self._end
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def _raw(self, name: str, params: object) -> msgspec.Raw:
+        future: asyncio.Future[msgspec.Raw] = asyncio.get_running_loop().create_future()
+
+        def take(raw: msgspec.Raw | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(raw, Exception):
+                future.set_exception(raw)
+            else:
+                future.set_result(raw)
+
+        self._write(self._line(name, params, take))
+        await self._writable.wait()
+        return await future
+
+    def _line(self, name: str, params: object, take: Answer) -> bytes:
+        request_id = self._next_id
+        self._next_id += 1
+        line = ENCODER.encode(_Call(request_id, name, params))
+        self._pending[request_id] = take
+        return line + b"\n"
+
+    def _write(self, lines: bytes) -> None:
+        if self._end is not None:
+            raise self._end
+        assert self._transport is not None
+        self._transport.write(lines)
+
+    # --- the transport's side -----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each complete line to its call or feed."""
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._partial += data
+            return
+        block = bytes(self._partial + data[:end]) if self._partial else data[:end]
+        self._partial = bytearray(data[end + 1 :])
+        for line in block.split(b"\n"):
+            self._take(_INCOMING.decode(line))
+
+    def pause_writing(self) -> None:
+        """Hold back calls."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Go on with calls."""
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End every call and feed with the reason."""
+        if self._end is None:
+            cause = f" ({exc})" if exc else ""
+            self._end = NodeUnreachable(
+                f"the node hung up{cause}", "see its log; what it had accepted goes on when it runs again", sent=True
+            )
+        pending, self._pending = self._pending, {}
+        for take in pending.values():
+            take(self._end)
+        self._arrived.set()
+        self._writable.set()
+        self._gone.set()
+
+    def _take(self, incoming: _Incoming) -> None:
+        if incoming.method is not msgspec.UNSET and incoming.params is not msgspec.UNSET:
+            number = _SUBSCRIBED.decode(incoming.params).subscription
+            queue = self._feeds.setdefault(number, deque())
+            queue.append(_EVENT.decode(incoming.params))
+            if len(queue) >= MAX_QUEUED_EVENTS and self._transport is not None:
+                self._transport.pause_reading()
+            self._arrived.set()
+            return
+        error = None if incoming.error is msgspec.UNSET else _error_of(incoming.error)
+        if not isinstance(incoming.id, int):
+            # An answer to no call in particular: the reason why the node hangs up.
+            self._end = error
+            return
+        take = self._pending.pop(incoming.id, None)
+        if take is not None:
+            take(error or (incoming.result if incoming.result is not msgspec.UNSET else msgspec.Raw(b"null")))
+
+    def _read_on(self) -> None:
+        full = any(len(queue) >= MAX_QUEUED_EVENTS // 2 for queue in self._feeds.values())
+        if self._transport is not None and not full and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+
+def _error_of(error: _ErrorObject) -> RpcError:
+    kind = BY_CODE.get(error.code)
+    return RpcError(
+        error.data.name or (kind.name if kind else "refused"),
+        error.message,
+        hint=error.data.hint,
+        code=error.code,
+        retryable=error.data.retryable,
+    )
+
+
+def _without_none(params: object) -> dict[str, object]:
+    """Return the fields that say something: an absent argument travels as no argument."""
+    assert isinstance(params, msgspec.Struct)
+    fields = ((name, getattr(params, name)) for name in params.__struct_fields__)
+    return {name: value for name, value in fields if value is not None}

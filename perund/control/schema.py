@@ -1,0 +1,438 @@
+"""Params and results of every method of the control interface.
+
+Amounts are `E8s` (a decimal string on the wire), bytes are hex, moments are RFC 3339 in UTC. A result's
+optional field is absent rather than null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from perund.control.values import (
+    ChannelIdHex,
+    ChannelRef,
+    E8s,
+    IdempotencyKey,
+    Memo,
+    NodeIdHex,
+    PaidColumn,
+    PaidE8s,
+    PaymentIdHex,
+    Seconds,
+)
+from protocol.payments import MAX_MEMO_BYTES
+
+__all__ = [
+    "Channel",
+    "ChannelCloseParams",
+    "ChannelDisputeParams",
+    "ChannelGetParams",
+    "ChannelListParams",
+    "ChannelOpenParams",
+    "ChannelPage",
+    "ChannelWithdrawParams",
+    "Cost",
+    "Event",
+    "Health",
+    "NoParams",
+    "NodeInfo",
+    "PayParams",
+    "PayResult",
+    "Payment",
+    "PaymentCancelParams",
+    "PaymentListParams",
+    "PaymentPage",
+    "Peer",
+    "PeerAddress",
+    "PeerConnectParams",
+    "PeerList",
+    "Problem",
+    "Queued",
+    "Registered",
+    "SendParams",
+    "SendResult",
+    "Stopping",
+    "SubscribeParams",
+    "Subscription",
+    "ToPay",
+    "WalletBalance",
+]
+
+PageSize = Annotated[int, Meta(ge=1, le=1_000, description="Entries in the answer, 1 to 1000.")]
+Page = Annotated[str, Meta(max_length=300, description="`next` of the answer before.")]
+Moment = Annotated[str, Meta(description="RFC 3339, UTC.")]
+Index = Annotated[int, Meta(ge=0, le=1, description="0: the proposer; 1: the peer.")]
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Arguments of a call. In an array they stand in the order of the fields."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An answer. Only optional fields have defaults, all of them None."""
+
+
+class NoParams(Params, frozen=True):
+    """No arguments."""
+
+
+# --- node -------------------------------------------------------------------------------------------------
+
+
+class NodeInfo(Result, frozen=True, kw_only=True):
+    """Who this node is and how it is."""
+
+    node_id: NodeIdHex
+    version: str
+    pid: int
+    data_dir: str
+    listen: Annotated[str | None, Meta(description="host:port that peers dial.")] = None
+    network: Literal["local", "ic"]
+    network_hash: Annotated[str, Meta(description="What both nodes of a channel must agree on, 32 bytes.")]
+    root_key: Annotated[str, Meta(description="Root key of the network, DER.")]
+    perun_canister: str
+    icp_ledger: str
+    principal: Annotated[str, Meta(description="Principal of the wallet.")]
+    account: Annotated[str, Meta(description="Ledger account of the wallet: send ICP here.")]
+    chain_time_ns: Annotated[str | None, Meta(description="Newest chain time seen, ns since 1970.")] = None
+    chain_time: Moment | None = None
+    clock_skew_ms: Annotated[int | None, Meta(description="Local clock minus chain time.")] = None
+    last_look_age_s: Annotated[float | None, Meta(description="Age of the oldest newest look of a channel.")] = None
+    channels: Annotated[dict[str, int], Meta(description="Channels per phase.")]
+    peers: Annotated[int, Meta(description="Peers connected now.")]
+
+
+class Stopping(Result, frozen=True, kw_only=True):
+    """The node stops: it finishes what it is writing and exits."""
+
+    stopping: bool
+
+
+class Problem(Result, frozen=True, kw_only=True):
+    """Something that needs an eye. `code`: a stable word; `since`: when it was first seen."""
+
+    code: str
+    message: str
+    since: Moment
+    channel: ChannelIdHex | None = None
+
+
+class Health(Result, frozen=True, kw_only=True):
+    """Whether the money is safe right now. `ok` is false when anything of `problems` is urgent."""
+
+    ok: bool
+    problems: list[Problem]
+    chain_lag_s: Annotated[float | None, Meta(description="Age of the newest certified answer.")] = None
+    least_margin_s: Annotated[
+        float | None, Meta(description="Time left until the nearest deadline that needs an action of ours.")
+    ] = None
+
+
+# --- wallet -----------------------------------------------------------------------------------------------
+
+
+class WalletBalance(Result, frozen=True, kw_only=True):
+    """The wallet on the ledger; money in channels is not part of it."""
+
+    account: str
+    principal: str
+    balance_e8s: E8s
+    fee_e8s: E8s
+
+
+class SendParams(Params, frozen=True):
+    """`to`: a ledger account (64 hex digits) or a principal, whose default account is meant."""
+
+    to: Annotated[str, Meta(min_length=5, max_length=64)]
+    amount_e8s: PaidE8s
+    idempotency_key: IdempotencyKey | None = None
+
+
+class SendResult(Result, frozen=True, kw_only=True):
+    """A transfer on the ledger."""
+
+    block: int
+    amount_e8s: E8s
+    fee_e8s: E8s
+
+
+# --- peers ------------------------------------------------------------------------------------------------
+
+
+class PeerConnectParams(Params, frozen=True):
+    """`peer`: NODEID@host:port."""
+
+    peer: Annotated[str, Meta(pattern=r"^0[23][0-9a-f]{64}@\S+:[0-9]{1,5}$", max_length=340)]
+
+
+class PeerAddress(Result, frozen=True, kw_only=True):
+    """A peer that is connected now."""
+
+    node_id: NodeIdHex
+    address: str
+
+
+class Peer(Result, frozen=True, kw_only=True):
+    """A node that this one knows."""
+
+    node_id: NodeIdHex
+    address: str | None = None
+    connected: bool
+    agent: Annotated[str | None, Meta(description="What the peer says it runs.")] = None
+    channels: int
+
+
+class PeerList(Result, frozen=True, kw_only=True):
+    """Every peer that is connected or has a channel."""
+
+    peers: list[Peer]
+
+
+# --- channels ---------------------------------------------------------------------------------------------
+
+
+class ChannelOpenParams(Params, frozen=True):
+    """Propose a channel. `peer`: NODEID, or NODEID@host:port when it is not connected yet."""
+
+    peer: Annotated[str, Meta(pattern=r"^0[23][0-9a-f]{64}(@\S+:[0-9]{1,5})?$", max_length=340)]
+    mine_e8s: E8s
+    theirs_e8s: E8s
+    challenge_s: Seconds
+    funding_timeout_s: Annotated[
+        Seconds | None, Meta(description="After it an unfunded channel is given up; at most 12 hours.")
+    ] = None
+    idempotency_key: IdempotencyKey | None = None
+    wait: Annotated[bool, Meta(description="Answer when the channel is open, rather than when it is signed.")] = True
+
+    def __post_init__(self) -> None:
+        if self.mine_e8s + self.theirs_e8s == 0:
+            raise ValueError("a channel of 0 e8s can pay nothing; put something in")
+        if self.mine_e8s + self.theirs_e8s >= 2**64:
+            raise ValueError("both sides together are more than 2^64-1 e8s")
+
+
+class Queued(Result, frozen=True, kw_only=True):
+    """Our own payments that no signed state contains yet."""
+
+    count: int
+    e8s: E8s
+
+
+class Registered(Result, frozen=True, kw_only=True):
+    """What the canister has registered for a channel."""
+
+    version: int
+    finalized: bool
+    settled: bool
+    timeout: Annotated[Moment, Meta(description="When it can no longer be replaced.")]
+    ours: Annotated[bool, Meta(description="Whether it is the newest state that we have.")]
+
+
+class Cost(Result, frozen=True, kw_only=True):
+    """Something that the channel cost this node. `what`: a stable word."""
+
+    what: str
+    e8s: E8s
+
+
+class Channel(Result, frozen=True, kw_only=True):
+    """One channel, as this node sees it."""
+
+    channel: ChannelIdHex
+    peer: NodeIdHex
+    index: Annotated[int, Meta(ge=0, le=1, description="Our place: 0 proposed the channel.")]
+    phase: Annotated[str, Meta(description="signing, funding, open, closing, leaving, closed or failed.")]
+    version: int
+    mine_e8s: E8s
+    theirs_e8s: E8s
+    total_e8s: E8s
+    sendable_e8s: Annotated[E8s, Meta(description="What can be paid now: ours, less what is queued.")]
+    queued: Queued
+    challenge_s: int
+    created_at: Moment
+    waiting_for: Annotated[str | None, Meta(description="What happens next, and since when it is awaited.")] = None
+    funding_deadline: Moment | None = None
+    holdings_e8s: Annotated[
+        tuple[E8s, E8s] | None, Meta(description="What the canister holds for participants 0 and 1.")
+    ] = None
+    registered: Registered | None = None
+    frozen: Annotated[str | None, Meta(description="Why the channel no longer updates.")] = None
+    recovering: Annotated[bool | None, Meta(description="This node may have lost data of the channel.")] = None
+    close_reason: Annotated[str | None, Meta(description="Who closed it, and why.")] = None
+    last_look_age_s: float | None = None
+    costs: list[Cost]
+    payout_e8s: Annotated[E8s | None, Meta(description="What arrived in the wallet.")] = None
+    payout_block: int | None = None
+
+
+class ChannelListParams(Params, frozen=True):
+    """Every channel, oldest first, or those of one phase."""
+
+    phase: Annotated[str | None, Meta(max_length=20)] = None
+    after: Page | None = None
+    limit: PageSize = 100
+
+
+class ChannelPage(Result, frozen=True, kw_only=True):
+    """`next`: what to give as `after` for more; absent at the end."""
+
+    channels: list[Channel]
+    next: str | None = None
+
+
+class ChannelGetParams(Params, frozen=True):
+    """One channel."""
+
+    channel: ChannelRef
+
+
+class ToPay(Params, frozen=True):
+    """One payment of a list."""
+
+    amount_e8s: PaidE8s
+    memo: Memo | None = None
+    payment_id: PaymentIdHex | None = None
+
+    def __post_init__(self) -> None:
+        _check_memo(self.memo)
+
+
+class PayParams(Params, frozen=True):
+    """Pay the peer: one amount, or a list of payments, or a bare list of amounts.
+
+    A list is queued whole or not at all. `memo` and `payment_id` belong to a single amount.
+    """
+
+    channel: ChannelRef
+    amount_e8s: PaidE8s | None = None
+    memo: Memo | None = None
+    payment_id: PaymentIdHex | None = None
+    idempotency_key: IdempotencyKey | None = None
+    wait: Annotated[bool, Meta(description="Answer when the peer has it, rather than when it is queued.")] = True
+    payments: Annotated[list[ToPay] | None, Meta(min_length=1, max_length=20_000)] = None
+    amounts_e8s: PaidColumn | None = None
+
+    def __post_init__(self) -> None:
+        if self.amount_e8s is not None:
+            if self.payments is not None or self.amounts_e8s is not None:
+                raise ValueError("give one of `amount_e8s`, `payments` and `amounts_e8s`")
+            if self.memo is not None:
+                _check_memo(self.memo)
+        elif (self.payments is None) is (self.amounts_e8s is None):
+            raise ValueError("give one of `amount_e8s`, `payments` and `amounts_e8s`")
+        elif self.memo is not None or self.payment_id is not None:
+            raise ValueError("`memo` and `payment_id` belong to a single `amount_e8s`")
+
+
+PaymentStatus = Literal["queued", "offered", "signed", "delivered", "declined", "failed", "cancelled", "unknown"]
+
+
+class PayResult(Result, frozen=True, kw_only=True):
+    """How far a payment, or a list of them, has come.
+
+    `payment`: id of a single payment; `payments` and `first_payment`: how many a list had, and its first id.
+    """
+
+    status: PaymentStatus
+    version: Annotated[int, Meta(description="State that contains it, or the newest one while it is queued.")]
+    payment: PaymentIdHex | None = None
+    payments: int | None = None
+    first_payment: PaymentIdHex | None = None
+
+
+class ChannelCloseParams(Params, frozen=True):
+    """Close together; if the peer does not, alone."""
+
+    channel: ChannelRef
+    force_after_s: Annotated[
+        Seconds | None, Meta(description="How long the peer has; the configuration's when absent.")
+    ] = None
+    wait: Annotated[bool, Meta(description="Answer when the money has arrived.")] = True
+    idempotency_key: IdempotencyKey | None = None
+
+
+class ChannelDisputeParams(Params, frozen=True):
+    """Register the newest state and leave alone."""
+
+    channel: ChannelRef
+    idempotency_key: IdempotencyKey | None = None
+
+
+class ChannelWithdrawParams(Params, frozen=True):
+    """Take out what is ours in a settled channel. The node does it by itself; this makes it try now."""
+
+    channel: ChannelRef
+
+
+# --- payments ---------------------------------------------------------------------------------------------
+
+
+class PaymentListParams(Params, frozen=True):
+    """Payments in both directions, oldest first."""
+
+    channel: ChannelRef | None = None
+    after: Page | None = None
+    limit: PageSize = 100
+
+
+class Payment(Result, frozen=True, kw_only=True):
+    """One payment."""
+
+    payment: PaymentIdHex
+    channel: ChannelIdHex
+    direction: Literal["sent", "received"]
+    amount_e8s: E8s
+    memo: Annotated[str | None, Meta(description="The memo as text, when it is UTF-8.")] = None
+    memo_hex: Annotated[str | None, Meta(description="The memo's bytes, when they are not UTF-8.")] = None
+    status: PaymentStatus
+    code: Annotated[str | None, Meta(description="Why it ended without being delivered.")] = None
+    version: Annotated[int | None, Meta(description="State that contains it.")] = None
+    created_at: Moment
+
+
+class PaymentPage(Result, frozen=True, kw_only=True):
+    """`next`: what to give as `after` for more; absent at the end."""
+
+    payments: list[Payment]
+    next: str | None = None
+
+
+class PaymentCancelParams(Params, frozen=True):
+    """Take back a payment that the peer cannot have yet."""
+
+    channel: ChannelRef
+    payment: PaymentIdHex
+
+
+# --- events -----------------------------------------------------------------------------------------------
+
+
+class SubscribeParams(Params, frozen=True):
+    """Events after a cursor, or from now on; only some kinds, or all."""
+
+    after: Annotated[int | None, Meta(ge=0, description="Cursor of the last event that was handled.")] = None
+    kinds: Annotated[list[Annotated[str, Meta(max_length=60)]] | None, Meta(min_length=1, max_length=100)] = None
+
+
+class Subscription(Result, frozen=True, kw_only=True):
+    """Notifications of method `event` with this `subscription` follow. `cursor`: where they start."""
+
+    subscription: int
+    cursor: int
+
+
+class Event(Result, frozen=True, kw_only=True):
+    """Something that happened. `cursor` grows by at least one; `event`: a stable name, noun.past-verb."""
+
+    cursor: int
+    at: Moment
+    event: str
+    data: dict[str, str | int | float | bool | None]
+
+
+def _check_memo(memo: str | None) -> None:
+    if memo is not None and len(memo.encode()) > MAX_MEMO_BYTES:
+        raise ValueError(f"the memo has {len(memo.encode())} bytes; at most {MAX_MEMO_BYTES}")

@@ -1,0 +1,170 @@
+"""The key store: 32 bytes of entropy, encrypted under a passphrase, in `keystore.json`.
+
+scrypt turns the passphrase into a key; ChaCha20-Poly1305 encrypts with it; everything else in the file is
+authenticated along (a changed parameter or node id is as wrong as a wrong passphrase). The file is written
+once and never again.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from perund.keys import Keys
+from perund.mnemonic import ENTROPY_BYTES
+from perund.private_file import write_new
+from perund.setup_errors import KeyStoreError, PassphraseError, WrongPassphraseError
+
+__all__ = ["FILE_NAME", "MIN_PASSPHRASE", "KeyStore", "Keys", "ScryptCost"]
+
+FILE_NAME: Final = "keystore.json"
+MIN_PASSPHRASE: Final = 8
+"""Characters. Shorter ones are guessed in minutes, whatever scrypt costs."""
+MAX_FILE_BYTES: Final = 16_384
+
+
+class ScryptCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one guess costs: 128·n·r bytes of memory and p passes.
+
+    Bounded both ways: a weaker file than 2^15 is refused, and one that would need more than 2 GiB too.
+    """
+
+    n: Annotated[int, msgspec.Meta(ge=2**15, le=2**20)] = 2**16
+    r: Annotated[int, msgspec.Meta(ge=8, le=16)] = 8
+    p: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
+
+    def __post_init__(self) -> None:
+        if self.n & (self.n - 1):
+            raise ValueError(f"n is {self.n}, not a power of two")
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: Literal["perund-keystore"]
+    version: Literal[1]
+    node_id: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{66}$")]
+    kdf: Literal["scrypt"]
+    cost: ScryptCost
+    salt: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    cipher: Literal["chacha20-poly1305"]
+    nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$")]
+
+    def authenticated(self) -> bytes:
+        """The bytes that the cipher binds to the secret."""
+        return msgspec.json.encode(self, order="sorted")
+
+    def cipher_for(self, passphrase: str) -> ChaCha20Poly1305:
+        """Derive the key. Takes a tenth of a second or more, on purpose."""
+        # Two keyboards can compose the same character differently.
+        text = unicodedata.normalize("NFKD", passphrase).encode()
+        kdf = Scrypt(salt=bytes.fromhex(self.salt), length=32, n=self.cost.n, r=self.cost.r, p=self.cost.p)
+        return ChaCha20Poly1305(kdf.derive(text))
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    header: _Header
+    secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{96}$")]
+
+
+class KeyStore:
+    """The key store of a data directory. It holds no secret itself: `open` returns the keys."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path = data_dir / FILE_NAME
+
+    def __repr__(self) -> str:
+        return f"KeyStore({str(self.path)!r})"
+
+    def exists(self) -> bool:
+        """Whether there is a file, readable or not."""
+        return self.path.exists() or self.path.is_symlink()
+
+    def create(self, entropy: bytes, passphrase: str, cost: ScryptCost | None = None) -> Keys:
+        """Encrypt 32 bytes of entropy into a new file (0600), durable on return, and return its keys.
+
+        Raises `PassphraseError` for one that is too short, `DirectoryError` when a file is there.
+        """
+        if len(entropy) != ENTROPY_BYTES:
+            raise ValueError(f"a phrase of 24 words has {ENTROPY_BYTES} bytes, not {len(entropy)}")
+        check_passphrase(passphrase)
+        keys = Keys(entropy)
+        header = _Header(
+            format="perund-keystore",
+            version=1,
+            node_id=keys.node_id,
+            kdf="scrypt",
+            cost=cost or ScryptCost(),
+            salt=secrets.token_hex(32),
+            cipher="chacha20-poly1305",
+            nonce=secrets.token_hex(12),
+        )
+        secret = header.cipher_for(passphrase).encrypt(bytes.fromhex(header.nonce), entropy, header.authenticated())
+        file = _File(header, secret.hex())
+        write_new(self.path, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+        return keys
+
+    def open(self, passphrase: str) -> Keys:
+        """Decrypt the file. Raises `WrongPassphraseError` or `KeyStoreError`."""
+        file = self._read()
+        header = file.header
+        try:
+            entropy = header.cipher_for(passphrase).decrypt(
+                bytes.fromhex(header.nonce), bytes.fromhex(file.secret), header.authenticated()
+            )
+        except InvalidTag:
+            raise WrongPassphraseError(
+                f"the passphrase does not open {self.path}",
+                "try again; if it is lost, run `perund init --phrase-file` with your 24 words",
+            ) from None
+        keys = Keys(entropy)
+        if keys.node_id != header.node_id:
+            raise KeyStoreError(
+                f"{self.path} names node {header.node_id}, but its secret belongs to {keys.node_id}",
+                "it was not written by perund; restore it from your backup or your 24 words",
+            )
+        return keys
+
+    def node_id(self) -> str:
+        """Return the node id that the file names (no passphrase needed). Raises `KeyStoreError`."""
+        return self._read().header.node_id
+
+    def _read(self) -> _File:
+        try:
+            with self.path.open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                content = file.read(MAX_FILE_BYTES + 1)
+        except FileNotFoundError:
+            raise KeyStoreError(
+                f"there is no key store at {self.path}",
+                "make a node with `perund init`, or give the right --dir",
+            ) from None
+        except OSError as error:
+            raise KeyStoreError(
+                f"{self.path} cannot be read ({error.strerror})", "run perund as the user who made it"
+            ) from error
+        if mode & 0o077:
+            raise KeyStoreError(f"{self.path} is open to other users (mode {mode:04o})", f"run `chmod 600 {self.path}`")
+        try:
+            return msgspec.json.decode(content, type=_File)
+        except msgspec.MsgspecError as error:
+            raise KeyStoreError(
+                f"{self.path} is damaged or of another version ({error})",
+                "restore it from your backup, or run `perund init --phrase-file` with your 24 words",
+            ) from error
+
+
+def check_passphrase(passphrase: str) -> None:
+    """Raise `PassphraseError` when a new key store should not be protected by this passphrase."""
+    if len(passphrase) < MIN_PASSPHRASE:
+        raise PassphraseError(
+            f"the passphrase has {len(passphrase)} characters",
+            f"use at least {MIN_PASSPHRASE}; a few words are best",
+        )

@@ -1,0 +1,1 @@
+"""The node: drives the channels, pays and withdraws, answers the control interface."""

@@ -1,0 +1,460 @@
+"""The node behind the control interface: implements `perund.control.api.NodeApi`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncGenerator, Callable
+
+from chain.errors import ChainError, LyingReplica
+from chain.principal import account_from_text, account_identifier, principal_from_text
+from perund.control import schema
+from perund.control.api import EventFeed, PayReply
+from perund.control.errors import RpcError
+from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE, CHANNEL_OPEN, WALLET_SEND
+from perund.control.values import E8s
+from perund.node.driver import ChannelDriver
+from perund.node.health import health_of
+from perund.node.idempotency import Idempotency
+from perund.node.node import Node
+from perund.node.openings import Refusal
+from perund.node.paying import Paying
+from perund.node.transfers import FeeTooHigh, WalletTooLow
+from perund.node.views import channel_view, event_view, moment, payment_view
+from perund.store.jobs import set_force_after
+from perund.store.reading import EventRow
+from protocol.effects import Phase
+from protocol.errors import CallerMistake, PerundError
+from protocol.funding import IntentStatus
+from protocol.opening import MAX_FUNDING_DEADLINE_NS
+from protocol.types import MAX_CHALLENGE_NS, MIN_CHALLENGE_NS, ChannelId, Nanos
+from wire.errors import DialFailed, OtherNetwork
+from wire.session import Session
+
+__all__ = ["NodeService"]
+
+NS = 1_000_000_000
+DEFAULT_FUNDING_S = 3_600
+EVENTS_PER_READ = 500
+
+
+class NodeService:
+    """Answers the calls of local clients."""
+
+    def __init__(self, node: Node, stop: Callable[[], None], version: str) -> None:
+        self._node = node
+        self._services = node.services
+        self._stop = stop
+        self._version = version
+        self._keys = Idempotency(node.services.store)
+        self._paying = Paying(node, self._find, self._keys)
+        self._wake: set[asyncio.Event] = set()
+        node.services.store.listen(self._tell_subscribers)
+
+    # --- node --------------------------------------------------------------------------------------------
+
+    async def node_info(self, params: schema.NoParams) -> schema.NodeInfo:
+        """Tell who this node is and how it is."""
+        del params
+        services, certified = self._services, self._services.agent.newest_certified
+        age = services.watcher.oldest_look_age_ns()
+        return schema.NodeInfo(
+            node_id=services.network.node_id.hex(),
+            version=self._version,
+            pid=os.getpid(),
+            data_dir=str(services.data_dir.resolve()),
+            listen=services.listening,
+            network=services.config.network,
+            network_hash=services.network_hash.hex(),
+            root_key=services.root_key.hex(),
+            perun_canister=services.config.ic.perun_canister,
+            icp_ledger=services.config.ic.icp_ledger,
+            principal=services.wallet_principal_text,
+            account=services.wallet_account.hex(),
+            chain_time_ns=str(services.time.chain_ns()) if certified is not None else None,
+            chain_time=moment(services.time.chain_ns()) if certified is not None else None,
+            clock_skew_ms=((time.time_ns() - services.time.chain_ns()) // 1_000_000 if certified is not None else None),
+            last_look_age_s=round(age / NS, 3) if age is not None else None,
+            channels=services.store.read.phase_counts(),
+            peers=len(services.network.sessions()),
+        )
+
+    async def node_health(self, params: schema.NoParams) -> schema.Health:
+        """Tell whether the money is safe right now."""
+        del params
+        return health_of(self._node)
+
+    async def node_stop(self, params: schema.NoParams) -> schema.Stopping:
+        """Stop."""
+        del params
+        asyncio.get_running_loop().call_soon(self._stop)
+        return schema.Stopping(stopping=True)
+
+    # --- wallet ------------------------------------------------------------------------------------------
+
+    async def wallet_balance(self, params: schema.NoParams) -> schema.WalletBalance:
+        """Read the wallet's balance, certified."""
+        del params
+        try:
+            balance = await self._node.refresh_balance()
+            fee = (await self._services.ledger.fee()).value
+        except ChainError as error:
+            raise _chain_error(error) from error
+        return schema.WalletBalance(
+            account=self._services.wallet_account.hex(),
+            principal=self._services.wallet_principal_text,
+            balance_e8s=E8s(balance),
+            fee_e8s=E8s(fee),
+        )
+
+    async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
+        """Send ICP. Under one idempotency key it happens once."""
+        transfers = self._services.transfers
+        try:
+            async with self._keys.once(params.idempotency_key, WALLET_SEND.name, params) as earlier:
+                if earlier is not None:
+                    number = int(earlier)
+                else:
+                    receiver = _receiver(params.to)
+                    number = transfers.reserve_number()
+                    note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
+                    await transfers.plan(receiver, int(params.amount_e8s), 0, None, note, number=number)
+            intent = await transfers.drive(number)
+        except WalletTooLow as error:
+            raise CallerMistake("insufficient_funds", str(error)) from error
+        except FeeTooHigh as error:
+            raise CallerMistake("fee_too_high", str(error)) from error
+        except ChainError as error:
+            raise _chain_error(error) from error
+        if intent.status is IntentStatus.OPEN:
+            self._node.follow_send(number)
+            raise RpcError("outcome_unknown", "the ledger did not say whether the transfer was made")
+        if intent.status is IntentStatus.VOID or intent.block is None:
+            raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
+        return schema.SendResult(block=intent.block, amount_e8s=E8s(intent.amount_e8s), fee_e8s=E8s(intent.fee_e8s))
+
+    # --- peers -------------------------------------------------------------------------------------------
+
+    async def peer_connect(self, params: schema.PeerConnectParams) -> schema.PeerAddress:
+        """Connect to a peer, and remember where it is."""
+        session = await self._session(params.peer)
+        return schema.PeerAddress(node_id=session.peer.hex(), address=session.address)
+
+    async def peer_list(self, params: schema.NoParams) -> schema.PeerList:
+        """List every peer that is connected or has a channel."""
+        del params
+        sessions = {session.peer: session for session in self._services.network.sessions()}
+        known = self._services.store.read.peers()
+        peers = []
+        for peer in sorted({*sessions, *self._node.by_peer}):
+            session = sessions.get(peer)
+            host, port = known.get(peer, ("", 0))
+            peers.append(
+                schema.Peer(
+                    node_id=peer.hex(),
+                    address=session.address if session else (f"{host}:{port}" if host else None),
+                    connected=session is not None,
+                    agent=session.hello.agent if session else None,
+                    channels=self._node.channels_with(peer),
+                )
+            )
+        return schema.PeerList(peers=peers)
+
+    async def _session(self, address: str) -> Session:
+        node_id, _, place = address.partition("@")
+        peer = bytes.fromhex(node_id)
+        if peer == self._services.network.node_id:
+            raise CallerMistake("peer_is_self", "that is this node's own id")
+        session = self._services.network.session(peer)
+        if not place:
+            if session is None:
+                raise CallerMistake("peer_not_connected", f"there is no connection with {node_id}")
+            return session
+        host, _, port = place.rpartition(":")
+        if session is None:
+            try:
+                session = await self._services.network.dial(peer, host.strip("[]"), int(port))
+            except OtherNetwork as error:
+                raise CallerMistake("wrong_network", str(error)) from error
+            except DialFailed as error:
+                raise CallerMistake("peer_unreachable", str(error)) from error
+        self._node.reached(peer, host.strip("[]"), int(port))
+        return session
+
+    # --- channels ----------------------------------------------------------------------------------------
+
+    async def channel_open(self, params: schema.ChannelOpenParams) -> schema.Channel:
+        """Open a channel."""
+        async with self._keys.once(params.idempotency_key, CHANNEL_OPEN.name, params) as earlier:
+            proposal_id = bytes.fromhex(earlier) if earlier is not None else await self._propose(params)
+        number = self._services.store.read.channel_of_proposal(proposal_id)
+        if number is None:
+            end = await self._node.opening_end(proposal_id)
+            if isinstance(end, Refusal):
+                raise CallerMistake(
+                    "policy_refused" if end.code != "expired" else "opening_failed",
+                    f"the peer refused the channel: {end.text} ({end.code})"
+                    if end.code != "expired"
+                    else f"the channel was not opened: {end.text}",
+                )
+            number = end.number
+        row = self._services.store.read.channel(number)
+        assert row is not None
+        driver = self._node.drivers.get(row.terms.channel)
+        if params.wait and driver is not None:
+            await driver.until(lambda: driver.channel.phase is not Phase.FUNDING)
+            if driver.channel.phase in (Phase.LEAVING, Phase.CLOSED) and driver.channel.version == 0:
+                reason = self._services.store.read.channel(number)
+                raise CallerMistake(
+                    "opening_failed",
+                    f"channel {row.terms.channel.hex()[:16]} was not funded: {reason.reason if reason else ''}; "
+                    "what this node put in comes back",
+                )
+        return self._view(number)
+
+    async def _propose(self, params: schema.ChannelOpenParams) -> bytes:
+        services = self._services
+        challenge_ns = int(params.challenge_s) * NS
+        policy = services.config.policy
+        if (
+            not max(MIN_CHALLENGE_NS, policy.min_challenge_s * NS)
+            <= challenge_ns
+            <= min(MAX_CHALLENGE_NS, policy.max_challenge_s * NS)
+        ):
+            raise CallerMistake(
+                "bad_duration",
+                f"a challenge period of {int(params.challenge_s)} s is outside {policy.min_challenge_s} to "
+                f"{policy.max_challenge_s} s, the bounds in perund.toml",
+            )
+        total = int(params.mine_e8s) + int(params.theirs_e8s)
+        if total > 2**63 - 1:
+            raise CallerMistake("bad_amount", f"{total} e8s is more than the 2^63-1 that the store counts")
+        timeout_ns = int(params.funding_timeout_s or DEFAULT_FUNDING_S) * NS
+        if timeout_ns > MAX_FUNDING_DEADLINE_NS - 60 * NS:
+            raise CallerMistake("bad_duration", "a funding timeout is at most 12 hours, less a minute for clocks")
+        not_now = services.reason_not_to_open()
+        if not_now is not None:
+            raise CallerMistake("canister_not_allowed", not_now)
+        session = await self._session(params.peer)
+        try:
+            await self._node.refresh_balance()
+            fee = await services.transfers.fee()
+        except FeeTooHigh as error:
+            raise CallerMistake("fee_too_high", str(error)) from error
+        except ChainError as error:
+            raise _chain_error(error) from error
+        balance, reserved = self._node.balance_e8s or 0, self._node.reserved_e8s()
+        if int(params.mine_e8s) and balance - reserved < int(params.mine_e8s) + fee:
+            raise CallerMistake(
+                "insufficient_funds",
+                f"the wallet holds {balance} e8s, {reserved} of them promised; {int(params.mine_e8s)} e8s and a fee "
+                f"of {fee} e8s are needed: send ICP to {services.wallet_account.hex()}",
+            )
+        proposal_id = os.urandom(32)
+        self._node.openings.propose(
+            session.peer,
+            session,
+            (int(params.mine_e8s), int(params.theirs_e8s)),
+            Nanos(challenge_ns),
+            Nanos(services.time.chain_ns() + timeout_ns),
+            self._keys.note(params.idempotency_key, CHANNEL_OPEN.name, params, proposal_id.hex()),
+            proposal_id,
+        )
+        return proposal_id
+
+    async def channel_list(self, params: schema.ChannelListParams) -> schema.ChannelPage:
+        """List channels, oldest first."""
+        after = _number(params.after)
+        rows = self._services.store.read.channels_page(params.phase, after, params.limit + 1)
+        page = rows[: params.limit]
+        return schema.ChannelPage(
+            channels=[self._view(row.number) for row in page],
+            next=str(page[-1].number) if len(rows) > params.limit else None,
+        )
+
+    async def channel_get(self, params: schema.ChannelGetParams) -> schema.Channel:
+        """Tell about one channel."""
+        return self._view(self._services.store.number(self._find(params.channel)))
+
+    async def channel_close(self, params: schema.ChannelCloseParams) -> schema.Channel:
+        """Close together; alone when the peer does not take part in time."""
+        channel = self._find(params.channel)
+        number = self._services.store.number(channel)
+        async with self._keys.once(params.idempotency_key, CHANNEL_CLOSE.name, params) as earlier:
+            if earlier is None:
+                driver = self._living(channel)
+                records = self._keys.note(params.idempotency_key, CHANNEL_CLOSE.name, params, channel.hex())
+                if params.force_after_s is not None:
+                    records = (*records, set_force_after(number, int(params.force_after_s) * NS))
+                step = driver.channel.close(self._services.time.now(), "asked for by this node")
+                driver.perform(step, records=records)
+                await driver.settle_writes()
+        return await self._until_closed(channel, number, wait=params.wait)
+
+    async def channel_dispute(self, params: schema.ChannelDisputeParams) -> schema.Channel:
+        """Leave alone with the newest state."""
+        channel = self._find(params.channel)
+        number = self._services.store.number(channel)
+        async with self._keys.once(params.idempotency_key, CHANNEL_DISPUTE.name, params) as earlier:
+            if earlier is None:
+                driver = self._living(channel)
+                if driver.channel.frozen.startswith("data_loss"):
+                    # Rule 7: with possibly old data, only refute and recover.
+                    raise CallerMistake(
+                        "channel_recovering",
+                        "this node lost data of the channel: its state may be old; it opens no dispute",
+                    )
+                records = self._keys.note(params.idempotency_key, CHANNEL_DISPUTE.name, params, channel.hex())
+                step = driver.channel.leave(self._services.time.now(), "asked for by this node")
+                driver.perform(step, records=records)
+                await driver.settle_writes()
+        return self._view(number)
+
+    async def channel_withdraw(self, params: schema.ChannelWithdrawParams) -> schema.Channel:
+        """Try now to take out what is ours, and answer when it is out."""
+        channel = self._find(params.channel)
+        number = self._services.store.number(channel)
+        driver = self._node.drivers.get(channel)
+        if driver is not None:
+            if driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
+                raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
+            look = await self._node.services.watcher.look(channel)
+            if look.registered is None or not look.registered.settled(look.chain_ns):
+                raise CallerMistake("not_settled", "the canister has not settled the channel yet")
+        return await self._until_closed(channel, number, wait=True)
+
+    async def _until_closed(self, channel: ChannelId, number: int, *, wait: bool) -> schema.Channel:
+        driver = self._node.drivers.get(channel)
+        if driver is not None and wait:
+            for job in self._node.jobs[channel].of():
+                job.hurry()
+            await driver.until(lambda: driver.channel.phase is Phase.CLOSED)
+        return self._view(number)
+
+    # --- payments ----------------------------------------------------------------------------------------
+
+    def channel_pay(self, params: schema.PayParams, reply: PayReply) -> None:
+        """Pay the peer."""
+        self._paying.pay(params, reply)
+
+    async def payment_list(self, params: schema.PaymentListParams) -> schema.PaymentPage:
+        """List payments of both directions, by channel, sender and id."""
+        number = self._services.store.number(self._find(params.channel)) if params.channel is not None else None
+        after = _place(params.after)
+        rows = self._services.store.read.payments(number, after, params.limit + 1)
+        page = rows[: params.limit]
+        last = page[-1][0] if len(rows) > params.limit else None
+        return schema.PaymentPage(
+            payments=[payment_view(row) for _, row in page],
+            next=f"{last[0]}.{last[1]}.{last[2].hex()}" if last else None,
+        )
+
+    async def payment_cancel(self, params: schema.PaymentCancelParams) -> schema.Payment:
+        """Take back a payment that the peer cannot have yet."""
+        channel = self._find(params.channel)
+        driver = self._node.drivers.get(channel)
+        payment_id = bytes.fromhex(params.payment)
+        if driver is not None:
+            driver.flush()
+            driver.perform(driver.channel.cancel(payment_id))
+            await driver.settle_writes()
+        number = self._services.store.number(channel)
+        row = self._services.store.read.channel(number)
+        assert row is not None
+        payment = self._services.store.read.payment(number, row.terms.our_index, payment_id)
+        if payment is None:
+            raise CallerMistake("unknown_payment", f"there is no payment {params.payment} of ours in this channel")
+        if payment.status != "cancelled":
+            raise CallerMistake("payment_not_queued", f"payment {params.payment} is {payment.status}")
+        return payment_view(payment)
+
+    # --- events ------------------------------------------------------------------------------------------
+
+    async def event_subscribe(self, params: schema.SubscribeParams) -> EventFeed:
+        """Follow the events, from a cursor on or from now on."""
+        newest = self._services.store.read.highest("event")
+        cursor = newest if params.after is None else params.after
+        kinds = frozenset(params.kinds) if params.kinds is not None else None
+        return EventFeed(cursor, self._events(cursor, kinds))
+
+    async def _events(self, cursor: int, kinds: frozenset[str] | None) -> AsyncGenerator[schema.Event, None]:
+        wake = asyncio.Event()
+        self._wake.add(wake)
+        try:
+            while True:
+                wake.clear()
+                rows = self._services.store.read.events(cursor, EVENTS_PER_READ)
+                for row in rows:
+                    cursor = row.cursor
+                    if kinds is None or row.kind in kinds:
+                        yield event_view(row)
+                if not rows:
+                    await wake.wait()
+        finally:
+            self._wake.discard(wake)
+
+    def _tell_subscribers(self, events: list[EventRow]) -> None:
+        del events
+        for wake in self._wake:
+            wake.set()
+
+    # --- shared ------------------------------------------------------------------------------------------
+
+    def _living(self, channel: ChannelId) -> ChannelDriver:
+        driver = self._node.drivers.get(channel)
+        if driver is None:
+            raise CallerMistake("channel_closed", "the channel is closed already")
+        driver.flush()
+        return driver
+
+    def _find(self, reference: str) -> ChannelId:
+        """Return the channel of an id, or of the beginning of one."""
+        whole = reference[: len(reference) // 2 * 2]
+        half = int(reference[-1], 16) if len(reference) % 2 else None
+        found = self._services.store.read.find_by_prefix(bytes.fromhex(whole), half)
+        if not found:
+            raise CallerMistake("unknown_channel", f"there is no channel {reference[:32]}")
+        if len(found) > 1:
+            raise CallerMistake("ambiguous_channel", f"more than one channel begins with {reference[:32]}")
+        return ChannelId(found[0])
+
+    def _view(self, number: int) -> schema.Channel:
+        row = self._services.store.read.channel(number)
+        assert row is not None
+        driver = self._node.drivers.get(row.terms.channel)
+        jobs = self._node.jobs.get(row.terms.channel)
+        now = self._services.time.now()
+        return channel_view(
+            row, self._services.store.read, driver, jobs.of() if jobs else (), now.chain_ns, now.elapsed_ns
+        )
+
+
+def _number(after: str | None) -> int:
+    if after is None:
+        return 0
+    if not after.isdecimal() or len(after) > 18:
+        raise RpcError("invalid_params", f"`after` is {after!r}: give `next` of the answer before")
+    return int(after)
+
+
+def _place(after: str | None) -> tuple[int, int, bytes]:
+    if after is None:
+        return (0, -1, b"")
+    try:
+        number, sender, payment_id = after.split(".")
+        return (_number(number), int(sender), bytes.fromhex(payment_id))
+    except ValueError as error:
+        raise RpcError("invalid_params", f"`after` is {after!r}: give `next` of the answer before") from error
+
+
+def _receiver(text: str) -> bytes:
+    """Return the account (32 bytes) that an account's text or a principal's stands for."""
+    try:
+        return account_from_text(text) if len(text) == 64 else account_identifier(principal_from_text(text))
+    except PerundError as error:
+        raise CallerMistake("bad_account", f"{text!r} is no account and no principal: {error}") from error
+
+
+def _chain_error(error: ChainError) -> CallerMistake:
+    return CallerMistake("untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable", str(error))

@@ -1,0 +1,186 @@
+"""The composition root: makes every part of a node, starts them in a safe order, and stops them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Final
+
+import structlog
+from chain.agent import Agent
+from chain.ledger import IcpLedger
+from chain.perun import InterfaceDiffers, PerunCanister
+from chain.roots import MAINNET_ROOT_KEY
+
+from chain.clock import SystemClock
+from chain.errors import ChainError
+from chain.identity import Ed25519Identity
+from chain.principal import account_identifier, principal_from_text, principal_to_text
+from perund.config import Config
+from perund.control.server import ControlServer
+from perund.keys import Keys
+from perund.node.api import NodeService
+from perund.node.canister import WatchedCanister
+from perund.node.chain_time import ChainTime
+from perund.node.node import Node
+from perund.node.payment_ids import PaymentIds
+from perund.node.services import Services
+from perund.node.transfers import Transfers
+from perund.node.trust import CanisterTrust
+from perund.store.lock import DirectoryLock
+from perund.store.store import Store
+from protocol.messages import ChannelMessage, ErrorMessage, Hello, OpeningMessage
+from protocol.terms import network_hash
+from protocol.types import ChannelId, Params, SignedState
+from watcher.ports import CertifiedLook
+from watcher.watch import Watcher
+from wire.limits import Limits, Timing
+from wire.network import PeerNetwork
+from wire.session import Session
+
+__all__ = ["STORE_NAME", "run_node"]
+
+log = structlog.get_logger()
+
+STORE_NAME: Final = "perund.db"
+PROTOCOL_VERSION: Final = 1
+FIRST_CHECK_S: Final = 10.0
+
+
+class _Later:
+    """Stands for the node while the parts that it is made of are made: the watcher and the network."""
+
+    node: Node
+
+    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
+        return self.node.newest(channel)
+
+    def looked(self, channel: ChannelId, look: CertifiedLook) -> None:
+        self.node.looked(channel, look)
+
+    def look_failed(self, channel: ChannelId, error: str) -> None:
+        self.node.look_failed(channel, error)
+
+    def refuting(self, channel: ChannelId, registered: int, ours: int) -> None:
+        self.node.refuting(channel, registered, ours)
+
+    def refuted(self, channel: ChannelId, ours: int) -> None:
+        self.node.refuted(channel, ours)
+
+    def connected(self, session: Session) -> None:
+        self.node.connected(session)
+
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage) -> None:
+        self.node.received(session, message)
+
+    def disconnected(self, session: Session, reason: str) -> None:
+        self.node.disconnected(session, reason)
+
+    def peer_error(self, session: Session, message: ErrorMessage) -> None:
+        self.node.peer_error(session, message)
+
+    def is_known(self, peer: bytes) -> bool:
+        return self.node.is_known(peer)
+
+
+async def run_node(data_dir: Path, config: Config, keys: Keys) -> int:
+    """Run a node until it is stopped. Returns the exit status: 0, or 1 after a failed write (rule 8).
+
+    Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the store belongs to
+    another network, the canister is none of ours.
+    """
+    with DirectoryLock(data_dir):
+        return await _run_locked(data_dir, config, keys)
+
+
+async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    failures: list[Exception] = []
+
+    def failed(error: Exception) -> None:
+        if not failures:
+            log.critical("node.failed", error=str(error), alarm=True)
+        failures.append(error)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    root_key = bytes.fromhex(config.ic.root_key) if config.ic.root_key else MAINNET_ROOT_KEY
+    perun_principal = principal_from_text(config.ic.perun_canister)
+    ledger_principal = principal_from_text(config.ic.icp_ledger)
+    network = network_hash(root_key, perun_principal, ledger_principal)
+    identity = Ed25519Identity(keys.wallet_seed)
+    clock = SystemClock()
+    version = package_version("perund")
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(data_dir / STORE_NAME, network, failed)
+        stack.callback(store.close)
+        agent = Agent(config.ic.urls, root_key, identity, clock=clock)
+        stack.push_async_callback(agent.close)
+        perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
+        time = ChainTime(agent, clock)
+        trust = CanisterTrust(perun, config)
+        later = _Later()
+        services = Services(
+            data_dir=data_dir,
+            config=config,
+            keys=keys,
+            store=store,
+            agent=agent,
+            perun=perun,
+            ledger=ledger,
+            time=time,
+            transfers=Transfers(store, ledger, account_identifier(identity.principal), time, config.fees.max_fee_e8s),
+            payment_ids=PaymentIds(),
+            root_key=root_key,
+            network_hash=network,
+            perun_principal=perun_principal,
+            ledger_principal=ledger_principal,
+            wallet_principal=identity.principal,
+            wallet_principal_text=principal_to_text(identity.principal),
+            wallet_account=account_identifier(identity.principal),
+            canister_account=account_identifier(perun_principal),
+            reason_not_to_open=trust.reason_not_to_open,
+            watcher=Watcher(later, WatchedCanister(perun), later, clock, config.watch.looks_per_challenge),
+            network=PeerNetwork(
+                keys.node_key,
+                Hello(PROTOCOL_VERSION, network, 0, f"perund/{version}", config.policy.minimum_payment_e8s),
+                later,
+                Limits(connections=config.wire.max_connections),
+                Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
+            ),
+        )
+        node = Node(services, failed)
+        later.node = node
+        # Watch first: whatever happened while this node was down is looked at before anything else is done.
+        node.load()
+        stack.push_async_callback(node.close)
+        watching = node.spawn(services.watcher.run(), "watcher")
+        try:
+            async with asyncio.timeout(FIRST_CHECK_S):
+                await trust.check()
+        except InterfaceDiffers:
+            if not node.drivers:
+                raise  # nothing to guard: refuse to start. With channels, watch them, and open no more.
+        except (ChainError, TimeoutError) as error:
+            log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
+        node.spawn(trust.watch(), "canister trust")
+        if config.wire.listen:
+            host, _, port = config.wire.listen.rpartition(":")
+            actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))
+            services.listening = f"{actual_host}:{actual_port}"
+        stack.push_async_callback(services.network.close)
+        control = ControlServer(NodeService(node, stop.set, version), data_dir, version=version)
+        await control.start()
+        stack.push_async_callback(control.close)
+        node.background()
+        log.info("node.started", node_id=services.network.node_id.hex(), listen=services.listening)
+        await stop.wait()
+        log.info("node.stopping")
+        watching.cancel()
+    log.info("node.stopped")
+    return 1 if failures else 0

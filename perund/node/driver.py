@@ -1,0 +1,256 @@
+"""Drives one channel: commits what its machine wants durable, then performs what it wants done.
+
+Effects leave in the order of the steps, each only when everything before it is on the disk (rule 2). A `Send`
+belongs to the session in which its step was made: after a reconnect `Resume` speaks first, and what mattered
+is sent again by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from perund.node.waiting import Outcome, PaymentWaiters
+from perund.store.store import Store
+from perund.store.writer import Statement
+from protocol.channel import Channel
+from protocol.effects import (
+    Delivered,
+    Effect,
+    Look,
+    LookNow,
+    Moment,
+    PaymentsEnded,
+    Phase,
+    Received,
+    RegisteredRecord,
+    Send,
+    Step,
+)
+from protocol.messages import ChannelMessage, Message
+from protocol.payments import Batch
+from protocol.types import RegisteredState, SignedState
+
+__all__ = ["ChannelDriver", "PeerSession"]
+
+log = structlog.get_logger()
+
+
+class PeerSession(Protocol):
+    """A connection with the peer, as far as a channel needs it."""
+
+    def send(self, message: Message) -> None:
+        """Send a message, in order."""
+        ...
+
+
+class ChannelDriver:
+    """One channel with its durable state, its session and those who wait for its payments."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        number: int,
+        store: Store,
+        now: Callable[[], Moment],
+        look_soon: Callable[[], None],
+        changed: Callable[[ChannelDriver], None],
+    ) -> None:
+        """`number`: its row in the store; `look_soon`: asks the watcher for a look;
+        `changed`: called after a step that may need a job of the node.
+        """
+        self.channel = channel
+        self.number = number
+        self.waiters = PaymentWaiters()
+        self.registered: RegisteredState | None = None
+        self.durable_newest: SignedState = channel.newest
+        """The newest fully signed state on the disk: what the watcher refutes with."""
+        self._store = store
+        self._now = now
+        self._look_soon = look_soon
+        self._changed = changed
+        self._session: PeerSession | None = None
+        self._unwritten = 0
+        self._gathered: list[Batch] = []
+        self._gathered_e8s = 0
+        self._loop = asyncio.get_running_loop()
+        self._curious: list[asyncio.Future[None]] = []
+
+    # --- steps -------------------------------------------------------------------------------------------
+
+    def perform(self, step: Step, then: Callable[[], None] | None = None, records: tuple[Statement, ...] = ()) -> None:
+        """Commit and perform a step of the channel's machine, with records of the node in the same transaction."""
+        if step.durable or records or self._unwritten:
+            self._unwritten += 1
+            durable = partial(self._durable, step.outgoing, self._session, self.channel.newest, then)
+            self._store.commit((*records, *step.durable), durable)
+        else:
+            self._do(step.outgoing, self._session)
+            if then is not None:
+                then()
+
+    def _durable(
+        self,
+        outgoing: tuple[Effect, ...],
+        session: PeerSession | None,
+        newest: SignedState,
+        then: Callable[[], None] | None,
+    ) -> None:
+        self._unwritten -= 1
+        self.durable_newest = newest
+        self._do(outgoing, session)
+        if then is not None:
+            then()
+        self._told()
+
+    def _told(self) -> None:
+        if self._curious:
+            curious, self._curious = self._curious, []
+            for future in curious:
+                if not future.done():
+                    future.set_result(None)
+        self._changed(self)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition` holds; it is asked after every durable step."""
+        while not condition():
+            future = self._loop.create_future()
+            self._curious.append(future)
+            await future
+
+    def _do(self, outgoing: tuple[Effect, ...], session: PeerSession | None) -> None:
+        for effect in outgoing:
+            match effect:
+                case Send():
+                    if session is not None and session is self._session:
+                        session.send(effect.message)
+                case Delivered():
+                    self.waiters.delivered(effect.payments, effect.version)
+                case PaymentsEnded():
+                    self.waiters.ended(effect.ids, effect.status, effect.code)
+                case LookNow():
+                    self._look_soon()
+                case Received():
+                    log.debug(
+                        "channel.received", channel=self.short, version=effect.version, count=len(effect.payments)
+                    )
+
+    @property
+    def short(self) -> str:
+        """The beginning of the channel id, for logs."""
+        return self.channel.id.hex()[:16]
+
+    async def settle_writes(self) -> None:
+        """Return when everything that was asked for until now is durable."""
+        done = self._loop.create_future()
+        self._store.commit((), lambda: None if done.done() else done.set_result(None))
+        await done
+
+    # --- inputs ------------------------------------------------------------------------------------------
+
+    def session_began(self, session: PeerSession, minimum_payment_e8s: int) -> None:
+        """A session with the peer began."""
+        self._session = session
+        self.perform(self.channel.session_began(minimum_payment_e8s))
+
+    def session_ended(self, session: PeerSession) -> None:
+        """A session ended."""
+        if self._session is session:
+            self._session = None
+            self.channel.session_ended()
+
+    @property
+    def online(self) -> bool:
+        """Whether a session with the peer is up."""
+        return self._session is not None
+
+    def receive(self, session: PeerSession, message: ChannelMessage) -> None:
+        """Take a message of the peer."""
+        if session is not self._session:
+            return
+        self.perform(self.channel.receive(message, self._now()))
+
+    def looked(self, look: Look, registered: RegisteredState | None) -> None:
+        """Take a certified look of the watcher."""
+        step = self.channel.looked(look, self._now())
+        if registered is not None and registered != self.registered:
+            self.registered = registered
+            step = Step((RegisteredRecord(self.channel.id, registered.state, registered.timeout_ns),)) + step
+            log.info(
+                "channel.registered",
+                channel=self.short,
+                version=registered.state.version,
+                finalized=registered.state.finalized,
+                timeout_ns=registered.timeout_ns,
+            )
+        self.perform(step)
+        if look.settled:
+            self._told()
+
+    def settled(self, registered: RegisteredState) -> None:
+        """The canister settled on a state: close the books."""
+        state = registered.state
+        mark = Statement("UPDATE channel_state SET settled_version = ? WHERE number = ?", (state.version, self.number))
+        self.perform(self.channel.settled(state.version, state.digest), records=(mark,))
+
+    # --- payments ----------------------------------------------------------------------------------------
+
+    def pay(self, payments: Batch, outcome: Outcome | None) -> None:
+        """Queue payments of ours; those of one turn of the event loop go into one step.
+
+        Raises `CallerMistake` when they cannot be queued; nothing is then.
+        """
+        total = payments.total_e8s
+        self.channel.check_payable(total + self._gathered_e8s, min(payments.amounts_e8s))
+        if outcome is not None:
+            self.waiters.add(payments, outcome)
+        self._gathered.append(payments)
+        self._gathered_e8s += total
+        if len(self._gathered) == 1:
+            self._loop.call_soon(self._flush)
+
+    def flush(self) -> None:
+        """Bring the payments of this turn to the channel now."""
+        if self._gathered:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._gathered:
+            return
+        gathered, self._gathered, self._gathered_e8s = self._gathered, [], 0
+        if self.channel.phase is not Phase.OPEN or self.channel.frozen:
+            # It closed in this very turn; nothing was promised to anybody yet.
+            for batch in gathered:
+                self.waiters.ended(batch.ids, "failed", "channel_not_open")
+            return
+        self.perform(self.channel.pay(_joined(gathered), self._now()))
+
+    def pay_durably(
+        self, payments: Batch, outcome: Outcome | None, records: tuple[Statement, ...], then: Callable[[], None]
+    ) -> None:
+        """Queue payments together with records of the caller, in one transaction; `then` when durable."""
+        self.flush()
+        self.channel.check_payable(payments.total_e8s, min(payments.amounts_e8s))
+        if outcome is not None:
+            self.waiters.add(payments, outcome)
+        self.perform(self.channel.pay(payments, self._now()), then, records)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    memos: dict[int, bytes] = {}
+    position = 0
+    for batch in batches:
+        for offset, memo in batch.memos.items():
+            memos[position + offset] = memo
+        position += len(batch)
+    return Batch(
+        b"".join([batch.ids for batch in batches]),
+        tuple([amount for batch in batches for amount in batch.amounts_e8s]),
+        memos,
+    )

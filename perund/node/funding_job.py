@@ -1,0 +1,168 @@
+"""The job that pays our deposit and finds out when the channel is funded.
+
+It goes on after a restart from what is durable and what is certified; what to do next is decided by
+`protocol.funding`. Rule 3 holds by construction: a channel exists only with its signed state 0 on the disk, and
+it is watched from then on.
+"""
+
+from __future__ import annotations
+
+from typing import Final, assert_never
+
+import structlog
+from chain.perun import CanisterError, PerunCanister
+
+from perund.node.chain_time import ChainTime
+from perund.node.driver import ChannelDriver
+from perund.node.job import ChannelJob, Progress
+from perund.node.transfers import Transfers
+from perund.store.jobs import transfer_ended
+from perund.store.store import Store
+from protocol.effects import EventRecord, Phase
+from protocol.funding import (
+    Abort,
+    Complete,
+    Credit,
+    DepositIntent,
+    IntentStatus,
+    Pay,
+    PayNew,
+    Wait,
+    next_funding_action,
+)
+from watcher.watch import Watcher
+
+__all__ = ["FundingJob"]
+
+log = structlog.get_logger()
+
+SETTLED_INTENTS: Final = (IntentStatus.CREDITED, IntentStatus.VOID)
+
+
+class FundingJob(ChannelJob):
+    """Runs while a channel is funded, and afterwards while a deposit of ours is in flight."""
+
+    def __init__(
+        self,
+        driver: ChannelDriver,
+        store: Store,
+        transfers: Transfers,
+        perun: PerunCanister,
+        watcher: Watcher,
+        time: ChainTime,
+        canister_account: bytes,
+    ) -> None:
+        super().__init__(driver, "funding")
+        self._store = store
+        self._transfers = transfers
+        self._perun = perun
+        self._watcher = watcher
+        self._time = time
+        self._canister_account = canister_account
+        self.holdings: tuple[int, int] | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything left to do."""
+        return self.driver.channel.phase is Phase.FUNDING or self.in_flight
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a deposit of ours is neither credited nor proven void."""
+        return any(i.status not in SETTLED_INTENTS for i in self._store.read.deposits(self.driver.number))
+
+    async def step(self) -> Progress:
+        """Do the next thing."""
+        channel, terms = self.driver.channel, self.driver.channel.terms
+        if channel.phase is Phase.FUNDING and channel.we_are_ready:
+            return Progress.wait("the peer to see both deposits")
+        holdings = (await self._held(0), await self._held(1))
+        self.holdings = holdings
+        action = next_funding_action(
+            ours=terms.our_index,
+            shares=terms.allocation,
+            holdings=holdings,
+            intents=self._store.read.deposits(self.driver.number),
+            registered=self.driver.registered is not None,
+            aborting=channel.phase is not Phase.FUNDING,
+            chain_ns=self._time.chain_ns(),
+            deadline_ns=terms.funding_deadline_ns,
+        )
+        match action:
+            case PayNew():
+                return await self._pay_new(action.amount_e8s)
+            case Pay():
+                return await self._pay(action.intent)
+            case Credit():
+                return await self._credit(action.intent)
+            case Complete():
+                # A request signed after the holdings were seen: nothing was registered meanwhile.
+                look = await self._watcher.look(channel.id)
+                if look.registered is None:
+                    self.driver.perform(channel.fund_complete(self._time.now()))
+                    log.info("channel.funded", channel=self.driver.short, holdings=list(holdings))
+                return Progress.again()
+            case Abort():
+                self.driver.perform(channel.leave(self._time.now(), action.reason))
+                return Progress.again()
+            case Wait():
+                return Progress.wait(action.what)
+            case _:
+                assert_never(action)
+
+    async def _held(self, index: int) -> int:
+        funding = self.driver.channel.terms.funding(0 if index == 0 else 1)
+        return (await self._perun.query_holdings(funding)).value or 0
+
+    async def _pay_new(self, amount_e8s: int) -> Progress:
+        terms = self.driver.channel.terms
+        funding = terms.funding(terms.our_index)
+        # Rule 3, said once more where the money leaves: state 0 is on the disk, and a look was made.
+        if self.driver.channel.look is None:
+            await self._watcher.look(terms.channel)
+        intent = await self._transfers.plan(
+            self._canister_account,
+            amount_e8s,
+            funding.memo,
+            self.driver.number,
+            [EventRecord("channel.depositing", terms.channel, {"amount_e8s": str(amount_e8s)})],
+        )
+        log.info("channel.depositing", channel=self.driver.short, amount_e8s=amount_e8s, fee_e8s=intent.fee_e8s)
+        await self._transfers.drive(intent.number)
+        return Progress.again()
+
+    async def _pay(self, intent: DepositIntent) -> Progress:
+        after = await self._transfers.drive(intent.number)
+        if after.status is IntentStatus.OPEN:
+            return Progress.wait("the ledger to say whether our deposit was paid")
+        return Progress.again()
+
+    async def _credit(self, intent: DepositIntent) -> Progress:
+        terms = self.driver.channel.terms
+        funding = terms.funding(terms.our_index)
+        assert intent.block is not None
+        told = (await self._perun.transaction_notification(intent.block)).value
+        if isinstance(told, CanisterError) and told is not CanisterError.DUPLICATE_TRANSACTION:
+            log.warning("deposit.not_taken", channel=self.driver.short, block=intent.block, answer=told.value)
+            return Progress.wait(f"the canister to take the deposit in block {intent.block} ({told.value})")
+        before = self.holdings[terms.our_index] if self.holdings else 0
+        answer = (await self._perun.deposit(funding)).value
+        credited = sum(
+            i.amount_e8s
+            for i in self._store.read.deposits(self.driver.number)
+            if i.status is IntentStatus.CREDITED or i.number == intent.number
+        )
+        held = await self._held(terms.our_index)
+        if answer is not None and held < credited and held <= before:
+            # Somebody else may have credited it for us: only a look tells.
+            return Progress.wait(f"the canister to credit the deposit in block {intent.block} ({answer.value})")
+        await self._store.write(
+            [
+                transfer_ended(intent.number, IntentStatus.CREDITED, intent.block),
+                EventRecord(
+                    "channel.deposited", terms.channel, {"amount_e8s": str(intent.amount_e8s), "block": intent.block}
+                ),
+            ]
+        )
+        log.info("channel.deposited", channel=self.driver.short, amount_e8s=intent.amount_e8s, block=intent.block)
+        return Progress.again()

@@ -1,0 +1,73 @@
+"""Whether the money is safe right now."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from perund.control import schema
+from perund.node.views import moment
+from protocol.effects import Phase
+
+if TYPE_CHECKING:
+    from perund.node.node import Node
+
+__all__ = ["health_of"]
+
+NS: Final = 1_000_000_000
+
+
+def health_of(node: Node) -> schema.Health:
+    """Return what needs an eye: looks that are old, disputes, frozen channels, jobs that fail."""
+    problems: list[schema.Problem] = []
+    now = node.services.time.now()
+    since = moment(time.time_ns())
+    margins: list[float] = []
+
+    def problem(code: str, message: str, channel: bytes | None = None, at_ns: int | None = None) -> None:
+        problems.append(
+            schema.Problem(
+                code=code,
+                message=message,
+                since=moment(at_ns) if at_ns is not None else since,
+                channel=channel.hex() if channel is not None else None,
+            )
+        )
+
+    not_now = node.services.reason_not_to_open()
+    if not_now is not None:
+        problem("canister_not_trusted", not_now)
+    for driver in node.drivers.values():
+        channel = driver.channel
+        challenge_ns = channel.terms.params.challenge_duration_ns
+        look = channel.look
+        if look is None:
+            problem("never_looked", "no certified look at this channel succeeded yet", channel.id)
+        elif 3 * (now.elapsed_ns - look.asked_ns) >= challenge_ns:
+            age_s = (now.elapsed_ns - look.asked_ns) / NS
+            problem("look_too_old", f"the newest look is {age_s:.0f} s old: payments stop", channel.id)
+        if channel.frozen:
+            problem("channel_frozen", channel.frozen, channel.id)
+        registered = driver.registered
+        if registered is not None and not registered.settled(now.chain_ns):
+            left_s = (registered.timeout_ns - now.chain_ns) / NS
+            if registered.state.version < channel.version:
+                margins.append(left_s)
+                problem(
+                    "stale_state_registered",
+                    f"version {registered.state.version} is registered, ours is {channel.version}; {left_s:.0f} s left",
+                    channel.id,
+                )
+        jobs = node.jobs.get(channel.id)
+        for job in jobs.of() if jobs is not None else ():
+            if job.problem:
+                problem(f"{job.name}_stuck", job.problem, channel.id)
+        if channel.phase is Phase.FUNDING:
+            margins.append((channel.terms.funding_deadline_ns - now.chain_ns) / NS)
+    certified = node.services.agent.newest_certified
+    return schema.Health(
+        ok=not problems,
+        problems=problems,
+        chain_lag_s=round((now.elapsed_ns - certified.received_at_mono_ns) / NS, 3) if certified is not None else None,
+        least_margin_s=round(min(margins), 3) if margins else None,
+    )

@@ -1,0 +1,292 @@
+"""Openings: proposes, answers proposals by the policy, and hands over channels whose state 0 is signed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from perund.config import Config
+from perund.keys import Keys
+from perund.node.driver import PeerSession
+from perund.store.jobs import record_opening
+from perund.store.store import Store
+from perund.store.writer import Statement
+from protocol.effects import EventRecord, Record
+from protocol.errors import PeerViolation
+from protocol.messages import (
+    ChannelProposal,
+    ChannelReject,
+    ErrorMessage,
+    OpeningMessage,
+    StateSignature,
+)
+from protocol.opening import (
+    Accepted,
+    Dead,
+    Opened,
+    OpeningPhase,
+    OpeningStep,
+    Proposed,
+    accept,
+    expire,
+    receive,
+    repeat,
+)
+from protocol.signer import StateSigner
+from protocol.signing import ChannelKey
+from protocol.types import Nanos
+
+__all__ = ["Openings", "Refusal"]
+
+log = structlog.get_logger()
+
+MAX_OPENINGS_PER_PEER = 2
+MAX_OPENINGS = 50
+SHARE_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an opening of ours came to nothing."""
+
+    code: str
+    text: str
+
+
+class Surroundings(Protocol):
+    """What openings need of the node."""
+
+    def chain_ns(self) -> Nanos:
+        """Return the chain time."""
+        ...
+
+    def channels_with(self, peer: bytes | None) -> int:
+        """Return how many channels are not closed, with a peer or in all."""
+        ...
+
+    def spendable_e8s(self) -> int | None:
+        """Return what the wallet can put into new channels, or None while that is not known."""
+        ...
+
+    def open_channel(
+        self, opened: Opened, records: tuple[Record | Statement, ...], session: PeerSession | None
+    ) -> None:
+        """Take over a channel, durable together with these records; then send what is to be sent."""
+        ...
+
+    def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
+        """An opening of ours came to nothing."""
+        ...
+
+
+class Openings:
+    """Every opening that is neither dead nor done, by proposal id."""
+
+    def __init__(
+        self,
+        config: Config,
+        keys: Keys,
+        store: Store,
+        surroundings: Surroundings,
+        reason_not_to: Callable[[], str | None],
+    ) -> None:
+        """`reason_not_to`: why no channel may be opened now (a network that cannot be trusted), or None."""
+        self._policy = config.policy
+        self._keys = keys
+        self._store = store
+        self._node = surroundings
+        self._reason_not_to = reason_not_to
+        self._live: dict[bytes, OpeningPhase] = {
+            phase.proposal.proposal_id: phase for phase in store.read.live_openings() if not isinstance(phase, Opened)
+        }
+
+    # --- ours --------------------------------------------------------------------------------------------
+
+    def propose(
+        self,
+        peer: bytes,
+        session: PeerSession,
+        allocation: tuple[int, int],
+        challenge_ns: Nanos,
+        deadline_ns: Nanos,
+        records: tuple[Statement, ...],
+        proposal_id: bytes,
+    ) -> None:
+        """Propose a channel to a connected peer. `records` become durable with the proposal."""
+        share = os.urandom(SHARE_BYTES)  # drawn afresh for every proposal: the channel id hangs on it
+        key = self._key(share)
+        proposal = ChannelProposal(proposal_id, share, key.public, allocation, challenge_ns, deadline_ns)
+        phase = Proposed(peer, proposal)
+        self._live[proposal_id] = phase
+        self._commit(OpeningStep(phase, send=(proposal,)), session, records, we_proposed=True)
+
+    def _key(self, share: bytes) -> ChannelKey:
+        return ChannelKey(self._keys.participant_seed(share))
+
+    def _say(self, session: PeerSession, messages: tuple[OpeningMessage, ...]) -> None:
+        """Send after everything that was asked to be durable before is (rule 2)."""
+
+        def then() -> None:
+            for message in messages:
+                session.send(message)
+
+        self._store.commit((), then)
+
+    def ours_waiting_e8s(self) -> int:
+        """Return what our share in the live openings adds up to: promised, not yet paid."""
+        return sum(
+            phase.proposal.allocation[1 if isinstance(phase, Accepted) else 0]
+            for phase in self._live.values()
+            if not isinstance(phase, Opened | Dead)
+        )
+
+    # --- the peer's --------------------------------------------------------------------------------------
+
+    def session_began(self, peer: bytes, session: PeerSession) -> None:
+        """Say again what the peer may have lost."""
+        for phase in self._live.values():
+            if not isinstance(phase, Opened) and phase.peer == peer:
+                self._say(session, repeat(phase))
+
+    def received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
+        """Take a message about an opening. What is impossible is answered with an error that names it."""
+        try:
+            self._received(peer, session, message)
+        except PeerViolation as violation:
+            log.warning("opening.violated", peer=peer.hex(), code=violation.code, text=str(violation))
+            if isinstance(message, ChannelProposal):
+                session.send(ChannelReject(message.proposal_id, violation.code, str(violation)[:256]))
+            else:
+                session.send(ErrorMessage(violation.code, str(violation)[:256], b""))
+
+    def _received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
+        phase = self._live.get(message.proposal_id) or self._store.read.opening(message.proposal_id)
+        if phase is None and self._answer_done(peer, session, message):
+            return
+        if phase is None or (not isinstance(phase, Opened) and phase.peer != peer):
+            if phase is None and isinstance(message, ChannelProposal):
+                self._proposed(peer, session, message)
+                return
+            if isinstance(message, ChannelReject):
+                return
+            raise PeerViolation("unknown_proposal", f"proposal {message.proposal_id.hex()[:16]} is not known here")
+        assert not isinstance(phase, Opened)  # those are channels, answered above
+        we_proposed = not isinstance(phase, Accepted)
+        share = phase.accept.nonce_share if isinstance(phase, Accepted) else phase.proposal.nonce_share
+        signer = StateSigner(self._key(share), None)
+        step = receive(phase, message, signer, self._node.chain_ns())
+        if step.phase is phase:
+            self._say(session, step.send)
+            return
+        self._commit(step, session, (), we_proposed=we_proposed)
+
+    def _answer_done(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> bool:
+        """Answer for an opening that became a channel: the same message again gets the same answer."""
+        number = self._store.read.channel_of_proposal(message.proposal_id)
+        row = self._store.read.channel(number) if number is not None else None
+        if row is None or row.terms.peer != peer:
+            return False
+        if row.terms.our_index == 1 and isinstance(message, StateSignature):
+            signature = self._store.read.our_signature_0(row.number)
+            session.send(StateSignature(message.proposal_id, signature))
+        return True
+
+    def _proposed(self, peer: bytes, session: PeerSession, proposal: ChannelProposal) -> None:
+        refusal = self._judge(peer, proposal)
+        if refusal is not None:
+            log.info("opening.refused", peer=peer.hex(), code=refusal.code, text=refusal.text)
+            session.send(ChannelReject(proposal.proposal_id, refusal.code, refusal.text[:256]))
+            return
+        share = os.urandom(SHARE_BYTES)
+        step = accept(peer, proposal, share, self._key(share).public, self._node.chain_ns())
+        self._live[proposal.proposal_id] = step.phase
+        self._commit(step, session, (), we_proposed=False)
+
+    def _judge(self, peer: bytes, proposal: ChannelProposal) -> Refusal | None:
+        """Return why our policy refuses a proposal, or None when it does not."""
+        policy, node = self._policy, self._node
+        total, ours = sum(proposal.allocation), proposal.allocation[1]
+        challenge_s = proposal.challenge_duration_ns / 1e9
+        mine = [p for p in self._live.values() if not isinstance(p, Opened | Dead) and p.peer == peer]
+        not_now = self._reason_not_to()
+        spendable = node.spendable_e8s()
+        checks: list[tuple[bool, str, str]] = [
+            (not policy.accept, "not_accepting", "this node accepts no channels"),
+            (
+                bool(policy.peers_allowed) and peer.hex() not in policy.peers_allowed,
+                "peer_not_allowed",
+                "this node accepts channels of named peers only",
+            ),
+            (not_now is not None, "not_now", not_now or ""),
+            (
+                len(mine) >= MAX_OPENINGS_PER_PEER or len(self._live) >= MAX_OPENINGS,
+                "too_many_openings",
+                "too many openings are under way; try again later",
+            ),
+            (
+                node.channels_with(None) >= policy.max_channels
+                or node.channels_with(peer) >= policy.max_channels_per_peer,
+                "too_many_channels",
+                "this node has as many channels as it wants",
+            ),
+            (
+                not policy.min_total_e8s <= total <= min(policy.max_total_e8s, 2**63 - 1),
+                "bad_amount",
+                f"a channel here holds {policy.min_total_e8s} to {policy.max_total_e8s} e8s, not {total}",
+            ),
+            (
+                ours > policy.contribute_max_e8s,
+                "contribution_too_large",
+                f"this node puts in at most {policy.contribute_max_e8s} e8s itself, not {ours}",
+            ),
+            (
+                ours > 0 and (spendable is None or ours > spendable),
+                "contribution_not_available",
+                f"this node cannot put in {ours} e8s now",
+            ),
+            (
+                not policy.min_challenge_s <= challenge_s <= policy.max_challenge_s,
+                "bad_challenge_duration",
+                f"a challenge period is {policy.min_challenge_s} to {policy.max_challenge_s} s, not {challenge_s:g}",
+            ),
+        ]
+        return next((Refusal(code, text) for failed, code, text in checks if failed), None)
+
+    # --- both --------------------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """End the openings whose deadline passed without both signatures."""
+        now = self._node.chain_ns()
+        for phase in list(self._live.values()):
+            step = expire(phase, now)
+            if step is not None:
+                self._commit(step, None, (), we_proposed=not isinstance(phase, Accepted))
+
+    def _commit(
+        self, step: OpeningStep, session: PeerSession | None, records: tuple[Statement, ...], *, we_proposed: bool
+    ) -> None:
+        phase = step.phase
+        durable: tuple[Record | Statement, ...] = (*records, record_opening(phase, we_proposed=we_proposed))
+        if isinstance(phase, Opened):
+            self._live.pop(phase.terms.proposal_id, None)
+            self._node.open_channel(phase, durable, session)
+            return
+        proposal_id = phase.proposal.proposal_id
+        if isinstance(phase, Dead):
+            self._live.pop(proposal_id, None)
+            durable = (*durable, EventRecord("opening.ended", None, {"code": phase.code, "text": phase.text}))
+        else:
+            self._live[proposal_id] = phase
+
+        def then() -> None:
+            if session is not None:
+                for message in step.send:
+                    session.send(message)
+            if isinstance(phase, Dead) and we_proposed:
+                self._node.refused(proposal_id, Refusal(phase.code, phase.text))
+
+        self._store.commit(durable, then)

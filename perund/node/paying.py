@@ -1,0 +1,186 @@
+"""`channel.pay`: the hot path of the control interface."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from perund.control.errors import RpcError
+from perund.control.methods import CHANNEL_PAY
+from perund.control.schema import PayResult
+from perund.node.waiting import Outcome
+from protocol.errors import CallerMistake, Undecodable
+from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
+from protocol.types import ChannelId
+
+if TYPE_CHECKING:
+    from perund.control import schema
+    from perund.control.api import PayReply
+    from perund.node.driver import ChannelDriver
+    from perund.node.idempotency import Idempotency
+    from perund.node.node import Node
+    from perund.store.writer import Statement
+
+__all__ = ["Paying"]
+
+UNFINISHED = frozenset({"queued", "offered", "signed"})
+
+
+class Paying:
+    """Queues payments and answers when they are delivered, or as soon as they are durable."""
+
+    def __init__(self, node: Node, find: Callable[[str], ChannelId], keys: Idempotency) -> None:
+        self._node = node
+        self._find = find
+        self._keys = keys
+        self._drivers: dict[str, ChannelDriver] = {}
+        self._ids = node.services.payment_ids
+        self._given_ids: set[bytes] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def pay(self, params: schema.PayParams, reply: PayReply) -> None:
+        """Take one call. Raises `CallerMistake` when nothing was queued."""
+        driver = self._driver(params.channel)
+        key = params.idempotency_key
+        if key is not None:
+            earlier = self._keys.begin(key, CHANNEL_PAY.name, params)
+            if earlier is not None:
+                self._answer_again(driver, earlier, params.wait, reply)
+                return
+        try:
+            payments = self._payments(driver, params)
+            single = params.amount_e8s is not None
+            if key is None and params.wait:
+                driver.pay(payments, self._outcome(payments, reply, single=single))
+                return
+            records = self._keys.note(key, CHANNEL_PAY.name, params, f"{payments.ids[:16].hex()}:{len(payments)}")
+            self._pay_durably(driver, payments, records, params, reply, single=single)
+        except BaseException:
+            self._keys.done(key)
+            raise
+
+    def _driver(self, reference: str) -> ChannelDriver:
+        driver = self._drivers.get(reference)
+        if driver is not None and self._node.drivers.get(driver.channel.id) is driver:
+            return driver
+        driver = self._node.drivers.get(self._find(reference))
+        if driver is None:
+            self._drivers.pop(reference, None)
+            raise CallerMistake("channel_closed", f"channel {reference[:32]} is closed")
+        if len(reference) == 128:  # a whole id: shorter ones may become ambiguous
+            self._drivers[reference] = driver
+        return driver
+
+    def _payments(self, driver: ChannelDriver, params: schema.PayParams) -> Batch:
+        if params.amounts_e8s is not None:
+            return Batch(self._ids.make(len(params.amounts_e8s)), tuple(params.amounts_e8s))
+        if params.amount_e8s is not None and params.payment_id is None:
+            memo = params.memo.encode() if params.memo else b""
+            return Batch(self._ids.make(1), (int(params.amount_e8s),), {0: memo} if memo else {})
+        wanted = (
+            [(params.amount_e8s, params.memo, params.payment_id)]
+            if params.amount_e8s is not None
+            else [(p.amount_e8s, p.memo, p.payment_id) for p in params.payments or ()]
+        )
+        made = self._ids.make(len(wanted))
+        payments = []
+        for position, (amount, memo, given) in enumerate(wanted):
+            if given is not None:
+                payment_id = self._given(driver, bytes.fromhex(given))
+            else:
+                payment_id = made[position * PAYMENT_ID_BYTES : (position + 1) * PAYMENT_ID_BYTES]
+            payments.append(Payment(payment_id, int(amount), memo.encode() if memo else b""))
+        try:
+            return Batch.of(payments)
+        except Undecodable as error:
+            raise CallerMistake("payment_id_used", str(error)) from error
+
+    def _given(self, driver: ChannelDriver, payment_id: bytes) -> bytes:
+        """Return an id that the caller chose: it is used once for ever."""
+        ours = driver.channel.ours
+        known = self._node.services.store.read.payment(driver.number, ours, payment_id)
+        if known is not None or payment_id in self._given_ids:
+            raise CallerMistake("payment_id_used", f"payment id {payment_id.hex()} is used already")
+        self._given_ids.add(payment_id)
+        return payment_id
+
+    def _outcome(self, payments: Batch, reply: PayReply, *, single: bool) -> Outcome:
+        first = payments.ids[:PAYMENT_ID_BYTES]
+        count = len(payments)
+
+        def tell(outcome: Outcome) -> None:
+            if outcome.ended == 0:
+                reply.result(_result("delivered", outcome.version, first, count, single=single))
+            elif single:
+                name = "payment_declined" if outcome.status == "declined" else "payment_failed"
+                reply.error(RpcError(name, f"payment {first.hex()} was {outcome.status}: {outcome.code}"))
+            else:
+                reply.error(
+                    RpcError(
+                        "payment_failed",
+                        f"{outcome.ended} of {count} payments were not delivered: {outcome.status} ({outcome.code})",
+                    )
+                )
+
+        return Outcome(count, tell)
+
+    def _pay_durably(
+        self,
+        driver: ChannelDriver,
+        payments: Batch,
+        records: tuple[Statement, ...],
+        params: schema.PayParams,
+        reply: PayReply,
+        *,
+        single: bool,
+    ) -> None:
+        key, wait = params.idempotency_key, params.wait
+        outcome = self._outcome(payments, reply, single=single) if wait else None
+
+        def durable() -> None:
+            self._keys.done(key)
+            if not wait:
+                first = payments.ids[:PAYMENT_ID_BYTES]
+                row = self._node.services.store.read.payment(driver.number, driver.channel.ours, first)
+                reply.result(
+                    _result(
+                        row.status if row is not None else "queued",
+                        (row.version if row is not None else None) or driver.channel.version,
+                        first,
+                        len(payments),
+                        single=single,
+                    )
+                )
+
+        driver.pay_durably(payments, outcome, records, durable)
+
+    def _answer_again(self, driver: ChannelDriver, earlier: str, wait: bool, reply: PayReply) -> None:  # noqa: FBT001
+        """Answer a call whose key was used before: with what became of its payments."""
+        first_hex, _, count = earlier.partition(":")
+        first = bytes.fromhex(first_hex)
+        read, ours = self._node.services.store.read, driver.channel.ours
+
+        def status() -> tuple[str, int, str]:
+            row = read.payment(driver.number, ours, first)
+            return (row.status, row.version or driver.channel.version, row.code) if row else ("unknown", 0, "")
+
+        async def answer() -> None:
+            if wait:
+                await driver.until(lambda: status()[0] not in UNFINISHED)
+            word, version, code = status()
+            if wait and word in ("declined", "failed", "cancelled"):
+                name = "payment_declined" if word == "declined" else "payment_failed"
+                reply.error(RpcError(name, f"payment {first_hex} was {word}: {code}"))
+            else:
+                reply.result(_result(word, version, first, int(count), single=int(count) == 1))
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _result(status: str, version: int, first: bytes, count: int, *, single: bool) -> PayResult:
+    if single:
+        return PayResult(status=status, version=version, payment=first.hex())  # type: ignore[arg-type]  # the same words
+    return PayResult(status=status, version=version, payments=count, first_payment=first.hex())  # type: ignore[arg-type]

@@ -1,0 +1,271 @@
+"""The job that gets the money out: conclude or dispute, wait, withdraw. What is next: `protocol.settlement`.
+
+A withdrawal is done when a certified reply or a ledger block shows the payout; empty holdings prove nothing.
+Its signed call is durable before it is sent, and repeated under the same request id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, assert_never
+
+import structlog
+from chain.agent import SignedCall
+from chain.ledger import IcpLedger, Transfer
+from chain.perun import CanisterError, PerunCanister
+
+from chain.errors import CallExpired, CallRejected, ChainError
+from perund.node.chain_time import ChainTime
+from perund.node.driver import ChannelDriver
+from perund.node.job import ChannelJob, Progress
+from perund.store.jobs import book_cost, insert_withdrawal, withdrawal_ended
+from perund.store.reading import WithdrawalIntent
+from perund.store.store import Store
+from protocol.effects import EventRecord, Phase
+from protocol.settlement import (
+    AwaitTimeout,
+    Conclude,
+    Dispute,
+    Finished,
+    FollowWithdrawal,
+    ForceOut,
+    WaitForPeer,
+    Withdraw,
+    next_settlement_action,
+)
+from protocol.signing import ChannelKey
+from protocol.types import Nanos, RegisteredState, WithdrawalRequest
+from watcher.watch import Watcher
+
+__all__ = ["SettlementJob"]
+
+log = structlog.get_logger()
+
+BLOCKS_PER_PAGE: Final = 50
+LONGEST_NAP_S: Final = 30.0
+
+
+class SettlementJob(ChannelJob):
+    """Runs from the moment a channel closes or leaves until our money is out."""
+
+    def __init__(
+        self,
+        driver: ChannelDriver,
+        key: ChannelKey,
+        store: Store,
+        perun: PerunCanister,
+        ledger: IcpLedger,
+        watcher: Watcher,
+        time: ChainTime,
+        accounts: tuple[bytes, bytes],
+        receiver: bytes,
+        deposits_settled: Callable[[], bool],
+        next_withdrawal: Callable[[], int],
+    ) -> None:
+        """`accounts`: the canister's and the wallet's, 32 bytes each; `receiver`: the wallet's principal;
+        `deposits_settled`: whether no deposit of ours is in flight; `next_withdrawal`: a fresh row number.
+        """
+        super().__init__(driver, "settlement")
+        self._key = key
+        self._store = store
+        self._perun = perun
+        self._ledger = ledger
+        self._watcher = watcher
+        self._time = time
+        self._canister_account, self._wallet_account = accounts
+        self._receiver = receiver
+        self._deposits_settled = deposits_settled
+        self._next_withdrawal = next_withdrawal
+        self._books_closed = False
+        self.holdings: tuple[int, int] | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether the channel is on its way out."""
+        return self.driver.channel.phase in (Phase.CLOSING, Phase.LEAVING)
+
+    async def step(self) -> Progress:
+        """Look, then do the next thing."""
+        channel, terms = self.driver.channel, self.driver.channel.terms
+        look = await self._watcher.look(channel.id)
+        settled = look.registered is not None and look.registered.settled(look.chain_ns)
+        if settled and look.registered is not None and not self._books_closed:
+            self._books_closed = True
+            self.driver.settled(look.registered)
+        self.holdings = (await self._held(0), await self._held(1))
+        fee = (await self._ledger.fee()).value
+        withdrawals = self._store.read.withdrawals(self.driver.number)
+        row = self._store.read.channel(self.driver.number)
+        assert row is not None
+        action = next_settlement_action(
+            phase=channel.phase,
+            newest=self.driver.durable_newest,
+            registered=look.registered,
+            chain_ns=look.chain_ns,
+            holdings_e8s=self.holdings[terms.our_index],
+            owed_e8s=look.registered.state.allocation[terms.our_index] if look.registered else 0,
+            paid_out=any(w.status == "paid" for w in withdrawals),
+            anything_held=sum(self.holdings) > 0 or not self._deposits_settled(),
+            withdrawal_open=any(w.status == "open" for w in withdrawals),
+            fee_e8s=fee,
+            force_at_ns=Nanos(row.since_ns + row.force_after_ns),
+        )
+        match action:
+            case Conclude():
+                answer = (await self._perun.conclude(terms.params, action.signed)).value
+                log.info("channel.concluding", channel=self.driver.short, answer=answer.value if answer else "done")
+                return self._unless(answer, "the canister to conclude")
+            case Dispute():
+                answer = (await self._perun.dispute(terms.params, action.signed)).value
+                log.info(
+                    "channel.disputing",
+                    channel=self.driver.short,
+                    version=action.signed.state.version,
+                    answer=answer.value if answer else "done",
+                )
+                return self._unless(answer, "the canister to register our state")
+            case AwaitTimeout():
+                return self._until(action.timeout_ns, look.chain_ns, "the challenge period to end")
+            case WaitForPeer():
+                return self._until(action.until_ns, look.chain_ns, "the peer to sign the final state")
+            case ForceOut():
+                self.driver.perform(channel.leave(self._time.now(), "the peer did not close together in time"))
+                return Progress.again()
+            case Withdraw():
+                return await self._withdraw(action.holdings_e8s)
+            case FollowWithdrawal():
+                return await self._follow(withdrawals, look.registered)
+            case Finished():
+                return await self._finish(action.dust_e8s)
+            case _:
+                assert_never(action)
+
+    async def _held(self, index: int) -> int:
+        funding = self.driver.channel.terms.funding(0 if index == 0 else 1)
+        return (await self._perun.query_holdings(funding)).value or 0
+
+    def _unless(self, answer: CanisterError | None, what: str) -> Progress:
+        """Go on when it was done; else look again: an error may mean that it is so already."""
+        return Progress.again() if answer is None else Progress.wait(f"{what} ({answer.value})")
+
+    def _until(self, moment_ns: Nanos, chain_ns: Nanos, what: str) -> Progress:
+        left_s = max(0.0, (moment_ns - chain_ns) / 1e9)
+        nap = min(left_s + 0.05, LONGEST_NAP_S, self.driver.channel.terms.params.challenge_duration_ns / 6e9)
+        return Progress.wait(what, max(0.05, nap))
+
+    # --- withdrawing -------------------------------------------------------------------------------------
+
+    async def _withdraw(self, holdings_e8s: int) -> Progress:
+        terms = self.driver.channel.terms
+        request = WithdrawalRequest(terms.funding(terms.our_index), self._receiver)
+        call = self._perun.sign_withdraw(request, self._key.sign_withdrawal(request))
+        intent = WithdrawalIntent(
+            number=self._next_withdrawal(),
+            holdings_e8s=holdings_e8s,
+            envelope=call.to_bytes(),
+            status="open",
+            block=None,
+            received_e8s=None,
+            from_block=(await self._ledger.blocks(0, 1)).value.chain_length,
+        )
+        await self._store.write(
+            [
+                insert_withdrawal(self.driver.number, intent),
+                EventRecord("channel.withdrawing", terms.channel, {"holdings_e8s": str(holdings_e8s)}),
+            ]
+        )
+        log.info("channel.withdrawing", channel=self.driver.short, holdings_e8s=holdings_e8s)
+        return await self._submit(intent, call)
+
+    async def _submit(self, intent: WithdrawalIntent, call: SignedCall) -> Progress:
+        try:
+            answer = (await self._perun.submit_withdraw(call)).value
+        except CallExpired:
+            # Proven: it was never executed and never will be.
+            await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
+            return Progress.again()
+        except (CallRejected, ChainError) as error:
+            log.warning("withdrawal.unknown", channel=self.driver.short, error=str(error))
+            return Progress.wait("to learn what became of the withdrawal")
+        if isinstance(answer, CanisterError):
+            # The reply of this very request: it paid nothing. Look again before anything else.
+            log.warning("withdrawal.refused", channel=self.driver.short, answer=answer.value)
+            await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
+            return Progress.wait(f"the canister to pay out ({answer.value})")
+        return await self._paid(intent, answer)
+
+    async def _paid(self, intent: WithdrawalIntent, block: int) -> Progress:
+        page = (await self._ledger.blocks(block, 1)).value
+        if not page.blocks or page.first_index != block:
+            return Progress.wait(f"the ledger to show block {block}")
+        operation = page.blocks[0].operation
+        if not isinstance(operation, Transfer) or operation.to != self._wallet_account:
+            return Progress.wait(f"a payout to this wallet: block {block} is none")
+        received = operation.amount_e8s
+        await self._store.write(
+            [
+                withdrawal_ended(intent.number, "paid", block, received),
+                book_cost(self.driver.number, "withdrawal fee", max(0, intent.holdings_e8s - received)),
+                EventRecord(
+                    "channel.withdrawn", self.driver.channel.id, {"received_e8s": str(received), "block": block}
+                ),
+            ]
+        )
+        log.info("channel.withdrawn", channel=self.driver.short, received_e8s=received, block=block)
+        return Progress.again()
+
+    async def _follow(self, withdrawals: tuple[WithdrawalIntent, ...], registered: RegisteredState | None) -> Progress:
+        """Find out what became of a withdrawal whose reply we do not have."""
+        intent = next((w for w in withdrawals if w.status == "open"), None)
+        if intent is not None and intent.envelope is not None:
+            call = SignedCall.from_bytes(intent.envelope)
+            if self._time.chain_ns() <= call.ingress_expiry_ns:
+                return await self._submit(intent, call)
+        block = await self._search(intent)
+        if block is not None:
+            if intent is None:
+                intent = await self._record_found(registered)
+            return await self._paid(intent, block)
+        if intent is not None and self.holdings is not None:
+            # The call has expired, and no block shows a payout. What is still held can be asked for again.
+            terms = self.driver.channel.terms
+            if self.holdings[terms.our_index] >= intent.holdings_e8s:
+                await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
+                return Progress.again()
+        return Progress.wait("a ledger block that shows the payout")
+
+    async def _record_found(self, registered: RegisteredState | None) -> WithdrawalIntent:
+        terms = self.driver.channel.terms
+        owed = registered.state.allocation[terms.our_index] if registered is not None else 0
+        intent = WithdrawalIntent(self._next_withdrawal(), owed, None, "open", None, None, 0)
+        await self._store.write([insert_withdrawal(self.driver.number, intent)])
+        return intent
+
+    async def _search(self, intent: WithdrawalIntent | None) -> int | None:
+        """Return the ledger block of a payout to us that no other withdrawal stands for."""
+        terms = self.driver.channel.terms
+        memo, claimed = terms.funding(terms.our_index).memo, self._store.read.claimed_blocks()
+        position = intent.from_block if intent is not None else 0
+        while True:
+            page = (await self._ledger.blocks(position, BLOCKS_PER_PAGE)).value
+            for number, block in enumerate(page.blocks, start=page.first_index):
+                operation = block.operation
+                if (
+                    isinstance(operation, Transfer)
+                    and (operation.source, operation.to) == (self._canister_account, self._wallet_account)
+                    and number not in claimed
+                    and (block.memo == memo or (intent is not None and block.memo == 0))
+                ):
+                    return number
+            position = page.first_index + len(page.blocks)
+            if position >= page.chain_length or not page.blocks:
+                return None
+
+    async def _finish(self, dust_e8s: int) -> Progress:
+        if not self._deposits_settled():
+            return Progress.wait("a deposit of ours in flight, to withdraw it as well")
+        records = [book_cost(self.driver.number, "dust", dust_e8s)] if dust_e8s else []
+        self.driver.perform(self.driver.channel.closed(self._time.now(), ""), records=tuple(records))
+        await self.driver.settle_writes()
+        log.info("channel.closed", channel=self.driver.short, dust_e8s=dust_e8s)
+        return Progress.again()

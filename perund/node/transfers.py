@@ -1,0 +1,203 @@
+"""Transfers on the ICP ledger that happen once: deposits and plain sends.
+
+The intent is durable before the ledger is asked, and every repetition asks for the same transfer, which the
+ledger knows by its `created_at_time`: `TxDuplicate` is success. An error proves something only about the
+request that it answers; an intent is void when every request for it is proven to have failed, or when they have
+all expired and the ledger's blocks do not show it. Source: DESIGN, section 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+from chain.ledger import (
+    BadFee,
+    IcpLedger,
+    InsufficientFunds,
+    Transfer,
+    TransferArgs,
+    TxCreatedInFuture,
+    TxDuplicate,
+    TxTooOld,
+)
+
+from chain.errors import CallExpired, CallRejected, ChainError
+from perund.node.chain_time import ChainTime
+from perund.store.jobs import book_cost, insert_transfer, transfer_asked, transfer_ended, transfer_refused
+from perund.store.reading import TransferIntent
+from perund.store.store import Store
+from perund.store.writer import Statement
+from protocol.effects import Record
+from protocol.errors import PerundError
+from protocol.funding import IntentStatus
+from protocol.types import Nanos
+
+__all__ = ["FeeTooHigh", "Transfers", "WalletTooLow"]
+
+log = structlog.get_logger()
+
+ASK_AGAIN_NS: Final = 23 * 3600 * 1_000_000_000
+"""The ledger remembers a transfer for 24 hours; after that asking again could pay twice."""
+BLOCKS_PER_PAGE: Final = 50
+
+
+class WalletTooLow(PerundError):
+    """The wallet holds less than a transfer and its fee need."""
+
+
+class FeeTooHigh(PerundError):
+    """The ledger wants a higher fee than the configuration allows."""
+
+
+class Transfers:
+    """Makes transfers from the wallet's default account."""
+
+    def __init__(self, store: Store, ledger: IcpLedger, account: bytes, time: ChainTime, max_fee_e8s: int) -> None:
+        """`account`: the wallet's account identifier, 32 bytes."""
+        self._store = store
+        self._ledger = ledger
+        self._account = account
+        self._time = time
+        self._max_fee_e8s = max_fee_e8s
+        self._next = store.read.highest("transfer") + 1
+        self._driving: dict[int, asyncio.Lock] = {}
+
+    async def fee(self) -> int:
+        """Return the ledger's fee in e8s, certified. Raises `FeeTooHigh`, `ChainError`."""
+        fee = (await self._ledger.fee()).value
+        if fee > self._max_fee_e8s:
+            raise FeeTooHigh(
+                f"the ledger asks a fee of {fee} e8s, more than fees.max_fee_e8s = {self._max_fee_e8s}; "
+                "raise it in perund.toml if that is right"
+            )
+        return fee
+
+    async def plan(
+        self,
+        receiver: bytes,
+        amount_e8s: int,
+        memo: int,
+        channel_number: int | None,
+        records: Sequence[Record | Statement] = (),
+        *,
+        number: int | None = None,
+    ) -> TransferIntent:
+        """Make a new intent durable, with records of the caller, and return it. Nothing is paid yet.
+
+        Raises `WalletTooLow`, `FeeTooHigh`, `ChainError`.
+        """
+        fee = await self.fee()
+        balance = (await self._ledger.balance(self._account)).value
+        if balance < amount_e8s + fee:
+            raise WalletTooLow(
+                f"the wallet holds {balance} e8s; {amount_e8s} e8s and a fee of {fee} e8s are needed: "
+                f"send ICP to {self._account.hex()}"
+            )
+        length = (await self._ledger.blocks(0, 1)).value.chain_length
+        intent = TransferIntent(
+            number=self.reserve_number() if number is None else number,
+            channel_number=channel_number,
+            receiver=receiver,
+            amount_e8s=amount_e8s,
+            fee_e8s=fee,
+            memo=memo,
+            created_at_ns=self._time.chain_ns(),
+            status=IntentStatus.OPEN,
+            block=None,
+            last_expiry_ns=Nanos(0),
+            unproven=0,
+            from_block=length,
+        )
+        await self._store.write([insert_transfer(intent), *records])
+        return intent
+
+    def reserve_number(self) -> int:
+        """Return a row number for a new intent."""
+        self._next += 1
+        return self._next - 1
+
+    async def drive(self, number: int) -> TransferIntent:
+        """Ask the ledger once (again), and return the intent as it is then known."""
+        async with self._driving.setdefault(number, asyncio.Lock()):
+            intent = self._store.read.transfer(number)
+            assert intent is not None
+            if intent.status is not IntentStatus.OPEN:
+                return intent
+            if self._time.chain_ns() - intent.created_at_ns < ASK_AGAIN_NS:
+                await self._ask(intent)
+                intent = self._store.read.transfer(number) or intent
+            if intent.status is IntentStatus.OPEN and intent.unproven == 0:
+                await self._end(intent, IntentStatus.VOID, None)
+            elif intent.status is IntentStatus.OPEN and self._time.chain_ns() > intent.last_expiry_ns:
+                await self._search(intent)
+            return self._store.read.transfer(number) or intent
+
+    async def _ask(self, intent: TransferIntent) -> None:
+        call = self._ledger.sign_transfer(
+            TransferArgs(
+                to=intent.receiver,
+                amount_e8s=intent.amount_e8s,
+                fee_e8s=intent.fee_e8s,
+                memo=intent.memo,
+                created_at_ns=intent.created_at_ns,
+            )
+        )
+        # Durable before it is sent: after a crash we know until when this request may still be executed.
+        await self._store.write([transfer_asked(intent.number, call.ingress_expiry_ns)])
+        facts = {"transfer": intent.number, "amount_e8s": intent.amount_e8s}
+        try:
+            answer = (await self._ledger.submit_transfer(call)).value
+        except CallExpired:
+            await self._store.write([transfer_refused(intent.number)])
+            return
+        except CallRejected as error:
+            # A trap or a throttling ledger proves nothing about an earlier request of the same intent.
+            log.warning("transfer.rejected", **facts, error=str(error))
+            return
+        except ChainError as error:
+            log.warning("transfer.unknown", **facts, error=str(error))
+            return
+        match answer:
+            case int():
+                await self._end(intent, IntentStatus.PAID, answer)
+            case TxDuplicate():
+                await self._end(intent, IntentStatus.PAID, answer.duplicate_of)
+            case BadFee() | InsufficientFunds() | TxTooOld() | TxCreatedInFuture():
+                log.warning("transfer.refused", **facts, answer=str(answer))
+                await self._store.write([transfer_refused(intent.number)])
+
+    async def _search(self, intent: TransferIntent) -> None:
+        """Let the ledger's blocks decide: every request has expired."""
+        position = intent.from_block
+        while True:
+            page = await self._ledger.blocks(position, BLOCKS_PER_PAGE)
+            for number, block in enumerate(page.value.blocks, start=page.value.first_index):
+                operation = block.operation
+                if (
+                    isinstance(operation, Transfer)
+                    and (operation.source, operation.to) == (self._account, intent.receiver)
+                    and (operation.amount_e8s, block.memo) == (intent.amount_e8s, intent.memo)
+                    and block.created_at_ns == intent.created_at_ns
+                ):
+                    await self._end(intent, IntentStatus.PAID, number)
+                    return
+            position = page.value.first_index + len(page.value.blocks)
+            if position >= page.value.chain_length:
+                break
+            if not page.value.blocks:
+                return  # the ledger gave nothing: not proven
+        if page.chain_time_ns > intent.last_expiry_ns:
+            await self._end(intent, IntentStatus.VOID, None)
+
+    async def _end(self, intent: TransferIntent, status: IntentStatus, block: int | None) -> None:
+        records: list[Record | Statement] = [transfer_ended(intent.number, status, block)]
+        if status is IntentStatus.PAID:
+            what = "deposit fee" if intent.channel_number is not None else "transfer fee"
+            records.append(book_cost(intent.channel_number, what, intent.fee_e8s))
+        await self._store.write(records)
+        ended = replace(intent, status=status, block=block)
+        log.info("transfer.ended", transfer=ended.number, status=status.value, block=block, amount_e8s=ended.amount_e8s)

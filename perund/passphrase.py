@@ -1,0 +1,76 @@
+"""Where the passphrase comes from: a file, standard input, the environment or a prompt; never the arguments.
+
+Arguments are visible to every user of the machine (`ps`) and stay in the shell's history.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from perund.setup_errors import PassphraseError
+
+__all__ = ["ENVIRONMENT", "STDIN", "ask_passphrase", "read_secret_line"]
+
+ENVIRONMENT: Final = "PERUND_PASSPHRASE"
+STDIN: Final = "-"
+MAX_BYTES: Final = 4_096
+_WAYS: Final = f"give --passphrase-file FILE (or - for standard input), set {ENVIRONMENT}, or run it in a terminal"
+
+
+def ask_passphrase(
+    file: str | None = None,
+    *,
+    configured: str = "",
+    twice: bool = False,
+    interactive: bool = True,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """Return the passphrase, from the first of these that is there.
+
+    1. `file` (the option; `-` is standard input), 2. the environment, 3. `configured` (the file named in
+    perund.toml), 4. a prompt on the terminal, asked `twice` for a new key store.
+    Raises `PassphraseError`.
+    """
+    if file is not None:
+        return _checked(read_secret_line(file), file)
+    if ENVIRONMENT in environment:
+        return _checked(environment[ENVIRONMENT], ENVIRONMENT)
+    if configured:
+        return _checked(read_secret_line(configured), configured)
+    if not interactive or not sys.stdin.isatty():
+        raise PassphraseError("no passphrase for the key store", _WAYS)
+    try:
+        passphrase = getpass.getpass("Passphrase of the key store: ")
+        if twice and getpass.getpass("The same again: ") != passphrase:
+            raise PassphraseError("the two passphrases differ", "nothing was made; try again")
+    except EOFError:
+        raise PassphraseError("no passphrase for the key store", _WAYS) from None
+    return _checked(passphrase, "the terminal")
+
+
+def read_secret_line(file: str) -> str:
+    """Return the first line of a file, or of standard input for `-`. Raises `PassphraseError`."""
+    try:
+        if file == STDIN:
+            content = sys.stdin.buffer.readline(MAX_BYTES + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                content = opened.readline(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise PassphraseError(f"the first line of {file} is too long", f"at most {MAX_BYTES} bytes are read")
+        return content.decode().rstrip("\r\n")
+    except OSError as error:
+        raise PassphraseError(f"{file} cannot be read ({error.strerror})", "check its name and permissions") from error
+    except UnicodeDecodeError:
+        raise PassphraseError(f"the first line of {file} is not UTF-8 text", "give a text file") from None
+
+
+def _checked(passphrase: str, source: str) -> str:
+    if not passphrase:
+        raise PassphraseError(f"the passphrase from {source} is empty", _WAYS)
+    return passphrase

@@ -1,0 +1,63 @@
+"""Files that only their owner reads, and that exist whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from perund.setup_errors import DirectoryError
+
+__all__ = ["make_private_dir", "write_new"]
+
+
+def make_private_dir(path: Path) -> None:
+    """Make a directory (0700) for a new node, or take an empty one.
+
+    Raises `DirectoryError` when it holds anything already: nothing is ever overwritten.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A fresh volume of its own file system has a lost+found directory.
+        present = sorted(entry.name for entry in path.iterdir() if entry.name != "lost+found")
+        if present:
+            raise DirectoryError(
+                f"{path} is not empty (it has {present[0]})",
+                "nothing was changed; choose another --dir, or start the node that lives there",
+            )
+        path.chmod(0o700)
+    except OSError as error:
+        raise DirectoryError(
+            f"{path} cannot be made ({error.strerror})", "choose a --dir in a directory that you can write"
+        ) from error
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a new file (0600), durable when this returns.
+
+    The file appears under its name only when it is complete, and never replaces another.
+    Raises `DirectoryError` when the name is taken or the disk refuses.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            # A hard link fails when the name exists; a rename would replace the file there.
+            path.hardlink_to(temporary)
+        finally:
+            temporary.unlink()
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except FileExistsError as error:
+        raise DirectoryError(f"{path} exists already", "nothing was overwritten; choose another --dir") from error
+    except OSError as error:
+        raise DirectoryError(
+            f"{path} cannot be written ({error.strerror})", "check space, permissions and the file system"
+        ) from error

@@ -1,0 +1,189 @@
+"""Statements of the node's durable jobs: transfers, withdrawals, costs, peers and idempotency keys."""
+
+from __future__ import annotations
+
+from perund.store.reading import TransferIntent, WithdrawalIntent
+from perund.store.writer import Statement
+from protocol.effects import Phase
+from protocol.funding import IntentStatus
+from protocol.opening import Accepted, Dead, Opened, OpeningPhase, Proposed, Signing
+from protocol.types import Nanos
+
+__all__ = [
+    "book_cost",
+    "insert_channel",
+    "insert_transfer",
+    "insert_withdrawal",
+    "record_opening",
+    "record_peer",
+    "record_request",
+    "set_force_after",
+    "set_request_result",
+    "transfer_asked",
+    "transfer_ended",
+    "transfer_refused",
+    "withdrawal_ended",
+]
+
+
+def insert_transfer(intent: TransferIntent) -> Statement:
+    """A new transfer, before the ledger hears of it."""
+    return Statement(
+        "INSERT INTO transfer VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            intent.number,
+            intent.channel_number,
+            intent.receiver,
+            intent.amount_e8s,
+            intent.fee_e8s,
+            intent.memo.to_bytes(8, "little"),
+            intent.created_at_ns,
+            intent.status,
+            intent.block,
+            intent.last_expiry_ns,
+            intent.unproven,
+            intent.from_block,
+        ),
+    )
+
+
+def transfer_asked(number: int, expiry_ns: int) -> Statement:
+    """A request for it is signed, and may be executed until this chain time."""
+    return Statement(
+        "UPDATE transfer SET last_expiry_ns = max(last_expiry_ns, ?), unproven = unproven + 1 WHERE id = ?",
+        (expiry_ns, number),
+    )
+
+
+def transfer_refused(number: int) -> Statement:
+    """A request for it is proven to have done nothing."""
+    return Statement("UPDATE transfer SET unproven = unproven - 1 WHERE id = ?", (number,))
+
+
+def transfer_ended(number: int, status: IntentStatus, block: int | None) -> Statement:
+    """Its end is known: paid in a block, credited, or void."""
+    return Statement("UPDATE transfer SET status = ?, block = coalesce(?, block) WHERE id = ?", (status, block, number))
+
+
+def insert_withdrawal(number: int, intent: WithdrawalIntent) -> Statement:
+    """A new withdrawal of the channel in row `number`."""
+    return Statement(
+        "INSERT INTO withdrawal VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            intent.number,
+            number,
+            intent.holdings_e8s,
+            intent.envelope,
+            intent.status,
+            intent.block,
+            intent.received_e8s,
+            intent.from_block,
+        ),
+    )
+
+
+def withdrawal_ended(intent: int, status: str, block: int | None, received_e8s: int | None) -> Statement:
+    """Its end is known: paid in a block, or void."""
+    return Statement(
+        "UPDATE withdrawal SET status = ?, block = ?, received = ? WHERE id = ?", (status, block, received_e8s, intent)
+    )
+
+
+def book_cost(number: int | None, what: str, amount_e8s: int) -> Statement:
+    """What a channel cost (rule 6)."""
+    return Statement("INSERT INTO cost(number, what, amount) VALUES (?, ?, ?)", (number, what, amount_e8s))
+
+
+def record_peer(peer: bytes, host: str, port: int) -> Statement:
+    """Where a peer was reached."""
+    return Statement("INSERT OR REPLACE INTO peer VALUES (?, ?, ?)", (peer, host, port))
+
+
+def record_request(key: str, method: str, arguments: bytes, result: str, now_ms: int) -> Statement:
+    """An action asked for under an idempotency key."""
+    return Statement("INSERT INTO request VALUES (?, ?, ?, ?, ?)", (key, method, arguments, result, now_ms))
+
+
+def set_request_result(key: str, result: str) -> Statement:
+    """What the action led to."""
+    return Statement("UPDATE request SET result = ? WHERE key = ?", (result, key))
+
+
+def set_force_after(number: int, force_after_ns: int) -> Statement:
+    """How long the peer has to close together."""
+    return Statement("UPDATE channel_state SET force_after_ns = ? WHERE number = ?", (force_after_ns, number))
+
+
+def record_opening(phase: OpeningPhase, *, we_proposed: bool) -> Statement:
+    """An opening in its newest phase."""
+    if isinstance(phase, Opened):
+        return Statement("UPDATE opening SET phase = 'opened' WHERE proposal_id = ?", (phase.terms.proposal_id,))
+    proposal = phase.proposal
+    accept = phase.accept if isinstance(phase, Accepted | Signing) else None
+    name = {Proposed: "proposed", Accepted: "accepted", Signing: "signing", Dead: "dead"}[type(phase)]
+    return Statement(
+        "INSERT INTO opening VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "phase = excluded.phase, share_1 = coalesce(excluded.share_1, share_1), "
+        "participant_1 = coalesce(excluded.participant_1, participant_1), "
+        "signature = coalesce(excluded.signature, signature), code = excluded.code, text = excluded.text",
+        (
+            proposal.proposal_id,
+            phase.peer,
+            we_proposed,
+            name,
+            proposal.nonce_share,
+            proposal.participant,
+            accept.nonce_share if accept else None,
+            accept.participant if accept else None,
+            *proposal.allocation,
+            proposal.challenge_duration_ns,
+            proposal.funding_deadline_ns,
+            phase.signature if isinstance(phase, Signing) else None,
+            phase.code if isinstance(phase, Dead) else "",
+            phase.text if isinstance(phase, Dead) else "",
+        ),
+    )
+
+
+def insert_channel(
+    opened: Opened, number: int, network: bytes, now_ns: Nanos, force_after_ns: int
+) -> tuple[Statement, ...]:
+    """A channel whose state 0 is fully signed."""
+    terms, signed = opened.terms, opened.signed
+    params = terms.params
+    return (
+        Statement(
+            "INSERT INTO channel VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number,
+                terms.channel,
+                network,
+                terms.proposal_id,
+                terms.peer,
+                terms.our_index,
+                params.nonce,
+                terms.our_share,
+                terms.peer_share,
+                *params.participants,
+                *terms.allocation,
+                params.challenge_duration_ns,
+                terms.funding_deadline_ns,
+                *signed.signatures,
+                now_ns,
+            ),
+        ),
+        Statement(
+            "INSERT INTO channel_state(number, phase, since_ns, force_after_ns, version, allocation_0, allocation_1, "
+            "finalized, signature_0, signature_1, signed_version, signed_digest, signed_final) "
+            "VALUES (?, ?, ?, ?, 0, ?, ?, 0, ?, ?, 0, ?, 0)",
+            (
+                number,
+                Phase.FUNDING,
+                now_ns,
+                force_after_ns,
+                *terms.allocation,
+                *signed.signatures,
+                signed.state.digest,
+            ),
+        ),
+    )

@@ -59,13 +59,14 @@ class Unreachable(ChainError):
 class RequestRefused(ChainError):
     """A server refused the request itself (HTTP 4xx). One server's word: an earlier copy may have been accepted.
 
-    `url`, `status`: who and with which HTTP status.
+    `url`, `status`: who and with which HTTP status; `for_its_expiry`: because our clock or theirs is off.
     """
 
     def __init__(self, url: str, status: int, body: str) -> None:
         super().__init__(f"{url} refused the request with HTTP {status}: {body or '(no reason given)'}")
         self.url = url
         self.status = status
+        self.for_its_expiry = "Invalid request expiry" in body
 
 
 class LyingReplica(ChainError):

@@ -138,7 +138,7 @@ class Transport:
             except TimeoutError as exc:
                 raise NoAnswer(url, f"no answer within {timeout_s:g} s") from exc
             except (aiohttp.ClientError, OSError) as exc:
-                raise NoAnswer(url, f"the connection broke ({exc or type(exc).__name__})") from exc
+                raise NoAnswer(url, f"the connection broke ({type(exc).__name__} {exc})") from exc
 
 
 async def _bounded_body(url: str, answer: aiohttp.ClientResponse) -> bytes:

@@ -15,6 +15,7 @@ from aiohttp import web
 from devnet.network import LocalNetwork
 from devnet.replica.admin import Admin, add_admin_routes
 from devnet.replica.errors import PortInUse
+from devnet.replica.faults import Faults
 from devnet.replica.http import create_application
 
 __all__ = ["Ready", "run_devnet", "run_network", "serve"]
@@ -69,9 +70,10 @@ async def serve(network: LocalNetwork, host: str, port: int) -> AsyncIterator[Re
     Raises `PortInUse`. The network is not closed: whoever made it does that.
     """
     replica = network.replica
-    application = create_application(replica)
+    faults = Faults()
+    application = create_application(replica, faults)
     info: Ready = {}
-    add_admin_routes(application, Admin(replica, network.mint, info))
+    add_admin_routes(application, Admin(replica, network.mint, faults, info))
     runner = web.AppRunner(
         application, access_log=None, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_SHUTDOWN_WAIT_S
     )

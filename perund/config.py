@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 import msgspec
-from chain.principal import Principal
-from chain.roots import MAINNET_ROOT_KEY
+from chain.principal import principal_from_text
+from chain.certificate import MAINNET_ROOT_KEY
+from protocol.errors import PerundError
 from msgspec import Meta
 
 __all__ = [
@@ -80,8 +81,8 @@ class Ic(_Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name, text in (("perun_canister", self.perun_canister), ("icp_ledger", self.icp_ledger)):
             try:
-                Principal.from_text(text)
-            except ValueError as error:
+                principal_from_text(text)
+            except (ValueError, PerundError) as error:
                 raise ValueError(f"`{name}` is {text!a}: {error}") from error
 
 
@@ -263,10 +264,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             for url in self.ic.urls:
                 if not url.startswith("https://"):
                     raise ValueError(f'`ic.urls` has {url!a}; on network "ic" addresses start with https://')
+        elif not self.ic.root_key:
+            # The mainnet key would be the wrong one, and asking at each start would trust whoever answers.
+            raise ValueError("`ic.root_key` is empty; `perund init` reads it once from a devnet, or take --root-key")
 
     @property
     def root_key(self) -> bytes:
-        """DER of the root key that certificates are checked against (133 bytes), or empty when not pinned yet."""
+        """DER of the root key that certificates are checked against (133 bytes)."""
         return MAINNET_ROOT_KEY if self.network == "ic" else bytes.fromhex(self.ic.root_key)
 
 

@@ -6,6 +6,7 @@ thousand amounts, cutting a thousand ids and storing a thousand rows are then on
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -16,6 +17,7 @@ __all__ = ["EMPTY", "MAX_MEMO_BYTES", "PAYMENT_ID_BYTES", "Batch", "Payment"]
 
 PAYMENT_ID_BYTES: Final = 16
 MAX_MEMO_BYTES: Final = 256
+_IDS: Final = struct.Struct("16s")
 
 
 class Payment(NamedTuple):
@@ -53,7 +55,7 @@ class Batch:
                 raise Undecodable(f"a memo for payment {position} of {count}")
             if not 1 <= len(memo) <= MAX_MEMO_BYTES:
                 raise Undecodable(f"a memo of {len(memo)} bytes; 1 to {MAX_MEMO_BYTES} are allowed")
-        if count > 1 and len(set(self.each_id())) != count:
+        if count > 1 and len(set(_IDS.iter_unpack(self.ids))) != count:
             raise Undecodable("a payment id stands twice in one batch")
 
     def __len__(self) -> int:
@@ -65,8 +67,7 @@ class Batch:
 
     def each_id(self) -> Iterator[bytes]:
         """Yield the ids of 16 bytes, in order."""
-        for start in range(0, len(self.ids), PAYMENT_ID_BYTES):
-            yield self.ids[start : start + PAYMENT_ID_BYTES]
+        return (payment_id for (payment_id,) in _IDS.iter_unpack(self.ids))
 
     @property
     def total_e8s(self) -> int:

@@ -1,7 +1,12 @@
 """Admin calls of the devnet under `/_devnet`, in JSON: what no user of a real network can do.
 
-`POST advance {"seconds": n}` moves time ahead, `POST mint {"account": ..., "e8s": n}` makes money, `GET info`
-tells what the ready line told. Wrong input is answered with 400 and `{"error": "..."}`.
+* `POST advance {"seconds": n}` moves time ahead; n is an integer or a decimal.
+* `POST mint {"account": hex or principal, "e8s": n}` makes money and answers `{"block": n}`.
+* `POST faults {"fault": kind, "endpoint": "call" | "query" | "read_state", "count": n}` has the next n requests
+  fail (`"seconds"` with the kind `slow`); a count of 0 clears what is due. The kinds are in `faults`.
+* `GET info` tells what the ready line told.
+
+Wrong input is answered with 400 and `{"error": "..."}`.
 """
 
 from __future__ import annotations
@@ -12,10 +17,11 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 
+from devnet.replica.faults import ENDPOINTS, KINDS, Endpoint, Fault, Faults, Kind
 from devnet.replica.principals import NotAPrincipal, from_text
 from devnet.replica.replica import Replica
 from protocol.types import MAX_E8S
@@ -25,6 +31,8 @@ __all__ = ["Admin", "Mint", "account_of", "add_admin_routes"]
 _MAX_ADVANCE_NS: Final = 100 * 365 * 24 * 3600 * 1_000_000_000
 """Further ahead, times would not fit a nat64 for long."""
 _MAX_BODY: Final = 64 * 1024
+_MAX_FAULTS: Final = 1_000_000
+_MAX_DELAY_S: Final = 600
 
 Mint = Callable[[bytes, int, int], Awaitable[int]]
 """Takes account identifier (32 bytes), amount in e8s and chain time in ns; returns the ledger's block."""
@@ -40,6 +48,7 @@ class Admin:
 
     replica: Replica
     mint: Mint
+    faults: Faults
     info: Mapping[str, str]
 
 
@@ -47,6 +56,7 @@ def add_admin_routes(application: web.Application, admin: Admin) -> None:
     """Serve the admin calls."""
     application.router.add_post("/_devnet/advance", _json_call(admin, _advance))
     application.router.add_post("/_devnet/mint", _json_call(admin, _mint))
+    application.router.add_post("/_devnet/faults", _json_call(admin, _order_fault))
 
     async def info(_request: web.Request) -> web.Response:
         return web.json_response(dict(admin.info))
@@ -111,6 +121,26 @@ async def _mint(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
             raise BadInput(f"the ledger refuses to mint {amount} e8s: {exc}") from exc
     await admin.replica.rounds.certified()
     return {"block": block}
+
+
+async def _order_fault(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
+    count, seconds = fields.get("count", 1), fields.get("seconds", 0)
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_FAULTS:
+        raise BadInput(f'"count" must be an integer from 0 (clear all) to {_MAX_FAULTS}')
+    if count == 0:
+        admin.faults.clear()
+        return {"count": 0}
+    kind, endpoint = fields.get("fault"), fields.get("endpoint", "call")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise BadInput(f'"fault" must be one of {", ".join(sorted(KINDS))}')
+    if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
+        raise BadInput(f'"endpoint" must be one of {", ".join(sorted(ENDPOINTS))}')
+    if kind == "reject" and endpoint != "call":
+        raise BadInput('the fault "reject" is for the endpoint "call"')
+    if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not 0 <= seconds <= _MAX_DELAY_S:
+        raise BadInput(f'"seconds" must be a number from 0 to {_MAX_DELAY_S}')
+    admin.faults.order(Fault(cast("Kind", kind), cast("Endpoint", endpoint), count, float(seconds)))
+    return {"count": count}
 
 
 def account_of(text: str) -> bytes:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import structlog
 from aiohttp import web
 
 from devnet.replica.errors import RequestRefused, StateUnusable
+from devnet.replica.faults import Faults
 from devnet.replica.principals import NotAPrincipal, from_text
 from devnet.replica.replica import MAX_REQUEST_BYTES, Replica
 
 __all__ = ["create_application"]
-
-log = structlog.get_logger(__name__)
 
 _CBOR: Final = "application/cbor"
 _READ_LIMIT: Final = 2 * MAX_REQUEST_BYTES
@@ -30,9 +28,15 @@ Endpoint = Callable[[bytes, bytes], Awaitable[bytes]]
 """Takes the effective id in the URL and the body; returns the CBOR to answer with."""
 
 
-def create_application(replica: Replica) -> web.Application:
-    """Return the application that serves `/api`."""
-    application = web.Application(client_max_size=_READ_LIMIT, middlewares=[_answer_in_text])
+def create_application(replica: Replica, faults: Faults) -> web.Application:
+    """Return the application that serves `/api`, with the faults that are ordered."""
+
+    @web.middleware
+    async def under_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+        return await faults.apply(request, handler)
+
+    middlewares = [under_faults, _answer_in_text]
+    application = web.Application(client_max_size=_READ_LIMIT, middlewares=middlewares)
     application.on_response_prepare.append(_allow_other_origins)
     router = application.router
     router.add_get("/api/v2/status", _status(replica))
@@ -115,7 +119,6 @@ async def _answer_in_text(request: web.Request, handler: Handler) -> web.StreamR
     except RequestRefused as exc:
         return web.Response(status=exc.status, text=str(exc))
     except StateUnusable as exc:
-        log.error("replica.state_unusable", reason=str(exc))  # noqa: TRY400  (the message says it all)
         return web.Response(status=503, text=f"Replica is unhealthy: {exc}")
 
 

@@ -191,7 +191,9 @@ class Replica:
             # Change and outcome are inside the gate together: one is never saved without the other.
             async with self.gate.passage():
                 outcome = await self._executor.update(content, self.clock.now_ns())
-                self._requests.finish(request_id, outcome)
+                record = self._requests.finish(request_id, outcome)
+                if self._savings is not None:
+                    self._savings.note(request_id, record)
         finally:
             del self._running[request_id]
 

@@ -34,7 +34,6 @@ class RequestLog:
     def __init__(self, finished: Iterable[tuple[bytes, Record]] = ()) -> None:
         self._records: dict[bytes, Record] = {}
         self._by_expiry: list[tuple[int, bytes]] = []
-        self._unsaved: list[tuple[bytes, Record]] = []
         self.tree: Node = EMPTY
         for request_id, record in finished:
             self._show(request_id, record)
@@ -49,11 +48,11 @@ class RequestLog:
         self._show(request_id, record)
         heapq.heappush(self._by_expiry, (record.expiry_ns, request_id))
 
-    def finish(self, request_id: bytes, outcome: Outcome) -> None:
-        """Note how a call ended."""
+    def finish(self, request_id: bytes, outcome: Outcome) -> Record:
+        """Note how a call ended, and return the record of it."""
         record = replace(self._records[request_id], outcome=outcome)
         self._show(request_id, record)
-        self._unsaved.append((request_id, record))
+        return record
 
     def forget_expired(self, now_ns: int) -> None:
         """Drop what expired long enough before `now_ns`, unless it still runs."""
@@ -68,11 +67,6 @@ class RequestLog:
             self.tree = remove(self.tree, request_id)
         for entry in running:
             heapq.heappush(self._by_expiry, entry)
-
-    def take_unsaved(self) -> list[tuple[bytes, Record]]:
-        """Return the calls that finished since the last time this was asked."""
-        unsaved, self._unsaved = self._unsaved, []
-        return unsaved
 
     def _show(self, request_id: bytes, record: Record) -> None:
         self._records[request_id] = record

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import structlog
+
 from devnet.replica import cbor
 from devnet.replica.clock import ChainClock
-from devnet.replica.errors import DevnetError
 from devnet.replica.gate import Gate
 from devnet.replica.hash_tree import Node, Path, witness
 from devnet.replica.keys import RootKey
@@ -21,6 +22,8 @@ from devnet.replica.state_tree import StateTree
 from devnet.replica.storage import Savings
 
 __all__ = ["Round", "Rounds"]
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,14 @@ class Rounds:
         self._waiting: list[asyncio.Future[Round]] = []
         self._task: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
-        """Set when a state could not be saved: from then on nothing is certified any more."""
-        self.failure: DevnetError | None = None
+        """Set when a round failed: from then on nothing is certified any more."""
+        self.failure: Exception | None = None
         """Why."""
 
     async def certified(self) -> Round:
         """Return a round that holds everything that happened before now.
 
-        Raises `StateUnusable` when it cannot be saved.
+        Raises `StateUnusable` when it cannot be saved, and then always.
         """
         if self.failure is not None:
             raise self.failure
@@ -88,30 +91,30 @@ class Rounds:
             while self._waiting:
                 await asyncio.sleep(0)  # what is ready in this turn of the loop comes along
                 await self._one_round()
-        except DevnetError as exc:
+        except Exception as exc:
+            # Whatever it was, a defect of a canister's `save` too: nobody may wait for a round that never comes.
+            log.exception("rounds.failed")
             self.failure = exc
             self.failed.set()
-            for waiter in self._take_waiting():
-                waiter.set_exception(exc)
+            _refuse(self._take_waiting(), exc)
         finally:
             self._task = None
 
     async def _one_round(self) -> None:
-        if self._savings is None:
-            waiting, tree = self._take_waiting(), self._snapshot()
-        else:
-            async with self._gate.closed():
+        waiting: list[asyncio.Future[Round]] = []
+        try:
+            if self._savings is None:
                 waiting, tree = self._take_waiting(), self._snapshot()
-                changes = self._savings.changes(self._requests, self._clock, self._gate.passages)
-            if changes is not None:
-                try:
+            else:
+                async with self._gate.closed():
+                    waiting, tree = self._take_waiting(), self._snapshot()
+                    changes = self._savings.changes(self._clock, self._gate.passages)
+                if changes is not None:
                     await asyncio.to_thread(self._savings.write, changes)
-                except DevnetError as exc:
-                    for waiter in waiting:
-                        if not waiter.done():
-                            waiter.set_exception(exc)
-                    raise
-        finished = Round(tree, self._root_key.sign(tree.digest))
+            finished = Round(tree, self._root_key.sign(tree.digest))
+        except Exception as exc:
+            _refuse(waiting, exc)
+            raise
         for waiter in waiting:
             if not waiter.done():  # its client may have gone
                 waiter.set_result(finished)
@@ -123,4 +126,10 @@ class Rounds:
 
     def _take_waiting(self) -> list[asyncio.Future[Round]]:
         waiting, self._waiting = self._waiting, []
-        return [waiter for waiter in waiting if not waiter.done()]
+        return waiting
+
+
+def _refuse(waiting: list[asyncio.Future[Round]], reason: Exception) -> None:
+    for waiter in waiting:
+        if not waiter.done():
+            waiter.set_exception(reason)

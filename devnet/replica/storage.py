@@ -67,6 +67,7 @@ class Savings:
         self.node_key = NodeKey(node)
         self.clock = ChainClock(floor_ns=time_ns, offset_ns=offset_ns)
         self.requests = RequestLog(_read_requests(connection))
+        self._finished: list[tuple[bytes, Record]] = []
         self._passages = 0
         self._offset_ns = offset_ns
         self._saved: dict[bytes, bytes] = dict(connection.execute("SELECT id, saved FROM canister"))
@@ -92,12 +93,16 @@ class Savings:
             raise ValueError(f"it holds a canister {to_text(canister_id)} that this network does not have")
         canister.load(saved)
 
-    def changes(self, requests: RequestLog, clock: ChainClock, passages: int) -> Changes | None:
+    def note(self, request_id: bytes, finished: Record) -> None:
+        """Have a call that has just ended saved with the next round."""
+        self._finished.append((request_id, finished))
+
+    def changes(self, clock: ChainClock, passages: int) -> Changes | None:
         """Return what is new since the last time, None if nothing. Call it while no canister runs.
 
         `passages`: how many calls were let in so far; canisters are asked only if it has moved.
         """
-        finished = requests.take_unsaved()
+        finished, self._finished = self._finished, []
         canisters: dict[bytes, bytes] = {}
         if passages != self._passages:
             self._passages = passages

@@ -18,6 +18,7 @@ RequestId = int | str | None
 """A fraction as id is refused: JSON-RPC advises against it, and it would not come back as it was."""
 
 ENCODER: Final = msgspec.json.Encoder(enc_hook=encode_value)
+_OPENING_BRACKET: Final = ord("[")
 _NO_PARAMS: Final = msgspec.Raw(b"{}")
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -72,7 +73,7 @@ def decode_params(method: Method[P_co, object], params: msgspec.Raw) -> P_co:
     Raises `RpcError` (`invalid_params`), which names the field and what is allowed.
     """
     try:
-        if bytes(params[:1]) == b"[":
+        if memoryview(params)[0] == _OPENING_BRACKET:
             values = _ARRAY.decode(params)
             fields = method.params.__struct_fields__
             if len(values) > len(fields):

@@ -271,7 +271,7 @@ class Channel(Result, frozen=True, kw_only=True):
 class ChannelListParams(Params, frozen=True):
     """Every channel, oldest first, or those of one phase."""
 
-    phase: Annotated[str | None, Meta(max_length=20)] = None
+    phase: Annotated[str, Meta(max_length=20)] | None = None
     after: Page | None = None
     limit: PageSize = 100
 
@@ -312,7 +312,7 @@ class PayParams(Params, frozen=True):
     payment_id: PaymentIdHex | None = None
     idempotency_key: IdempotencyKey | None = None
     wait: Annotated[bool, Meta(description="Answer when the peer has it, rather than when it is queued.")] = True
-    payments: Annotated[list[ToPay] | None, Meta(min_length=1, max_length=20_000)] = None
+    payments: Annotated[list[ToPay], Meta(min_length=1, max_length=20_000)] | None = None
     amounts_e8s: PaidColumn | None = None
 
     def __post_init__(self) -> None:
@@ -413,8 +413,8 @@ class PaymentCancelParams(Params, frozen=True):
 class SubscribeParams(Params, frozen=True):
     """Events after a cursor, or from now on; only some kinds, or all."""
 
-    after: Annotated[int | None, Meta(ge=0, description="Cursor of the last event that was handled.")] = None
-    kinds: Annotated[list[Annotated[str, Meta(max_length=60)]] | None, Meta(min_length=1, max_length=100)] = None
+    after: Annotated[int, Meta(ge=0, description="Cursor of the last event that was handled.")] | None = None
+    kinds: Annotated[list[Annotated[str, Meta(max_length=60)]], Meta(min_length=1, max_length=100)] | None = None
 
 
 class Subscription(Result, frozen=True, kw_only=True):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from chain.agent import Agent
 from chain.ledger import IcpLedger
 from chain.perun import InterfaceDiffers, PerunCanister
 from chain.roots import MAINNET_ROOT_KEY
 
+from chain.agent import Agent
 from chain.clock import SystemClock
 from chain.errors import ChainError
 from chain.identity import Ed25519Identity

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from chain.agent import Agent
 from chain.ledger import IcpLedger
 from chain.perun import PerunCanister
 
+from chain.agent import Agent
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.chain_time import ChainTime

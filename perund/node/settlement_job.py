@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 import structlog
-from chain.agent import SignedCall
 from chain.ledger import IcpLedger, Transfer
 from chain.perun import CanisterError, PerunCanister
 
+from chain.agent import SignedCall
 from chain.errors import CallExpired, CallRejected, ChainError
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import apsw
 
@@ -37,6 +38,7 @@ __all__ = [
     "RequestRow",
     "TransferIntent",
     "WithdrawalIntent",
+    "open_reader",
 ]
 
 
@@ -129,6 +131,9 @@ class RequestRow:
     arguments: bytes
     result: str
 
+
+CACHE_KIB: Final = 32_768
+BUSY_MS: Final = 5_000
 
 _Value = int | str | bytes | None
 _Column = Any
@@ -418,6 +423,15 @@ class Reader:
             (after, limit),
         )
         return [EventRow(cursor, at, kind, channel, json.loads(data)) for cursor, at, kind, channel, data in rows]
+
+
+def open_reader(path: Path) -> Reader:
+    """Return a reader of a store, also while a node runs on it."""
+    database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    database.set_busy_timeout(BUSY_MS)
+    database.pragma("query_only", 1)
+    database.pragma("cache_size", -CACHE_KIB)
+    return Reader(database)
 
 
 _OPENING_COLUMNS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 
 from perund.store.errors import StorageFailed, WrongNetwork
-from perund.store.reading import EventRow, Reader
+from perund.store.reading import BUSY_MS, CACHE_KIB, EventRow, open_reader
 from perund.store.schema import migrate
 from perund.store.statements import statements_of
 from perund.store.writer import Statement, Writer
@@ -18,24 +18,22 @@ from protocol.effects import EventRecord, PaymentsQueuedRecord, Record, StateRec
 from protocol.payments import Batch
 from protocol.types import ChannelId, ParticipantIndex
 
-__all__ = ["Store"]
+__all__ = ["Store", "connect"]
 
-CACHE_KIB = 32_768
 CHECKPOINT_PAGES = 4_000
 
 
-def _connect(path: Path, *, read_only: bool = False) -> apsw.Connection:
+def connect(path: Path) -> apsw.Connection:
+    """Return a connection that writes as a store does."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     database = apsw.Connection(str(path), flags=flags)
-    database.set_busy_timeout(5_000)
+    database.set_busy_timeout(BUSY_MS)
     database.pragma("journal_mode", "wal")
     # FULL: a commit returns when the log is on the disk, not when the system has heard of it (rule 2).
     database.pragma("synchronous", 2)
     database.pragma("foreign_keys", 0)
     database.pragma("cache_size", -CACHE_KIB)
     database.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-    if read_only:
-        database.pragma("query_only", 1)
     return database
 
 
@@ -49,7 +47,7 @@ class Store:
         Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`.
         """
         try:
-            database = _connect(path)
+            database = connect(path)
             path.chmod(0o600)
             migrate(database)
             row = database.execute("SELECT network FROM about").fetchone()
@@ -59,7 +57,7 @@ class Store:
                     "root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
-            self.read = Reader(_connect(path, read_only=True))
+            self.read = open_reader(path)
         except apsw.Error as error:
             raise StorageFailed(
                 f"the store {path} cannot be opened: {error}; check the disk, or restore a backup"

@@ -325,6 +325,8 @@ class Scene:
     def pay(self, name: str, *amounts_e8s: int, memo: bytes = b"") -> list[bytes]:
         """Queue payments, as a node does: asked for together, in one step. Returns their ids."""
         side = self[name]
+        if not side.alive:
+            return []
         payments = [self.new_payment(name, amount, memo) for amount in amounts_e8s]
         batch = Batch.of(payments)
         side.channel.check_payable(batch.total_e8s, min(batch.amounts_e8s))
@@ -334,18 +336,15 @@ class Scene:
 
     def cancel(self, name: str, payment_id: bytes) -> None:
         side = self[name]
-        step = side.channel.cancel(payment_id)
-        self.do(side, lambda: step)
+        self.do(side, lambda: side.channel.cancel(payment_id))
 
     def close(self, name: str) -> None:
         side = self[name]
-        step = side.channel.close(self.now, "the user asked for it")
-        self.do(side, lambda: step)
+        self.do(side, lambda: side.channel.close(self.now, "the user asked for it"))
 
     def leave(self, name: str) -> None:
         side = self[name]
-        step = side.channel.leave(self.now, "the user asked for it")
-        self.do(side, lambda: step)
+        self.do(side, lambda: side.channel.leave(self.now, "the user asked for it"))
 
     # --- what can be seen --------------------------------------------------------------------------------
 

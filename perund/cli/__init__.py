@@ -1,0 +1,1 @@
+"""The command lines: `perund` runs a node, `perun` talks to it."""

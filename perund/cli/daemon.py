@@ -1,0 +1,192 @@
+"""`perund`: makes and runs a node, and the devnet."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from perund.cli.failing import FAILED, UNREACHABLE, fail, run_async
+from perund.cli.values import Amount
+from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, Ic, Policy, Wire, default_min_challenge_s
+from perund.config_file import load_config
+from perund.keystore import KeyStore
+from perund.logs import configure_logs
+from perund.mnemonic import entropy_of, new_entropy
+from perund.new_node import NewNode, create_node, local_root_key
+from perund.passphrase import STDIN, ask_passphrase, read_secret_line
+from perund.setup_errors import ConfigError, PassphraseError
+from protocol.errors import PerundError
+
+if TYPE_CHECKING:
+    from devnet.server import Ready
+
+__all__ = ["main"]
+
+_DIR: Final = click.option(
+    "--dir",
+    "data_dir",
+    required=True,
+    envvar="PERUND_DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Data directory of the node.",
+)
+_PASSPHRASE: Final = click.option(
+    "--passphrase-file", metavar="FILE", help="File whose first line opens the key store; - is standard input."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="perund")
+def main() -> None:
+    """Run a payment-channel node for the Internet Computer."""
+
+
+@main.command()
+@_DIR
+@click.option("--network", type=click.Choice(["local", "ic"]), required=True, help="A devnet, or the real one.")
+@click.option("--url", "urls", multiple=True, help=f"Address of the network. On ic by default {DEFAULT_IC_URL}.")
+@click.option("--canister", required=True, help="Principal of the Perun canister.")
+@click.option("--ledger", default=CANISTER_OF_ICP_LEDGER, show_default=True, help="Principal of the ICP ledger.")
+@click.option("--listen", default="127.0.0.1:9735", show_default=True, help="host:port for peers; empty: only dial.")
+@click.option("--root-key", default="", metavar="HEX", help="Root key of a local network; else it is asked for it.")
+@click.option("--module-hash", "module_hashes", multiple=True, metavar="HEX", help="Module that channels may use.")
+@click.option("--contribute-max", type=Amount(zero=True), default=0, help="Most to put in when a peer proposes.")
+@_PASSPHRASE
+@click.option("--phrase-file", metavar="FILE", help="Make the node from the 24 words in this file; - is stdin.")
+@click.option("--non-interactive", is_flag=True, help="Never ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def init(
+    data_dir: Path,
+    network: str,
+    urls: tuple[str, ...],
+    canister: str,
+    ledger: str,
+    listen: str,
+    root_key: str,
+    module_hashes: tuple[str, ...],
+    contribute_max: int,
+    passphrase_file: str | None,
+    phrase_file: str | None,
+    *,
+    non_interactive: bool,
+    as_json: bool,
+) -> None:
+    """Make a node: its keys, its wallet and perund.toml. Nothing that exists is overwritten."""
+
+    async def work() -> NewNode:
+        if network == "local" and not urls:
+            raise ConfigError("a local network has no usual address", "give --url http://127.0.0.1:4943")
+        if phrase_file == STDIN == passphrase_file:
+            raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
+        entropy = new_entropy() if phrase_file is None else entropy_of(read_secret_line(phrase_file))
+        key = root_key or ((await local_root_key(urls[0])).hex() if network == "local" else "")
+        table = {
+            "network": network,
+            "ic": {
+                "urls": urls or (DEFAULT_IC_URL,),
+                "perun_canister": canister,
+                "icp_ledger": ledger,
+                "root_key": key.lower(),
+                "module_hashes": module_hashes,
+            },
+            "wire": {"listen": listen},
+            "policy": {"contribute_max_e8s": contribute_max, "min_challenge_s": default_min_challenge_s(network)},
+        }
+        try:
+            config = msgspec.convert(table, Config)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"the options make no configuration: {error}", "see `perund init --help`") from None
+        passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
+        return create_node(data_dir, config, entropy, passphrase)
+
+    node = run_async(work, as_json=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode(asdict(node), enc_hook=str).decode())
+        return
+    click.echo(f"The node in {node.data_dir} is ready.\n")
+    if phrase_file is None:
+        click.echo("Write these 24 words down, on paper. They are every key of this node, they are not shown again,")
+        click.echo("and whoever has them has its money:\n")
+        words = node.phrase.split()
+        for start in range(0, len(words), 6):
+            numbered = (f"{place:2d} {word:<9}" for place, word in enumerate(words[start : start + 6], start + 1))
+            click.echo(f"  {' '.join(numbered)}".rstrip())
+        click.echo("")
+    click.echo(f"node id    {node.node_id}")
+    click.echo(f"principal  {node.principal}")
+    click.echo(f"account    {node.account}\n")
+    click.echo(f"Send ICP to the account, then: perund run --dir {node.data_dir}")
+
+
+@main.command()
+@_DIR
+@_PASSPHRASE
+def run(data_dir: Path, passphrase_file: str | None) -> None:
+    """Run the node until SIGINT or SIGTERM."""
+
+    async def work() -> int:
+        config = load_config(data_dir)
+        store = KeyStore(data_dir)
+        store.node_id()  # a missing or damaged file is named before anybody types a passphrase
+        keys = store.open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
+        configure_logs(config.log.level, config.log.format)
+        # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
+        from perund.node.daemon import run_node  # noqa: PLC0415
+
+        return await run_node(data_dir, config, keys)
+
+    sys.exit(run_async(work))
+
+
+@main.command()
+@click.option("--port", type=click.IntRange(0, 65_535), default=4943, show_default=True, help="0: any free one.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Directory that keeps the network.")
+def devnet(port: int, host: str, state: Path | None) -> None:
+    """Run a local Internet Computer with the Perun canister and the ICP ledger.
+
+    Prints one line of JSON when it answers: its address, canisters and root key.
+    """
+    from devnet.server import run_devnet  # noqa: PLC0415  (the node does not need it)
+
+    configure_logs("warning")
+
+    def ready(network: Ready) -> None:
+        click.echo(msgspec.json.encode(network).decode())
+        sys.stdout.flush()
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        _stop_on_signals(stop)
+        await run_devnet(host, port, state, ready, stop)
+
+    try:
+        run_async(work)
+    except OSError as error:
+        fail(f"the devnet cannot run ({error})", "give another --port or --state", FAILED)
+
+
+@main.command()
+@click.option("--dir", "data_dir", type=click.Path(path_type=Path, file_okay=False), help="Keep the demo's files here.")
+def demo(data_dir: Path | None) -> None:
+    """Show a channel's whole life on a local network: open, pay, cheat, be refuted, close."""
+    from perund.demo import run_demo  # noqa: PLC0415  (only the demo needs all of it)
+
+    del data_dir
+    try:
+        sys.exit(run_async(run_demo))
+    except PerundError as error:
+        fail(str(error), "", UNREACHABLE)
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)

@@ -1,0 +1,63 @@
+"""How commands end: one line about what was wrong and what to do, and an exit code that scripts can use."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Final, NoReturn, TypeVar
+
+import click
+import msgspec
+
+from perund.control.errors import NodeUnreachable, RpcError
+from perund.setup_errors import SetupError
+from protocol.errors import CallerMistake, PerundError
+
+__all__ = ["FAILED", "OK", "REFUSED", "UNREACHABLE", "USAGE", "fail", "run_async"]
+
+OK: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+REFUSED: Final = 3
+UNREACHABLE: Final = 4
+
+T = TypeVar("T")
+_FAILURES: Final = {"internal_error", "storage_failed", "payment_failed", "payment_declined", "opening_failed"}
+
+
+def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False) -> T:
+    """Run a command to its end; say what went wrong without a traceback, and exit with the right code."""
+    try:
+        return asyncio.run(work())
+    except NodeUnreachable as error:
+        fail(str(error), error.hint, UNREACHABLE, as_json=as_json)
+    except RpcError as error:
+        code = FAILED if error.name in _FAILURES else REFUSED
+        fail(error.message, error.hint, code, as_json=as_json, name=error.name, retryable=error.retryable)
+    except SetupError as error:
+        fail(error.message, error.hint, FAILED, as_json=as_json)
+    except CallerMistake as error:
+        fail(str(error), "", USAGE, as_json=as_json, name=error.code)
+    except PerundError as error:
+        fail(str(error), "", FAILED, as_json=as_json)
+    except KeyboardInterrupt:
+        fail("interrupted", "what the node accepted goes on", FAILED, as_json=as_json)
+
+
+def fail(
+    what: str, hint: str, code: int, *, as_json: bool = False, name: str = "", retryable: bool | None = None
+) -> NoReturn:
+    """Print `error: what; hint` on standard error (an object with --json), and exit."""
+    if as_json:
+        body: dict[str, object] = {"message": what, "hint": hint}
+        if name:
+            body["name"] = name
+        if retryable is not None:
+            body["retryable"] = retryable
+        click.echo(msgspec.json.encode({"error": body}).decode(), err=True)
+    else:
+        text = f"{what}; {hint}" if hint else what
+        # The message may quote a peer: nothing of it may move the cursor.
+        click.echo(f"error: {''.join(c if c.isprintable() else '?' for c in text)}", err=True)
+    sys.exit(code)

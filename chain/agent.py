@@ -87,6 +87,10 @@ class Agent:
         await self._reader.synchronise(canister)
         return self.chain_time()
 
+    async def ensure_time(self, canister: bytes) -> None:
+        """Learn chain time unless it is known, so that the next `sign_call` does not hang on the wall clock."""
+        await self._reader.ensure_time(canister)
+
     def sign_call(self, canister: bytes, method: str, arg: bytes) -> SignedCall:
         """Return a new call, signed and not sent. `arg`: Candid bytes.
 
@@ -132,7 +136,7 @@ class Agent:
 
         A call that moves money is signed, stored and submitted in three steps. Raises as `submit` does.
         """
-        await self._reader.ensure_time(canister)
+        await self.ensure_time(canister)
         return await self.submit(self.sign_call(canister, method, arg), give_up_after_s=give_up_after_s)
 
     async def query(self, canister: bytes, method: str, arg: bytes) -> bytes:

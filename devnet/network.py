@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from devnet.canister import CanisterModule
+from devnet.ledger.binding import LedgerModule
+from devnet.ledger.ledger import IcpLedger
+from devnet.perun import LocalLedger, PerunCanister, PerunModule
 from devnet.replica.admin import Mint
-from devnet.replica.principals import from_text
+from devnet.replica.clock import ChainClock
+from devnet.replica.principals import from_text, to_text
 from devnet.replica.replica import Replica
 from devnet.replica.storage import Savings
 
@@ -34,7 +38,17 @@ class LocalNetwork:
 
         Call it inside the event loop that runs it. Raises `StateUnusable`.
         """
-        raise NotImplementedError
+        clock = ChainClock()
+        ledger = IcpLedger()
+        ledger_module = LedgerModule(ledger)
+        perun = PerunCanister(PERUN_CANISTER_ID, ICP_LEDGER_ID, LocalLedger(ledger, PERUN_CANISTER_ID, clock.now_ns))
+        return cls.of(
+            {ICP_LEDGER_ID: ledger_module, PERUN_CANISTER_ID: PerunModule(perun)},
+            ledger_module.mint,
+            {"perun_canister": to_text(PERUN_CANISTER_ID), "icp_ledger": to_text(ICP_LEDGER_ID)},
+            state_dir,
+            clock,
+        )
 
     @classmethod
     def of(
@@ -43,7 +57,12 @@ class LocalNetwork:
         mint: Mint,
         names: Mapping[str, str],
         state_dir: Path | None = None,
+        clock: ChainClock | None = None,
     ) -> LocalNetwork:
-        """Return a network of these canisters, new or as `state_dir` has it. Raises `StateUnusable`."""
-        savings = None if state_dir is None else Savings.open(state_dir, canisters)
-        return cls(Replica(canisters, savings), mint, names)
+        """Return a network of these canisters, new or as `state_dir` has it. Raises `StateUnusable`.
+
+        `clock`: the one that canisters know already, None for a new one.
+        """
+        clock = clock or ChainClock()
+        savings = None if state_dir is None else Savings.open(state_dir, canisters, clock)
+        return cls(Replica(canisters, clock, savings), mint, names)

@@ -21,7 +21,7 @@ __all__ = ["E8S_PER_ICP", "format_icp", "parse_amount", "parse_config_amount"]
 E8S_PER_ICP: Final = 10**8
 DECIMALS: Final = 8
 
-_AMOUNT: Final = re.compile(r"(?P<whole>[0-9]{1,40})(?:\.(?P<part>[0-9]{1,40}))?\s*(?P<unit>[a-zA-Z0-9]*)")
+_AMOUNT: Final = re.compile(r"(?P<whole>[0-9]{1,40})(?:\.(?P<part>[0-9]{1,40}))?\s*(?P<unit>(?:[a-zA-Z][a-zA-Z0-9]*)?)")
 _HOW: Final = "write 1.5, 1.5 ICP or 150000000 e8s"
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Annotated, Final, Literal
 
 import msgspec
-from chain.principal import principal_from_text
-from chain.certificate import MAINNET_ROOT_KEY
-from protocol.errors import PerundError
 from msgspec import Meta
+
+from chain.certificate import MAINNET_ROOT_KEY
+from chain.principal import principal_from_text
+from protocol.errors import PerundError
 
 __all__ = [
     "CANISTER_OF_ICP_LEDGER",

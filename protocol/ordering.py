@@ -34,7 +34,7 @@ from protocol.messages import (
     Update,
 )
 from protocol.payments import EMPTY, PAYMENT_ID_BYTES, Batch, Payment
-from protocol.queue import PaymentQueue
+from protocol.queue import PaymentQueue, room_of
 from protocol.signing import verify
 from protocol.types import MAX_VERSION, SignedState, State
 
@@ -109,7 +109,7 @@ class Orderer(Channel):
         while not from_1 and self._offers and not self.queue:  # a frame of offers was declined; the rest is due too
             more, from_1 = self._take_offers()
             step += more
-        from_0 = self.queue.take(UPDATE_ROOM - size_bound(from_1))
+        from_0 = self.queue.take(UPDATE_ROOM - room_of(from_1))
         if not from_0 and not from_1:
             return step
         return step + self._propose(False, from_0, from_1)

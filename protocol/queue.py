@@ -18,12 +18,6 @@ def room_of(batch: Batch) -> int:
     return len(batch) * BYTES_PER_PAYMENT + memos
 
 
-def size_bound(batch: Batch) -> int:
-    """Return how many bytes these payments take in a message at most."""
-    memos = sum(map(len, batch.memos.values())) + BYTES_PER_MEMO * len(batch.memos)
-    return BYTES_PER_PAYMENT * len(batch) + memos
-
-
 class PaymentQueue:
     """Our payments, in the order in which they were asked for."""
 

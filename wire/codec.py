@@ -2,7 +2,7 @@
 
 The bounds are part of the decoders' types, so a value out of bounds is refused before it is built: a declared
 length of 2^32 costs nothing, nesting is as deep as the type and no deeper, and there are no extension types,
-floats, maps or unknown fields anywhere (docs/adr/typed-messagepack.md). docs/protocol.md has the table.
+floats, maps or unknown fields anywhere (docs/adr/0001-typed-messagepack.md). docs/protocol.md has the table.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import Annotated, Final, Literal, cast
 
+import msgpack
 from msgspec import Meta, MsgspecError
-from msgspec.msgpack import Decoder, Encoder
+from msgspec.msgpack import Decoder
 
 from protocol import messages as m
 from protocol.errors import InvariantBroken, Undecodable
@@ -115,7 +116,7 @@ def _kind(message: type[m.Message], decoder: object) -> _Kind:
 
 _BY_CLASS: Final = {message: _kind(message, decoder) for message, decoder in _DECODERS.items()}
 _BY_TYPE: Final = {kind.type: kind for kind in _BY_CLASS.values()}
-_ENCODER: Final = Encoder()
+_PACKER: Final = msgpack.Packer()
 
 
 def decode(data: bytes) -> m.Message | None:
@@ -162,10 +163,10 @@ def encode(message: m.Message) -> bytes:
     for index in kind.batches:
         row[index] = _columns(row[index])
     try:
-        data = _ENCODER.encode(row)
+        data: bytes = _PACKER.pack(row)
         kind.decoder.decode(data)
         _check(message, ours=True)
-    except (MsgspecError, OverflowError, TypeError, UnicodeError, Undecodable) as error:
+    except (MsgspecError, ValueError, OverflowError, TypeError, Undecodable) as error:
         raise InvariantBroken(f"a {kind.name} outside the specification was to be sent: {error}") from error
     if len(data) > MAX_MESSAGE_BYTES:
         raise InvariantBroken(f"a {kind.name} of {len(data)} bytes was to be sent; {MAX_MESSAGE_BYTES} fit a frame")

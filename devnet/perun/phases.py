@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from devnet.perun.interface import RegisteredState, State
+from devnet.perun.interface import RegisteredState
 
 __all__ = ["Credit", "Phase", "Registered", "Settled", "Unregistered"]
 
@@ -55,6 +55,8 @@ class Unregistered(msgspec.Struct, frozen=True, tag=True):
     def registered(self, participants: tuple[bytes, ...], new: RegisteredState) -> Registered | None:
         """Return the channel with its first state, None if its funding does not suffice for it."""
         stake = tuple(credit for credit in self.credits if credit.participant in participants)
+        if not stake:
+            return None  # strangers could register channels without end
         strangers = tuple(credit for credit in self.credits if credit.participant not in participants)
         return _covered(Registered(new, participants, stake, _by_participant(strangers)))
 
@@ -141,8 +143,6 @@ Phase = Unregistered | Registered | Settled
 def _covered(channel: Registered) -> Registered | None:
     """Return the channel with its surplus set apart, None if its stake does not suffice for its state."""
     state = channel.state.state
-    if not channel.stake:
-        return None  # strangers could register channels without end
     stake, surplus = (_beyond_shares if state.version == 0 else _beyond_sum)(channel)
     missing = sum(state.allocation) - _sum(stake)
     # Only the state that everybody signed before paying may lack money: it is how funding is taken back.

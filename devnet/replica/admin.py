@@ -146,7 +146,7 @@ async def _order_fault(admin: Admin, fields: dict[str, object]) -> dict[str, int
 def account_of(text: str) -> bytes:
     """Return the account identifier (32 bytes) of 64 hex digits, or of a principal's default account.
 
-    Raises `BadInput`. Source: fact sheet, section 7.
+    Raises `BadInput`. Source: ICP ledger, `AccountIdentifier`.
     """
     if len(text) == 64:
         try:

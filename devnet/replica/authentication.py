@@ -1,6 +1,6 @@
 """Is a request from whom it says, and in time? The checks of the real replica, in its words.
 
-Source: Interface Specification, "Authentication"; fact sheet, sections 2 and 3.
+Source: Interface Specification, "Authentication".
 """
 
 from __future__ import annotations

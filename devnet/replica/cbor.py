@@ -1,7 +1,7 @@
 """The part of CBOR that the Internet Computer's HTTP interface uses, and nothing more.
 
 Unsigned integers, byte strings, text, arrays, maps with text keys, null. No floats, no negative numbers, no
-tags except 55799 (self-described) in front and 2 (a big natural). Source: RFC 8949; fact sheet, section 2.
+tags except 55799 (self-described) in front and 2 (a big natural). Source: RFC 8949.
 
 It is written here, and not taken from the library that the client uses, so that a mistake of either shows.
 """

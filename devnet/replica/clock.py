@@ -11,13 +11,17 @@ __all__ = ["ChainClock"]
 class ChainClock:
     """The one time of the network: `/time`, node signatures and canisters all read it.
 
-    `floor_ns`: the last time that the network certified before a restart; `offset_ns`: what it was advanced by;
-    `wall_ns`: nanoseconds since 1970.
+    `wall_ns`: tells nanoseconds since 1970.
     """
 
-    def __init__(self, *, floor_ns: int = 0, offset_ns: int = 0, wall_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, wall_ns: Callable[[], int] = time.time_ns) -> None:
         self._wall_ns = wall_ns
-        self._last_ns = floor_ns
+        self._last_ns = 0
+        self._offset_ns = 0
+
+    def restore(self, last_ns: int, offset_ns: int) -> None:
+        """Go on after a restart: later than `last_ns`, ahead of the wall clock by `offset_ns`."""
+        self._last_ns = max(self._last_ns, last_ns)
         self._offset_ns = offset_ns
 
     @property

@@ -2,7 +2,7 @@
 
 Every field of the content goes into the request id, also those that this replica does not know: otherwise a
 client with a newer field would sign another id than the one it is answered under.
-Source: Interface Specification, "Request: Call" and following; fact sheet, section 2.
+Source: Interface Specification, "Request: Call" and following.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ set of labels alone (equal states have equal hashes), an insertion touches only 
 versions stay valid while they are shown to clients. Nodes are immutable and hashed when first asked.
 
 `witness` keeps the asked paths and replaces the rest by hashes; where a label is absent it keeps both neighbours,
-so that the absence is proved. Source: Interface Specification, "Certification"; fact sheet, section 4.
+so that the absence is proved. Source: Interface Specification, "Certification".
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The HTTP interface of a replica: paths, methods, status codes, headers. Source: fact sheet, sections 3 and 8."""
+"""The HTTP interface of a replica: paths, methods, status codes, headers.
+
+Source: Interface Specification, "HTTPS interface", and the public replica for the plain-text bodies.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How a call ends: replied or rejected, in the codes of the Internet Computer. Source: fact sheet, section 3."""
+"""How a call ends: replied or rejected, in the codes of the Internet Computer.
+
+Source: Interface Specification, "Reject codes" and "Error codes".
+"""
 
 from __future__ import annotations
 

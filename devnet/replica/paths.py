@@ -1,4 +1,7 @@
-"""Which paths of the state tree a caller may read. Source: fact sheet, section 3, "read_state response"."""
+"""Which paths of the state tree a caller may read.
+
+Source: Interface Specification, "Request: Read state", and the public replica for what it leaves open.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Principals: who somebody is on the Internet Computer, as bytes and as text. Source: fact sheet, section 1."""
+"""Principals: who somebody is on the Internet Computer, as bytes and as text.
+
+Source: Interface Specification, "Principals".
+"""
 
 from __future__ import annotations
 

@@ -36,27 +36,29 @@ __all__ = ["MAX_REQUEST_BYTES", "Replica"]
 MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
 """The limit of an application subnet on one request."""
 SYNC_CALL_WAIT_S: Final = 10.0
-"""How long a synchronous call is waited for before its client is told to poll. Source: fact sheet, section 3."""
+"""How long a synchronous call is waited for before its client is told to poll, as the public replica does."""
 _FINISH_WAIT_S: Final = 1.0
 
 
 class Replica:
     """One node of one subnet with fixed canisters. Make it inside the event loop that runs it.
 
-    `canisters`: by raw principal. `savings`: where state is kept; without it the network is new and ends with
-    the process. `sync_wait_s`: how long a synchronous call waits for its outcome, in seconds.
+    `canisters`: by raw principal. `clock`: the time of the network. `savings`: where state is kept; without it the
+    network is new and ends with the process. `sync_wait_s`: how long a synchronous call waits for its outcome, in
+    seconds.
     """
 
     def __init__(
         self,
         canisters: Mapping[bytes, CanisterModule],
+        clock: ChainClock,
         savings: Savings | None = None,
         *,
         sync_wait_s: float = SYNC_CALL_WAIT_S,
     ) -> None:
         self.root_key = savings.root_key if savings else RootKey.generate()
         self._node_key = savings.node_key if savings else NodeKey.generate()
-        self.clock = savings.clock if savings else ChainClock()
+        self.clock = clock
         self._requests = savings.requests if savings else RequestLog()
         self._savings = savings
         self._executor = Executor(canisters)
@@ -140,6 +142,8 @@ class Replica:
         running = set(self._running.values())
         if running:
             _, late = await asyncio.wait(running, timeout=_FINISH_WAIT_S)
+            if late:
+                self.rounds.abandon()  # a call that is cut off must not be saved half done
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

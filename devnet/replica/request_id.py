@@ -1,6 +1,6 @@
 """The representation-independent hash: what a request is called, whatever its encoding.
 
-Source: Interface Specification, "Request ids"; fact sheet, section 2.
+Source: Interface Specification, "Request ids".
 """
 
 from __future__ import annotations

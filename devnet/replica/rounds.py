@@ -63,6 +63,7 @@ class Rounds:
         self._savings = savings
         self._waiting: list[asyncio.Future[Round]] = []
         self._task: asyncio.Task[None] | None = None
+        self._abandoned = False
         self.failed = asyncio.Event()
         """Set when a round failed: from then on nothing is certified any more."""
         self.failure: Exception | None = None
@@ -80,6 +81,10 @@ class Rounds:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="rounds")
         return await waiter
+
+    def abandon(self) -> None:
+        """Take no further state, for calls are about to be cut off; who waits is told nothing."""
+        self._abandoned = True
 
     async def settle(self) -> None:
         """Wait until no round is under way."""
@@ -107,8 +112,12 @@ class Rounds:
                 waiting, tree = self._take_waiting(), self._snapshot()
             else:
                 async with self._gate.closed():
+                    if self._abandoned:
+                        for waiter in self._take_waiting():
+                            waiter.cancel()
+                        return
                     waiting, tree = self._take_waiting(), self._snapshot()
-                    changes = self._savings.changes(self._clock, self._gate.passages)
+                    changes = self._savings.changes(self._gate.passages)
                 if changes is not None:
                     await asyncio.to_thread(self._savings.write, changes)
             finished = Round(tree, self._root_key.sign(tree.digest))

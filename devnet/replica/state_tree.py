@@ -1,6 +1,6 @@
 """The state tree of the one subnet, which is also the root: certificates need no delegation.
 
-Source: fact sheet, section 8, "Simplest topology that satisfies every client".
+Source: Interface Specification, "The system state tree".
 """
 
 from __future__ import annotations

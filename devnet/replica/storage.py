@@ -1,8 +1,8 @@
 """The state directory: keys, chain time, canisters and outcomes of calls, in one SQLite file.
 
 A round is one transaction, synced before its certificate leaves: after a power cut the network is as somebody
-last saw it, and a call whose outcome was shown is not run again. Outcomes are appended; a canister is written
-when its bytes have changed, whole, once a round, however many calls changed it.
+last saw it, and a call whose outcome was shown is not run again. Of a canister, the parts whose bytes have changed
+are written, once a round, however many calls changed it; outcomes are appended.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from devnet.replica.clock import ChainClock
 from devnet.replica.errors import StateUnusable
 from devnet.replica.keys import NodeKey, RootKey
 from devnet.replica.outcomes import Outcome, Rejected, Replied
+from devnet.replica.parts import changed_parts, parts_of
 from devnet.replica.principals import to_text
 from devnet.replica.requests import KEPT_AFTER_EXPIRY_NS, Record, RequestLog
 
@@ -30,7 +31,9 @@ _SCHEMA: Final = """
 CREATE TABLE network (
   root_key BLOB NOT NULL, node_key BLOB NOT NULL, time_ns INTEGER NOT NULL, offset_ns INTEGER NOT NULL
 );
-CREATE TABLE canister (id BLOB PRIMARY KEY, saved BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE canister (
+  id BLOB NOT NULL, part INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (id, part)
+) WITHOUT ROWID;
 CREATE TABLE request (
   id BLOB PRIMARY KEY, sender BLOB NOT NULL, canister BLOB NOT NULL, expiry_ns INTEGER NOT NULL,
   reply BLOB, reject_code INTEGER, reject_message TEXT, error_code TEXT
@@ -40,10 +43,19 @@ CREATE INDEX request_expiry ON request (expiry_ns);
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What a round adds: canisters whose bytes are new, calls that finished, and the time."""
+class CanisterChange:
+    """Parts of what a canister saved, by number; there are `count` of them in all."""
 
-    canisters: Mapping[bytes, bytes]
+    canister_id: bytes
+    parts: list[tuple[int, bytes]]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a round adds: canisters that have changed, calls that finished, and the time."""
+
+    canisters: list[CanisterChange]
     finished: list[tuple[bytes, Record]]
     time_ns: int
     offset_ns: int
@@ -52,11 +64,16 @@ class Changes:
 class Savings:
     """The open state directory of one running devnet; `open` says how it begins.
 
-    `root_key`, `node_key`: the network's keys; `clock`: not before the last certified change;
-    `requests`: the calls that are not forgotten.
+    `root_key`, `node_key`: the network's keys; `requests`: the calls that are not forgotten.
     """
 
-    def __init__(self, path: Path, connection: apsw.Connection, canisters: Mapping[bytes, CanisterModule]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        connection: apsw.Connection,
+        canisters: Mapping[bytes, CanisterModule],
+        clock: ChainClock,
+    ) -> None:
         self._path = path
         self._connection = connection
         self._canisters = canisters
@@ -65,23 +82,30 @@ class Savings:
         ).get
         self.root_key = RootKey.from_bytes(root)
         self.node_key = NodeKey(node)
-        self.clock = ChainClock(floor_ns=time_ns, offset_ns=offset_ns)
+        clock.restore(time_ns, offset_ns)
+        self._clock = clock
         self.requests = RequestLog(_read_requests(connection))
         self._finished: list[tuple[bytes, Record]] = []
         self._passages = 0
         self._offset_ns = offset_ns
-        self._saved: dict[bytes, bytes] = dict(connection.execute("SELECT id, saved FROM canister"))
+        self._saved: dict[bytes, bytes] = _read_canisters(connection)
         for canister_id, saved in self._saved.items():
             self._restore(canister_id, saved)
 
     @classmethod
-    def open(cls, directory: Path, canisters: Mapping[bytes, CanisterModule]) -> Savings:
-        """Open or create a state directory and load the canisters from it. Raises `StateUnusable`."""
+    def open(cls, directory: Path, canisters: Mapping[bytes, CanisterModule], clock: ChainClock) -> Savings:
+        """Open or create a state directory; canisters and clock go on from it. Raises `StateUnusable`."""
         path = directory / _FILE
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
-            return cls(path, _connect(path), canisters)
+            connection = apsw.Connection(str(path))
+            try:
+                _prepare(connection)
+                return cls(path, connection, canisters, clock)
+            except BaseException:
+                connection.close()
+                raise
         except apsw.BusyError as exc:
             raise StateUnusable(directory, "another devnet runs on it; stop that one first") from exc
         except (apsw.Error, OSError, ValueError) as exc:
@@ -91,29 +115,35 @@ class Savings:
         canister = self._canisters.get(canister_id)
         if canister is None:
             raise ValueError(f"it holds a canister {to_text(canister_id)} that this network does not have")
-        canister.load(saved)
+        try:
+            canister.load(saved)
+        except Exception as exc:  # whatever its decoder raises, the bytes are of no use
+            name = to_text(canister_id)
+            raise ValueError(f"the canister {name} cannot read what it saved ({type(exc).__name__}: {exc})") from exc
 
     def note(self, request_id: bytes, finished: Record) -> None:
         """Have a call that has just ended saved with the next round."""
         self._finished.append((request_id, finished))
 
-    def changes(self, clock: ChainClock, passages: int) -> Changes | None:
+    def changes(self, passages: int) -> Changes | None:
         """Return what is new since the last time, None if nothing. Call it while no canister runs.
 
         `passages`: how many calls were let in so far; canisters are asked only if it has moved.
         """
         finished, self._finished = self._finished, []
-        canisters: dict[bytes, bytes] = {}
+        canisters: list[CanisterChange] = []
         if passages != self._passages:
             self._passages = passages
             for canister_id, canister in self._canisters.items():
-                saved = canister.save()
-                if saved != self._saved.get(canister_id):
-                    canisters[canister_id] = self._saved[canister_id] = saved
-        if not finished and not canisters and clock.offset_ns == self._offset_ns:
+                before, after = self._saved.get(canister_id), canister.save()
+                if before != after:
+                    changed = changed_parts(before or b"", after)
+                    canisters.append(CanisterChange(canister_id, changed, parts_of(len(after))))
+                    self._saved[canister_id] = after
+        if not finished and not canisters and self._clock.offset_ns == self._offset_ns:
             return None
-        self._offset_ns = clock.offset_ns
-        return Changes(canisters, finished, clock.now_ns(), clock.offset_ns)
+        self._offset_ns = self._clock.offset_ns
+        return Changes(canisters, finished, self._clock.now_ns(), self._offset_ns)
 
     def write(self, changes: Changes) -> None:
         """Commit a round, durably; blocks. Raises `StateUnusable`: the round must not be shown then."""
@@ -122,7 +152,14 @@ class Savings:
                 self._connection.execute(
                     "UPDATE network SET time_ns = ?, offset_ns = ?", (changes.time_ns, changes.offset_ns)
                 )
-                self._connection.executemany("INSERT OR REPLACE INTO canister VALUES (?, ?)", changes.canisters.items())
+                for change in changes.canisters:
+                    self._connection.executemany(
+                        "INSERT OR REPLACE INTO canister VALUES (?, ?, ?)",
+                        [(change.canister_id, number, part) for number, part in change.parts],
+                    )
+                    self._connection.execute(
+                        "DELETE FROM canister WHERE id = ? AND part >= ?", (change.canister_id, change.count)
+                    )
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [_row(request_id, record) for request_id, record in changes.finished],
@@ -139,9 +176,8 @@ class Savings:
         self._connection.close()
 
 
-def _connect(path: Path) -> apsw.Connection:
-    """Open the file for this process alone, creating network and keys if it is new."""
-    connection = apsw.Connection(str(path))
+def _prepare(connection: apsw.Connection) -> None:
+    """Take the file for this process alone; create network and keys if it is new."""
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -156,7 +192,6 @@ def _connect(path: Path) -> apsw.Connection:
             connection.pragma("user_version", _FORMAT)
         elif found != _FORMAT:
             raise ValueError(f"its format is {found}, this version reads {_FORMAT}")
-    return connection
 
 
 Row = tuple[bytes, bytes, bytes, int, bytes | None, int | None, str | None, str | None]
@@ -172,6 +207,13 @@ def _row(request_id: bytes, record: Record) -> Row:
             return (*head, None, outcome.reject_code, outcome.reject_message, outcome.error_code)
         case None:
             raise ValueError("only finished calls are saved")
+
+
+def _read_canisters(connection: apsw.Connection) -> dict[bytes, bytes]:
+    found: dict[bytes, list[bytes]] = {}
+    for canister_id, part in connection.execute("SELECT id, bytes FROM canister ORDER BY id, part"):
+        found.setdefault(canister_id, []).append(part)
+    return {canister_id: b"".join(parts) for canister_id, parts in found.items()}
 
 
 def _read_requests(connection: apsw.Connection) -> list[tuple[bytes, Record]]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from perund.cli.failing import FAILED, UNREACHABLE, fail, run_async
+from perund.cli.failing import FAILED, fail, run_async
 from perund.cli.values import Amount
-from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, Ic, Policy, Wire, default_min_challenge_s
+from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, default_min_challenge_s
 from perund.config_file import load_config
 from perund.keystore import KeyStore
 from perund.logs import configure_logs
@@ -22,7 +22,6 @@ from perund.mnemonic import entropy_of, new_entropy
 from perund.new_node import NewNode, create_node, local_root_key
 from perund.passphrase import STDIN, ask_passphrase, read_secret_line
 from perund.setup_errors import ConfigError, PassphraseError
-from protocol.errors import PerundError
 
 if TYPE_CHECKING:
     from devnet.server import Ready
@@ -154,7 +153,9 @@ def devnet(port: int, host: str, state: Path | None) -> None:
 
     Prints one line of JSON when it answers: its address, canisters and root key.
     """
-    from devnet.server import run_devnet  # noqa: PLC0415  (the node does not need it)
+    # The node needs none of it.
+    from devnet.replica.errors import DevnetError  # noqa: PLC0415
+    from devnet.server import run_devnet  # noqa: PLC0415
 
     configure_logs("warning")
 
@@ -169,24 +170,23 @@ def devnet(port: int, host: str, state: Path | None) -> None:
 
     try:
         run_async(work)
-    except OSError as error:
-        fail(f"the devnet cannot run ({error})", "give another --port or --state", FAILED)
+    except DevnetError as error:
+        fail(str(error), "", FAILED)
 
 
 @main.command()
-@click.option("--dir", "data_dir", type=click.Path(path_type=Path, file_okay=False), help="Keep the demo's files here.")
-def demo(data_dir: Path | None) -> None:
-    """Show a channel's whole life on a local network: open, pay, cheat, be refuted, close."""
+def demo() -> None:
+    """Show a channel's whole life on a local network."""
     from perund.demo import run_demo  # noqa: PLC0415  (only the demo needs all of it)
 
-    del data_dir
-    try:
-        sys.exit(run_async(run_demo))
-    except PerundError as error:
-        fail(str(error), "", UNREACHABLE)
+    sys.exit(run_async(run_demo))
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+
+
+if __name__ == "__main__":
+    main()

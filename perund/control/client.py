@@ -15,7 +15,7 @@ from perund.control.envelope import ENCODER, SOCKET_NAME
 from perund.control.errors import BY_CODE, NodeUnreachable, RpcError
 from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, Method, P_co, R_co
 from perund.control.schema import Event, PayParams, PayResult, SubscribeParams
-from perund.control.values import PaidE8s, decode_value
+from perund.control.values import PaidColumn, PaidE8s, decode_value, encode_value
 
 __all__ = ["ControlClient"]
 
@@ -300,4 +300,5 @@ def _without_none(params: object) -> dict[str, object]:
     """Return the fields that say something: an absent argument travels as no argument."""
     assert isinstance(params, msgspec.Struct)
     fields = ((name, getattr(params, name)) for name in params.__struct_fields__)
-    return {name: value for name, value in fields if value is not None}
+    # A column is a tuple to msgspec, which would write bare numbers.
+    return {n: encode_value(v) if isinstance(v, PaidColumn) else v for n, v in fields if v is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -180,8 +180,8 @@ EVENT_SUBSCRIBE: Final = Method(
     "Be notified of what happens, from a cursor on.",
     ("busy",),
 )
-RPC_DISCOVER: Final[Method[schema.NoParams, dict[str, object]]] = Method(
-    "rpc.discover", schema.NoParams, dict[str, object], "This interface as an OpenRPC document."
+RPC_DISCOVER: Final[Method[schema.NoParams, dict[str, Any]]] = Method(
+    "rpc.discover", schema.NoParams, dict[str, Any], "This interface as an OpenRPC document."
 )
 
 METHODS: Final[dict[str, Method[schema.Params, object]]] = {

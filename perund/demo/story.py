@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from chain.agent import Agent
+from chain.identity import Anonymous
 from chain.ledger import IcpLedger
 from chain.perun import PerunCanister
-
-from chain.agent import Agent
-from chain.identity import AnonymousIdentity
 from chain.principal import account_from_text, principal_from_text
 from perund.amounts import format_icp
 from perund.control import schema
@@ -99,7 +98,7 @@ async def _set(stack: contextlib.AsyncExitStack, directory: Path, say: Callable[
         await node.start()
         await devnet.mint(node.info.account, START)
         say(f"{node.name}: node {node.info.node_id[:16]}… (process {node.pid}), wallet {format_icp(START)}")
-    agent = Agent([devnet.url], bytes.fromhex(devnet.root_key), AnonymousIdentity())
+    agent = Agent([devnet.url], bytes.fromhex(devnet.root_key), Anonymous())
     stack.push_async_callback(agent.close)
     return _Stage(
         devnet,

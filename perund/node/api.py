@@ -57,7 +57,7 @@ class NodeService:
     async def node_info(self, params: schema.NoParams) -> schema.NodeInfo:
         """Tell who this node is and how it is."""
         del params
-        services, certified = self._services, self._services.agent.newest_certified
+        services, certified = self._services, self._services.agent.chain_time_is_certified
         age = services.watcher.oldest_look_age_ns()
         return schema.NodeInfo(
             node_id=services.network.node_id.hex(),
@@ -72,9 +72,9 @@ class NodeService:
             icp_ledger=services.config.ic.icp_ledger,
             principal=services.wallet_principal_text,
             account=services.wallet_account.hex(),
-            chain_time_ns=str(services.time.chain_ns()) if certified is not None else None,
-            chain_time=moment(services.time.chain_ns()) if certified is not None else None,
-            clock_skew_ms=((time.time_ns() - services.time.chain_ns()) // 1_000_000 if certified is not None else None),
+            chain_time_ns=str(services.time.chain_ns()) if certified else None,
+            chain_time=moment(services.time.chain_ns()) if certified else None,
+            clock_skew_ms=((time.time_ns() - services.time.chain_ns()) // 1_000_000 if certified else None),
             last_look_age_s=round(age / NS, 3) if age is not None else None,
             channels=services.store.read.phase_counts(),
             peers=len(services.network.sessions()),

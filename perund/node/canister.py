@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from chain.perun import PerunCanister
-
-from protocol.types import ChannelId, Params, SignedState
+from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.ports import CertifiedLook
 
 __all__ = ["WatchedCanister"]
@@ -19,7 +18,7 @@ class WatchedCanister:
     async def look(self, channel: ChannelId) -> CertifiedLook:
         """Make a certified look by a new request (rule 5)."""
         answer = await self._perun.query_state(channel)
-        return CertifiedLook(answer.value, answer.signed_at_mono_ns, answer.chain_time_ns)
+        return CertifiedLook(answer.value, answer.signed_at_mono_ns, Nanos(answer.chain_time_ns))
 
     async def refute(self, params: Params, signed: SignedState) -> str:
         """Register a state, or settle with it when it is final."""

@@ -7,17 +7,17 @@ import contextlib
 import signal
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
-from chain.ledger import IcpLedger
-from chain.perun import InterfaceDiffers, PerunCanister
-from chain.roots import MAINNET_ROOT_KEY
 
 from chain.agent import Agent
+from chain.certificate import MAINNET_ROOT_KEY
 from chain.clock import SystemClock
-from chain.errors import ChainError
+from chain.errors import ChainError, InterfaceMismatch
 from chain.identity import Ed25519Identity
+from chain.ledger import IcpLedger
+from chain.perun import PerunCanister
 from chain.principal import account_identifier, principal_from_text, principal_to_text
 from perund.config import Config
 from perund.control.server import ControlServer
@@ -30,8 +30,10 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
+from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
 from perund.store.store import Store
+from protocol.errors import InvariantBroken
 from protocol.messages import ChannelMessage, ErrorMessage, Hello, OpeningMessage
 from protocol.terms import network_hash
 from protocol.types import ChannelId, Params, SignedState
@@ -107,6 +109,15 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         failures.append(error)
         stop.set()
 
+    def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # A broken safety rule, or a write that failed, ends the node wherever it shows (rule 8).
+        error = context.get("exception")
+        if isinstance(error, InvariantBroken | StorageFailed):
+            failed(error)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(unhandled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     root_key = bytes.fromhex(config.ic.root_key) if config.ic.root_key else MAINNET_ROOT_KEY
@@ -134,15 +145,15 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             perun=perun,
             ledger=ledger,
             time=time,
-            transfers=Transfers(store, ledger, account_identifier(identity.principal), time, config.fees.max_fee_e8s),
+            transfers=Transfers(store, ledger, account_identifier(identity.sender), time, config.fees.max_fee_e8s),
             payment_ids=PaymentIds(),
             root_key=root_key,
             network_hash=network,
             perun_principal=perun_principal,
             ledger_principal=ledger_principal,
-            wallet_principal=identity.principal,
-            wallet_principal_text=principal_to_text(identity.principal),
-            wallet_account=account_identifier(identity.principal),
+            wallet_principal=identity.sender,
+            wallet_principal_text=principal_to_text(identity.sender),
+            wallet_account=account_identifier(identity.sender),
             canister_account=account_identifier(perun_principal),
             reason_not_to_open=trust.reason_not_to_open,
             watcher=Watcher(later, WatchedCanister(perun), later, clock, config.watch.looks_per_challenge),
@@ -163,7 +174,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         try:
             async with asyncio.timeout(FIRST_CHECK_S):
                 await trust.check()
-        except InterfaceDiffers:
+        except InterfaceMismatch:
             if not node.drivers:
                 raise  # nothing to guard: refuse to start. With channels, watch them, and open no more.
         except (ChainError, TimeoutError) as error:
@@ -176,7 +187,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         stack.push_async_callback(services.network.close)
         control = ControlServer(NodeService(node, stop.set, version), data_dir, version=version)
         await control.start()
-        stack.push_async_callback(control.close)
+        stack.push_async_callback(control.stop)
         node.background()
         log.info("node.started", node_id=services.network.node_id.hex(), listen=services.listening)
         await stop.wait()

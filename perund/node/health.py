@@ -64,10 +64,10 @@ def health_of(node: Node) -> schema.Health:
                 problem(f"{job.name}_stuck", job.problem, channel.id)
         if channel.phase is Phase.FUNDING:
             margins.append((channel.terms.funding_deadline_ns - now.chain_ns) / NS)
-    certified = node.services.agent.newest_certified
+    lag_ns = node.services.watcher.oldest_look_age_ns()
     return schema.Health(
         ok=not problems,
         problems=problems,
-        chain_lag_s=round((now.elapsed_ns - certified.received_at_mono_ns) / NS, 3) if certified is not None else None,
+        chain_lag_s=round(lag_ns / NS, 3) if lag_ns is not None else None,
         least_margin_s=round(min(margins), 3) if margins else None,
     )

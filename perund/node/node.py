@@ -22,7 +22,7 @@ from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel, record_peer
 from protocol.channel import Channel, ChannelMemory
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
-from protocol.errors import PerundError
+from protocol.errors import InvariantBroken, PerundError
 from protocol.following import Follower
 from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage
 from protocol.opening import Opened
@@ -117,7 +117,7 @@ class Node:
         if task.cancelled():
             return
         error = task.exception()
-        if isinstance(error, StorageFailed):
+        if isinstance(error, StorageFailed | InvariantBroken):
             self.failed(error)
         elif error is not None:
             log.error("node.task_failed", task=task.get_name(), exc_info=error)
@@ -214,7 +214,7 @@ class Node:
         while True:
             try:
                 await job.run()
-            except (StorageFailed, asyncio.CancelledError):
+            except (StorageFailed, InvariantBroken, asyncio.CancelledError):
                 raise
             except Exception as error:  # a defect must not leave the money where it is: be loud, and go on
                 log.exception("job.crashed", job=job.name, channel=job.driver.short)
@@ -398,11 +398,12 @@ class Node:
             if waiter is not None and not waiter.done():
                 waiter.set_result(driver)
 
-        services.store.commit((*records, *rows, event), durable)
+        # The driver's effects leave in order: our signature first, then `Resume`, and nothing before the channel
+        # is on the disk. Its job starts with the same commit.
+        driver.perform(Step((event,)), durable, (*records, *rows))
         live = services.network.session(terms.peer)
         if live is not None and live is session:
             driver.session_began(live, live.hello.minimum_payment_e8s)
-        services.store.commit((), lambda: self._changed(driver))
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         """An opening of ours came to nothing."""

@@ -78,19 +78,19 @@ class Paying:
         if params.amount_e8s is not None and params.payment_id is None:
             memo = params.memo.encode() if params.memo else b""
             return Batch(self._ids.make(1), (int(params.amount_e8s),), {0: memo} if memo else {})
-        wanted = (
-            [(params.amount_e8s, params.memo, params.payment_id)]
+        wanted: list[tuple[int, str | None, str | None]] = (
+            [(int(params.amount_e8s), params.memo, params.payment_id)]
             if params.amount_e8s is not None
-            else [(p.amount_e8s, p.memo, p.payment_id) for p in params.payments or ()]
+            else [(int(p.amount_e8s), p.memo, p.payment_id) for p in params.payments or ()]
         )
         made = self._ids.make(len(wanted))
         payments = []
-        for position, (amount, memo, given) in enumerate(wanted):
+        for position, (amount, text, given) in enumerate(wanted):
             if given is not None:
                 payment_id = self._given(driver, bytes.fromhex(given))
             else:
                 payment_id = made[position * PAYMENT_ID_BYTES : (position + 1) * PAYMENT_ID_BYTES]
-            payments.append(Payment(payment_id, int(amount), memo.encode() if memo else b""))
+            payments.append(Payment(payment_id, amount, text.encode() if text else b""))
         try:
             return Batch.of(payments)
         except Undecodable as error:

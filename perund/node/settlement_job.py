@@ -10,14 +10,15 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 import structlog
-from chain.ledger import IcpLedger, Transfer
-from chain.perun import CanisterError, PerunCanister
 
-from chain.agent import SignedCall
 from chain.errors import CallExpired, CallRejected, ChainError
+from chain.ledger import Block, IcpLedger, Transfer
+from chain.perun import CanisterError, PerunCanister
+from chain.request import SignedCall
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
+from perund.node.ledger_scan import find_block
 from perund.store.jobs import book_cost, insert_withdrawal, withdrawal_ended
 from perund.store.reading import WithdrawalIntent
 from perund.store.store import Store
@@ -41,7 +42,6 @@ __all__ = ["SettlementJob"]
 
 log = structlog.get_logger()
 
-BLOCKS_PER_PAGE: Final = 50
 LONGEST_NAP_S: Final = 30.0
 
 
@@ -166,7 +166,7 @@ class SettlementJob(ChannelJob):
             status="open",
             block=None,
             received_e8s=None,
-            from_block=(await self._ledger.blocks(0, 1)).value.chain_length,
+            from_block=(await self._ledger.chain_length()).value,
         )
         await self._store.write(
             [
@@ -196,7 +196,7 @@ class SettlementJob(ChannelJob):
 
     async def _paid(self, intent: WithdrawalIntent, block: int) -> Progress:
         page = (await self._ledger.blocks(block, 1)).value
-        if not page.blocks or page.first_index != block:
+        if not page.blocks or page.blocks[0].index != block:
             return Progress.wait(f"the ledger to show block {block}")
         operation = page.blocks[0].operation
         if not isinstance(operation, Transfer) or operation.to != self._wallet_account:
@@ -245,21 +245,18 @@ class SettlementJob(ChannelJob):
         """Return the ledger block of a payout to us that no other withdrawal stands for."""
         terms = self.driver.channel.terms
         memo, claimed = terms.funding(terms.our_index).memo, self._store.read.claimed_blocks()
-        position = intent.from_block if intent is not None else 0
-        while True:
-            page = (await self._ledger.blocks(position, BLOCKS_PER_PAGE)).value
-            for number, block in enumerate(page.blocks, start=page.first_index):
-                operation = block.operation
-                if (
-                    isinstance(operation, Transfer)
-                    and (operation.source, operation.to) == (self._canister_account, self._wallet_account)
-                    and number not in claimed
-                    and (block.memo == memo or (intent is not None and block.memo == 0))
-                ):
-                    return number
-            position = page.first_index + len(page.blocks)
-            if position >= page.chain_length or not page.blocks:
-                return None
+
+        def is_it(block: Block) -> bool:
+            operation = block.operation
+            return (
+                isinstance(operation, Transfer)
+                and (operation.from_, operation.to) == (self._canister_account, self._wallet_account)
+                and block.index not in claimed
+                and (block.memo == memo or (intent is not None and block.memo == 0))
+            )
+
+        block, _ = await find_block(self._ledger, intent.from_block if intent is not None else 0, is_it)
+        return block.index if block is not None else None
 
     async def _finish(self, dust_e8s: int) -> Progress:
         if not self._deposits_settled():

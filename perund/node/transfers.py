@@ -14,8 +14,11 @@ from dataclasses import replace
 from typing import Final
 
 import structlog
+
+from chain.errors import CallExpired, CallRejected, ChainError
 from chain.ledger import (
     BadFee,
+    Block,
     IcpLedger,
     InsufficientFunds,
     Transfer,
@@ -24,9 +27,8 @@ from chain.ledger import (
     TxDuplicate,
     TxTooOld,
 )
-
-from chain.errors import CallExpired, CallRejected, ChainError
 from perund.node.chain_time import ChainTime
+from perund.node.ledger_scan import find_block
 from perund.store.jobs import book_cost, insert_transfer, transfer_asked, transfer_ended, transfer_refused
 from perund.store.reading import TransferIntent
 from perund.store.store import Store
@@ -42,7 +44,6 @@ log = structlog.get_logger()
 
 ASK_AGAIN_NS: Final = 23 * 3600 * 1_000_000_000
 """The ledger remembers a transfer for 24 hours; after that asking again could pay twice."""
-BLOCKS_PER_PAGE: Final = 50
 
 
 class WalletTooLow(PerundError):
@@ -97,7 +98,7 @@ class Transfers:
                 f"the wallet holds {balance} e8s; {amount_e8s} e8s and a fee of {fee} e8s are needed: "
                 f"send ICP to {self._account.hex()}"
             )
-        length = (await self._ledger.blocks(0, 1)).value.chain_length
+        length = (await self._ledger.chain_length()).value
         intent = TransferIntent(
             number=self.reserve_number() if number is None else number,
             channel_number=channel_number,
@@ -143,7 +144,7 @@ class Transfers:
                 amount_e8s=intent.amount_e8s,
                 fee_e8s=intent.fee_e8s,
                 memo=intent.memo,
-                created_at_ns=intent.created_at_ns,
+                created_at_time_ns=intent.created_at_ns,
             )
         )
         # Durable before it is sent: after a crash we know until when this request may still be executed.
@@ -165,32 +166,27 @@ class Transfers:
             case int():
                 await self._end(intent, IntentStatus.PAID, answer)
             case TxDuplicate():
-                await self._end(intent, IntentStatus.PAID, answer.duplicate_of)
+                await self._end(intent, IntentStatus.PAID, answer.of)
             case BadFee() | InsufficientFunds() | TxTooOld() | TxCreatedInFuture():
                 log.warning("transfer.refused", **facts, answer=str(answer))
                 await self._store.write([transfer_refused(intent.number)])
 
     async def _search(self, intent: TransferIntent) -> None:
         """Let the ledger's blocks decide: every request has expired."""
-        position = intent.from_block
-        while True:
-            page = await self._ledger.blocks(position, BLOCKS_PER_PAGE)
-            for number, block in enumerate(page.value.blocks, start=page.value.first_index):
-                operation = block.operation
-                if (
-                    isinstance(operation, Transfer)
-                    and (operation.source, operation.to) == (self._account, intent.receiver)
-                    and (operation.amount_e8s, block.memo) == (intent.amount_e8s, intent.memo)
-                    and block.created_at_ns == intent.created_at_ns
-                ):
-                    await self._end(intent, IntentStatus.PAID, number)
-                    return
-            position = page.value.first_index + len(page.value.blocks)
-            if position >= page.value.chain_length:
-                break
-            if not page.value.blocks:
-                return  # the ledger gave nothing: not proven
-        if page.chain_time_ns > intent.last_expiry_ns:
+
+        def is_it(block: Block) -> bool:
+            operation = block.operation
+            return (
+                isinstance(operation, Transfer)
+                and (operation.from_, operation.to) == (self._account, intent.receiver)
+                and (operation.amount_e8s, block.memo) == (intent.amount_e8s, intent.memo)
+                and block.created_at_time_ns == intent.created_at_ns
+            )
+
+        block, tip_ns = await find_block(self._ledger, intent.from_block, is_it)
+        if block is not None:
+            await self._end(intent, IntentStatus.PAID, block.index)
+        elif tip_ns > intent.last_expiry_ns:
             await self._end(intent, IntentStatus.VOID, None)
 
     async def _end(self, intent: TransferIntent, status: IntentStatus, block: int | None) -> None:

@@ -6,13 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from chain.perun import InterfaceDiffers
 
-from chain.errors import ChainError
+from chain.errors import ChainError, InterfaceMismatch
 
 if TYPE_CHECKING:
     from chain.perun import PerunCanister
-
     from perund.config import Config
 
 __all__ = ["CanisterTrust"]
@@ -41,17 +39,18 @@ class CanisterTrust:
         return self._reason
 
     async def check(self) -> None:
-        """Check once. Raises `InterfaceDiffers` for a canister that is none of ours, `ChainError` without answer."""
+        """Check once. Raises `InterfaceMismatch` for a canister that is none of ours, `ChainError` without answer."""
         try:
             await self._perun.check_interface()
-        except InterfaceDiffers as error:
+        except InterfaceMismatch as error:
             self._reason = str(error)
             raise
-        module_hash = await self._perun.module_hash()
+        module_hash = (await self._perun.code()).module_hash
+        shown = module_hash.hex() if module_hash is not None else "none: nothing is installed"
         if self._allowed and module_hash not in self._allowed:
-            self._reason = f"the canister's module hash {module_hash.hex()} is not in ic.module_hashes"
+            self._reason = f"the canister's module hash ({shown}) is not in ic.module_hashes"
         elif not self._allowed and not self._local:
-            self._reason = f"ic.module_hashes is empty; the canister's module hash is {module_hash.hex()}"
+            self._reason = f"ic.module_hashes is empty; the canister's module hash is {shown}"
         else:
             self._reason = None
 
@@ -62,7 +61,7 @@ class CanisterTrust:
             try:
                 await self.check()
                 pause = AGAIN_S
-            except InterfaceDiffers as error:
+            except InterfaceMismatch as error:
                 log.error("canister.refused", error=str(error))
                 pause = AGAIN_S
             except ChainError as error:

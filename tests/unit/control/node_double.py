@@ -135,9 +135,7 @@ class NodeDouble:
         self.done.append("channel.pay")
         count = len(params.amounts_e8s or params.payments or [])
         if count:
-            reply.result(
-                schema.PayResult(status="delivered", version=8, payments=count, first_payment="01" * 16)
-            )
+            reply.result(schema.PayResult(status="delivered", version=8, payments=count, first_payment="01" * 16))
         else:
             reply.result(schema.PayResult(status="delivered", version=8, payment=params.payment_id or "0f" * 16))
 

@@ -33,6 +33,8 @@ class Rules:
     """Watches one side."""
 
     terms: Terms
+    complete: bool = True
+    """Whether the disk has the whole history: it has not when it is an old copy."""
     left: dict[int, bytes] = field(default_factory=dict)
     """Digest by version of every state of which our signature left."""
     final: bytes = b""
@@ -118,6 +120,9 @@ class Rules:
 
     def books(self, disk: Disk) -> None:
         """Balances equal the sums of what is in the newest fully signed state (rule 6)."""
+        settled_below = disk.settled_version is not None and disk.settled_version < disk.newest.state.version
+        if not self.complete or settled_below:
+            return
         version = disk.newest.state.version
         moved = 0
         for (sender, _), row in disk.rows.items():

@@ -268,6 +268,11 @@ class Scene:
             if self.up:
                 self.do(side, lambda s=side: s.channel.session_began(1))  # type: ignore[misc]
 
+    def mute(self) -> None:
+        """What is on its way is lost, and the session goes on: one side is played by the test."""
+        for queue in self.wire:
+            queue.clear()
+
     def crash(self, name: str) -> None:
         """A side loses its power: what was not on its disk is gone."""
         side = self[name]
@@ -283,6 +288,13 @@ class Scene:
             self.crash(name)
         side.channel = self._make(side.terms, side.disk)
         side.alive, side.fuse, side.wants_look = True, None, False
+
+    def restore(self, name: str, copy: Disk) -> None:
+        """A side starts from an old copy of its disk, which is a life of its own."""
+        self.crash(name)
+        side = self[name]
+        side.disk, side.rules = copy, Rules(side.terms, complete=False, left=side.rules.left, final=side.rules.final)
+        self.restart(name)
 
     def run(self, looks: int = 8) -> None:
         """Go on until nothing more happens. Looks that machines ask for are given, up to a number."""

@@ -99,11 +99,11 @@ def test_state_with_three_shares() -> None:
 def test_state_with_a_short_channel() -> None:
     want = bytes.fromhex(BY_NAME["state-32-byte-channel"])
     value: dict[str, rust_candid.Value] = {
-        "channel": want[-32:], "version": 5, "allocation": [1000, 0, 2**64], "finalized": True,
+        "channel": want[-32:], "version": 5, "allocation": [700, 300], "finalized": True,
     }  # fmt: skip
     assert rust_candid.encode(rust_candid.STATE, value) == want
     with pytest.raises(Undecodable, match="64 bytes"):
-        State(ChannelId(want[-32:]), 5, (1000, 0), finalized=False)
+        State(ChannelId(want[-32:]), 5, (700, 300), finalized=True)
 
 
 def test_params() -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from devnet.network import LocalNetwork
+from devnet.replica import Replica
+from devnet.replica.clock import ChainClock
 from devnet.replica.principals import to_text
+from devnet.server import serve
 from tests.unit.replica.certificate_check import ABSENT, hash_of_map, uleb, untag
-from tests.unit.replica.client import EcdsaKey, Ed25519Key, Signer, delegate, self_authenticating
+from tests.unit.replica.client import Client, EcdsaKey, Ed25519Key, Signer, delegate, self_authenticating
 from tests.unit.replica.conftest import Devnet
-from tests.unit.replica.counter import CANDID, COUNTER, COUNTER_TEXT, from_nat64, nat64
+from tests.unit.replica.counter import CANDID, COUNTER, COUNTER_TEXT, Counter, from_nat64, nat64
 
 SUBNET_RANGES = [[bytes.fromhex("00000000000000000101"), bytes.fromhex("ffffffffffffffff0101")]]
 
@@ -237,3 +242,21 @@ async def test_web_pages_may_use_it(devnet: Devnet) -> None:
     async with devnet.session.get(devnet.url + "/api/v2/status") as response:
         assert response.headers["access-control-allow-origin"] == "*"
         assert untag(await response.read())["replica_health_status"] == "healthy"
+
+
+async def test_a_call_that_takes_long_is_accepted_and_polled(session: aiohttp.ClientSession) -> None:
+    counter = Counter()
+    replica = Replica({COUNTER: counter}, ChainClock(), sync_wait_s=0.01)
+    async with serve(LocalNetwork(replica, counter.mint, {}), "127.0.0.1", 0) as info:
+        alice = Client(session, info["url"], Ed25519Key())
+        content = alice.content("call", method_name="add_slowly", arg=nat64(2))
+        answer = await alice.send(content)
+        assert (answer.status, answer.content_type) == (202, "text/plain")
+        status = [b"request_status", hash_of_map(content)]
+        assert (await alice.read_state(status)).value(*status, b"status") == b"processing"
+        assert (await alice.send(content)).status == 202  # the same again waits for the same run
+        counter.release.set()
+        certificate = await alice.certificate_of(await alice.send(content))
+        assert certificate.value(*status, b"reply") == nat64(2)
+        assert counter.runs == 1
+    await replica.close()

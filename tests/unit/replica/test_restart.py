@@ -15,8 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from devnet.canister import Call
 from devnet.network import LocalNetwork
 from devnet.replica.errors import PortInUse, StateUnusable
+from devnet.replica.parts import PART_BYTES, changed_parts
 from devnet.server import run_network, serve
 from tests.unit.replica.certificate_check import hash_of_map
 from tests.unit.replica.client import Client, Ed25519Key
@@ -74,7 +76,9 @@ async def test_what_was_certified_survives_sigkill(tmp_path: Path, session: aioh
     program = f"""
 import asyncio
 from pathlib import Path
+from devnet.canister import Call
 from devnet.network import LocalNetwork
+from devnet.replica.parts import PART_BYTES, changed_parts
 from devnet.server import run_network
 from tests.unit.replica.counter import COUNTER, Counter
 
@@ -195,3 +199,104 @@ async def test_stop_ends_it_at_once_though_clients_are_connected(session: aiohtt
     await asyncio.wait_for(running, 5)
     with pytest.raises(aiohttp.ClientError):
         await stuck
+
+
+class ForeignCounter(Counter):
+    """A later version that does not understand what the earlier one saved, or cannot save."""
+
+    def load(self, saved: bytes) -> None:
+        raise KeyError("balance")
+
+    def save(self) -> bytes:
+        raise TypeError("not serializable")
+
+
+async def test_a_canister_that_cannot_read_what_was_saved_is_told(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    async with network_in(tmp_path, session) as alice:
+        await alice.call("add", nat64(1))
+    for _ in range(2):  # the directory is let go of, too
+        with pytest.raises(StateUnusable, match="bkyz2-fmaaa-aaaaa-qaaaq-cai cannot read what it saved"):
+            LocalNetwork.of({COUNTER: ForeignCounter()}, Counter().mint, NAMES, tmp_path)
+    async with network_in(tmp_path, session) as alice:
+        assert await alice.count() == 1
+
+
+async def test_a_canister_that_cannot_be_saved_stops_the_network(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    network = LocalNetwork.of({COUNTER: ForeignCounter()}, Counter().mint, NAMES, tmp_path)
+    ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(run_network(network, "127.0.0.1", 0, ready.set_result, asyncio.Event()))
+    alice = Client(session, (await ready)["url"], Ed25519Key())
+    answer = await alice.send(alice.content("call", method_name="add", arg=nat64(1)))
+    assert answer.status == 500
+    with pytest.raises(TypeError, match="not serializable"):
+        await running
+
+
+class Growing(Counter):
+    """Saves as many bytes as its total says, all different in their place."""
+
+    def save(self) -> bytes:
+        return b"".join(number.to_bytes(4, "big") for number in range(self.total))
+
+    def load(self, saved: bytes) -> None:
+        self.total = len(saved) // 4
+        assert saved == self.save()
+
+
+async def test_a_large_state_grows_and_shrinks_in_parts(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    for total in (10_000, 10_001, 40_960, 3, 0, 20_000):
+        canister = Growing()
+        network = LocalNetwork.of({COUNTER: canister}, canister.mint, NAMES, tmp_path)
+        async with serve(network, "127.0.0.1", 0) as info:
+            alice = Client(session, info["url"], Ed25519Key())
+            canister.total = total
+            assert from_nat64(await alice.call("add", nat64(0))) == total
+        await network.replica.close()
+        reloaded = Growing()
+        await LocalNetwork.of({COUNTER: reloaded}, reloaded.mint, NAMES, tmp_path).replica.close()
+        assert reloaded.total == total
+
+
+def test_only_the_end_of_a_growing_state_is_written() -> None:
+    before = os.urandom(5 * PART_BYTES + 100)
+    assert changed_parts(before, before) == []
+    assert [number for number, _ in changed_parts(before, before + b"more")] == [5]
+    assert [number for number, _ in changed_parts(b"", before)] == [0, 1, 2, 3, 4, 5]
+    assert changed_parts(before, before[:PART_BYTES]) == []
+
+
+class HalfWay(Counter):
+    """Its slow call changes something before it awaits and takes it back after."""
+
+    async def execute(self, method: str, arg: bytes, call: Call) -> bytes:
+        if method != "add_slowly":
+            return await super().execute(method, arg, call)
+        self.total += 1000
+        self.waiting.set()
+        await self.release.wait()
+        self.total -= 1000
+        return nat64(self.total)
+
+
+async def test_a_call_that_is_cut_off_is_not_saved_half_done(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    canister = HalfWay()
+    network = LocalNetwork.of({COUNTER: canister}, canister.mint, NAMES, tmp_path)
+    stop = asyncio.Event()
+    ready: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(run_network(network, "127.0.0.1", 0, ready.set_result, stop))
+    alice = Client(session, (await ready)["url"], Ed25519Key())
+    await alice.call("add", nat64(5))
+    calls = [asyncio.create_task(alice.call("add_slowly", nat64(0)))]
+    await canister.waiting.wait()
+    calls.append(asyncio.create_task(alice.call("add", nat64(1))))  # its round waits for the slow one
+    await alice.query("get")
+    stop.set()
+    await asyncio.wait_for(running, 10)
+    for outcome in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(outcome, aiohttp.ClientError)
+    async with network_in(tmp_path, session) as alice:
+        assert await alice.count() == 5

@@ -57,4 +57,6 @@ def test_time_never_stands_still_or_runs_back() -> None:
     clock = ChainClock(wall_ns=lambda: next(wall))
     assert [clock.now_ns() for _ in range(4)] == [10, 11, 12, 20]
     assert clock.advance(100) == 120
-    assert ChainClock(floor_ns=50, wall_ns=lambda: 1).now_ns() == 51
+    clock = ChainClock(wall_ns=lambda: 1)
+    clock.restore(last_ns=50, offset_ns=10)
+    assert (clock.now_ns(), clock.offset_ns) == (51, 10)

@@ -1,0 +1,411 @@
+"""`perun`: talks to the node of a data directory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from perund.amounts import format_icp
+from perund.cli import show
+from perund.cli.failing import fail, run_async
+from perund.cli.progress import watching
+from perund.cli.values import Amount, Duration
+from perund.control import methods, schema
+from perund.control.client import ControlClient
+from perund.control.envelope import ENCODER
+from perund.control.methods import Method, P_co, R_co
+from perund.control.values import E8s, PaidE8s, Seconds
+from perund.durations import format_duration
+
+__all__ = ["main"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class _Settings:
+    """What is said before or after the name of a command."""
+
+    data_dir: Path | None = None
+    as_json: bool = False
+
+
+def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001  (click's signature)
+    if value:
+        ctx.ensure_object(_Settings).as_json = True
+
+
+def _keep_dir(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.ensure_object(_Settings).data_dir = value
+
+
+def _everywhere(function: F) -> F:
+    """Accept --json and --dir here too: nobody remembers on which side of the command they belong."""
+    path = click.Path(path_type=Path, file_okay=False)
+    directory = click.option(
+        "--dir", type=path, envvar="PERUND_DIR", expose_value=False, callback=_keep_dir, help="Data directory."
+    )
+    as_json = click.option(
+        "--json", is_flag=True, expose_value=False, callback=_keep_json, help="Print JSON, one object."
+    )
+    return directory(as_json(function))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@_everywhere
+@click.version_option(package_name="perund")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Control a running perund node. CHANNEL is an id, or its beginning (at least 8 digits)."""
+    ctx.ensure_object(_Settings)
+
+
+def _client_of(settings: _Settings) -> Awaitable[ControlClient]:
+    assert settings.data_dir is not None
+    return ControlClient.connect(settings.data_dir)
+
+
+def _settings() -> _Settings:
+    settings = click.get_current_context().ensure_object(_Settings)
+    if settings.data_dir is None:
+        raise click.UsageError("Missing option '--dir' (or the environment variable PERUND_DIR).")
+    return settings
+
+
+def _print(settings: _Settings, result: object, text: Callable[[], None]) -> None:
+    if settings.as_json:
+        click.echo(ENCODER.encode(result).decode())
+    else:
+        text()
+
+
+def _call(
+    method: Method[P_co, R_co], params: P_co, text: Callable[[R_co], None], *, waiting: str = "", channel: str = ""
+) -> None:
+    """Call, show progress while it lasts, and print the result. `waiting`: what the progress says first."""
+    settings = _settings()
+
+    async def work() -> R_co:
+        async with await _client_of(settings) as client:
+            if waiting and not settings.as_json and sys.stderr.isatty():
+                assert settings.data_dir is not None
+                async with watching(settings.data_dir, waiting, channel):
+                    return await client.call(method, params)
+            return await client.call(method, params)
+
+    result = run_async(work, as_json=settings.as_json)
+    _print(settings, result, lambda: text(result))
+
+
+def _params(build: Callable[[], P_co]) -> P_co:
+    """Build params from arguments; what the schema refuses is a usage error. Checked here as in the node."""
+    try:
+        return build()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@main.command()
+@_everywhere
+def info() -> None:
+    """Who the node is and how it is."""
+    _call(methods.NODE_INFO, schema.NoParams(), show.info)
+
+
+@main.command()
+@_everywhere
+def health() -> None:
+    """Whether the money is safe right now. Exit code 1 when something is urgent."""
+    settings = _settings()
+
+    async def work() -> schema.Health:
+        async with await _client_of(settings) as client:
+            return await client.call(methods.NODE_HEALTH, schema.NoParams())
+
+    result = run_async(work, as_json=settings.as_json)
+    _print(settings, result, lambda: show.health(result))
+    if not result.ok:
+        sys.exit(1)
+
+
+@main.command()
+@_everywhere
+def stop() -> None:
+    """Stop the node cleanly."""
+    _call(methods.NODE_STOP, schema.NoParams(), lambda _: click.echo("the node is stopping"))
+
+
+@main.group()
+@_everywhere
+def wallet() -> None:
+    """The node's ICP on the ledger."""
+
+
+@wallet.command()
+@_everywhere
+def balance() -> None:
+    """Show the account and its balance."""
+    _call(methods.WALLET_BALANCE, schema.NoParams(), show.wallet)
+
+
+@wallet.command()
+@_everywhere
+def address() -> None:
+    """Show only the account to send ICP to. Needs no network."""
+    settings = _settings()
+
+    async def work() -> schema.NodeInfo:
+        async with await _client_of(settings) as client:
+            return await client.call(methods.NODE_INFO, schema.NoParams())
+
+    result = run_async(work, as_json=settings.as_json)
+    found = {"account": result.account, "principal": result.principal}
+    _print(settings, found, lambda: click.echo(result.account))
+
+
+@wallet.command()
+@_everywhere
+@click.argument("to")
+@click.argument("amount", type=Amount())
+@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one transfer.")
+def send(to: str, amount: int, idempotency_key: str | None) -> None:
+    """Send AMOUNT to an account or principal."""
+    params = schema.SendParams(to=to, amount_e8s=PaidE8s(amount), idempotency_key=idempotency_key)
+    _call(methods.WALLET_SEND, params, lambda r: click.echo(f"sent {format_icp(r.amount_e8s)} in block {r.block}"))
+
+
+@main.command()
+@_everywhere
+@click.argument("peer")
+def connect(peer: str) -> None:
+    """Connect to PEER (NODEID@host:port) and keep connected."""
+    params = schema.PeerConnectParams(peer=peer)
+    _call(methods.PEER_CONNECT, params, lambda r: click.echo(f"connected to {r.node_id} at {r.address}"))
+
+
+@main.command()
+@_everywhere
+def peers() -> None:
+    """Show peers, connected or with channels."""
+    _call(methods.PEER_LIST, schema.NoParams(), show.peers)
+
+
+@main.command(name="open")
+@_everywhere
+@click.argument("peer")
+@click.option("--mine", type=Amount(zero=True), required=True, help="What this node puts in.")
+@click.option("--theirs", type=Amount(zero=True), default=0, show_default=True, help="What the peer puts in.")
+@click.option("--challenge", type=Duration(), default="1d", show_default=True, help="Time to refute a stale state.")
+@click.option("--funding-timeout", type=Duration(), help="After it an unfunded channel is given up.")
+@click.option("--wait/--no-wait", default=True, help="Wait until it is open, or only until it is signed.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one channel.")
+def open_channel(
+    peer: str,
+    mine: int,
+    theirs: int,
+    challenge: int,
+    funding_timeout: int | None,
+    idempotency_key: str | None,
+    *,
+    wait: bool,
+) -> None:
+    """Open a channel with PEER (NODEID or NODEID@host:port)."""
+    params = _params(
+        lambda: schema.ChannelOpenParams(
+            peer=peer,
+            mine_e8s=E8s(mine),
+            theirs_e8s=E8s(theirs),
+            challenge_s=Seconds(challenge),
+            funding_timeout_s=None if funding_timeout is None else Seconds(funding_timeout),
+            idempotency_key=idempotency_key,
+            wait=wait,
+        )
+    )
+    _call(methods.CHANNEL_OPEN, params, show.channel, waiting="opening the channel" if wait else "")
+
+
+@main.command()
+@_everywhere
+@click.argument("channel")
+@click.argument("amount", type=Amount())
+@click.option("--memo", help="Text for the receiver, at most 256 bytes.")
+@click.option("--payment-id", metavar="HEX", help="An id of one's own, 16 bytes.")
+@click.option("--wait/--no-wait", default=True, help="Wait until the peer has it, or only until it is queued.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one payment.")
+def pay(
+    channel: str, amount: int, memo: str | None, payment_id: str | None, idempotency_key: str | None, *, wait: bool
+) -> None:
+    """Pay the peer AMOUNT through CHANNEL."""
+    params = _params(
+        lambda: schema.PayParams(
+            channel=channel,
+            amount_e8s=PaidE8s(amount),
+            memo=memo,
+            payment_id=payment_id,
+            idempotency_key=idempotency_key,
+            wait=wait,
+        )
+    )
+    _call(
+        methods.CHANNEL_PAY, params, lambda r: show.paid(amount, r), waiting="paying" if wait else "", channel=channel
+    )
+
+
+@main.command()
+@_everywhere
+@click.option("--phase", help="Only channels in this phase.")
+@click.option("--limit", type=click.IntRange(1, 1_000), help="Only so many; all when left out.")
+def channels(phase: str | None, limit: int | None) -> None:
+    """Show channels."""
+    settings = _settings()
+
+    async def work() -> list[schema.Channel]:
+        found: list[schema.Channel] = []
+        after = None
+        async with await _client_of(settings) as client:
+            while True:
+                size = min(1_000, limit - len(found)) if limit else 1_000
+                params = schema.ChannelListParams(phase=phase, after=after, limit=size)
+                page = await client.call(methods.CHANNEL_LIST, params)
+                found += page.channels
+                after = page.next
+                if after is None or (limit and len(found) >= limit):
+                    return found
+
+    result = run_async(work, as_json=settings.as_json)
+    _print(settings, {"channels": result}, lambda: show.channels(result))
+
+
+@main.command()
+@_everywhere
+@click.argument("channel")
+def channel(channel: str) -> None:
+    """Show one channel."""
+    _call(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel), show.channel)
+
+
+@main.command()
+@_everywhere
+@click.option("--channel", help="Only those of one channel.")
+@click.option("--after", metavar="NEXT", help="Continue after the `next` of the page before.")
+@click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
+def payments(channel: str | None, after: str | None, limit: int) -> None:
+    """Show payments in both directions, oldest first."""
+    params = schema.PaymentListParams(channel=channel, after=after, limit=limit)
+    _call(methods.PAYMENT_LIST, params, show.payments)
+
+
+@main.command()
+@_everywhere
+@click.argument("channel")
+@click.argument("payment")
+def cancel(channel: str, payment: str) -> None:
+    """Take back a payment that is still queued."""
+    params = schema.PaymentCancelParams(channel=channel, payment=payment)
+    _call(methods.PAYMENT_CANCEL, params, lambda r: click.echo(f"payment {r.payment} is {r.status}"))
+
+
+@main.command()
+@_everywhere
+@click.argument("channel")
+@click.option("--force-after", type=Duration(), help="How long the peer has; then it is done alone.")
+@click.option("--wait/--no-wait", default=True, help="Wait until the money has arrived.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one close.")
+def close(channel: str, force_after: int | None, idempotency_key: str | None, *, wait: bool) -> None:
+    """Close CHANNEL together with the peer; alone if it does not answer."""
+    params = schema.ChannelCloseParams(
+        channel=channel,
+        force_after_s=None if force_after is None else Seconds(force_after),
+        wait=wait,
+        idempotency_key=idempotency_key,
+    )
+    _call(methods.CHANNEL_CLOSE, params, show.channel, waiting="closing" if wait else "", channel=channel)
+
+
+@main.command()
+@_everywhere
+@click.argument("channel")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one dispute.")
+def dispute(channel: str, idempotency_key: str | None, *, yes: bool) -> None:
+    """Leave CHANNEL alone: register the newest state and wait for the challenge period."""
+    settings = _settings()
+
+    async def look() -> schema.Channel:
+        async with await _client_of(settings) as client:
+            return await client.call(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel))
+
+    if not yes:
+        if not sys.stdin.isatty():
+            fail("a dispute needs a yes", "give --yes in scripts", 2, as_json=settings.as_json)
+        found = run_async(look, as_json=settings.as_json)
+        click.echo(
+            f"The state of version {found.version} is registered: {format_icp(found.mine_e8s)} are yours. The money "
+            f"stays locked for {format_duration(found.challenge_s)}, payments that are queued fail, and the channel "
+            "ends. Closing together (`perun close`) takes seconds.",
+            err=True,
+        )
+        click.confirm("Dispute?", abort=True, err=True)
+    params = schema.ChannelDisputeParams(channel=channel, idempotency_key=idempotency_key)
+    _call(methods.CHANNEL_DISPUTE, params, show.channel)
+
+
+@main.command()
+@_everywhere
+@click.argument("channel")
+def withdraw(channel: str) -> None:
+    """Take out now what is ours in a settled CHANNEL; the node does it by itself too."""
+    _call(methods.CHANNEL_WITHDRAW, schema.ChannelWithdrawParams(channel=channel), show.channel)
+
+
+@main.command()
+@_everywhere
+@click.option("--after", type=click.IntRange(0), help="From this cursor on; else from now on.")
+@click.option("--kind", "kinds", multiple=True, help="Only events of this name; can be repeated.")
+@click.option("--count", type=click.IntRange(1), help="End after so many.")
+def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None:
+    """Show events as they happen, one line each (with --json one object each)."""
+    settings = _settings()
+
+    async def work() -> None:
+        left = count
+        async with await _client_of(settings) as client:
+            async for event in client.events(after, list(kinds) or None):
+                _print(settings, event, lambda event=event: show.event(event))  # type: ignore[misc]
+                sys.stdout.flush()
+                left = None if left is None else left - 1
+                if left == 0:
+                    return
+
+    run_async(work, as_json=settings.as_json)
+
+
+@main.command()
+@_everywhere
+@click.argument("method")
+@click.argument("params", default="{}")
+def call(method: str, params: str) -> None:
+    """Call METHOD of the control interface with PARAMS (JSON) and print its result."""
+    settings = _settings()
+    try:
+        decoded = msgspec.json.decode(params)
+    except msgspec.DecodeError as error:
+        raise click.UsageError(f"PARAMS is not JSON: {error}") from None
+
+    async def work() -> object:
+        async with await _client_of(settings) as client:
+            return await client.call(method, decoded)
+
+    result = run_async(work, as_json=settings.as_json)
+    click.echo(ENCODER.encode(result).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Results for people: aligned lines and tables, amounts in ICP, ids short where they repeat."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from perund.amounts import format_icp
+from perund.control import schema
+from perund.durations import format_duration
+
+__all__ = ["channel", "channels", "event", "health", "info", "paid", "payments", "peers", "wallet"]
+
+SHORT = 16
+
+
+def info(node: schema.NodeInfo) -> None:
+    """Print who the node is."""
+    counts = ", ".join(f"{count} {phase}" for phase, count in sorted(node.channels.items())) or "none"
+    skew = "" if node.clock_skew_ms is None else f" (local clock {node.clock_skew_ms:+d} ms)"
+    _lines(
+        ("node id", node.node_id),
+        ("version", node.version),
+        ("listens on", node.listen or "nothing: it only dials"),
+        ("network", node.network),
+        ("Perun canister", node.perun_canister),
+        ("ICP ledger", node.icp_ledger),
+        ("principal", node.principal),
+        ("account", node.account),
+        ("chain time", f"{node.chain_time}{skew}" if node.chain_time else "not known yet"),
+        ("channels", counts),
+        ("peers", str(node.peers)),
+        ("data", f"{node.data_dir} (process {node.pid})"),
+    )
+
+
+def health(found: schema.Health) -> None:
+    """Print what needs an eye."""
+    click.echo("ok" if found.ok else "not ok")
+    for problem in found.problems:
+        where = f" [{problem.channel[:SHORT]}]" if problem.channel else ""
+        click.echo(_safe(f"  {problem.code}{where}: {problem.message} (since {problem.since})"))
+
+
+def wallet(found: schema.WalletBalance) -> None:
+    """Print the wallet."""
+    _lines(
+        ("account", found.account),
+        ("principal", found.principal),
+        ("balance", format_icp(found.balance_e8s)),
+        ("fee", f"{format_icp(found.fee_e8s)} per transfer"),
+    )
+
+
+def peers(found: schema.PeerList) -> None:
+    """Print a table of peers."""
+    rows = [
+        (peer.node_id, peer.address or "-", "yes" if peer.connected else "no", peer.agent or "-", str(peer.channels))
+        for peer in found.peers
+    ]
+    _table(("node id", "address", "connected", "runs", "channels"), rows, "no peers")
+
+
+def channels(found: list[schema.Channel]) -> None:
+    """Print a table of channels."""
+    rows = [
+        (
+            one.channel[:SHORT],
+            one.peer[:SHORT],
+            f"{one.phase}{' (frozen)' if one.frozen else ''}",
+            format_icp(one.mine_e8s),
+            format_icp(one.theirs_e8s),
+            str(one.version),
+            one.waiting_for or "",
+        )
+        for one in found
+    ]
+    _table(("channel", "peer", "phase", "mine", "theirs", "version", "waits for"), rows, "no channels")
+
+
+def channel(one: schema.Channel) -> None:
+    """Print everything about a channel."""
+    registered = one.registered
+    facts = [
+        ("channel", one.channel),
+        ("peer", one.peer),
+        ("phase", one.phase),
+        ("waits for", one.waiting_for),
+        ("frozen", one.frozen),
+        ("recovering", "yes" if one.recovering else None),
+        ("closed because", one.close_reason),
+        ("version", str(one.version)),
+        ("mine", format_icp(one.mine_e8s)),
+        ("theirs", format_icp(one.theirs_e8s)),
+        ("sendable", format_icp(one.sendable_e8s)),
+        ("queued", f"{one.queued.count} payments, {format_icp(one.queued.e8s)}" if one.queued.count else None),
+        ("challenge", format_duration(one.challenge_s)),
+        ("registered", f"version {registered.version} until {registered.timeout}" if registered else None),
+        ("paid out", None if one.payout_e8s is None else format_icp(one.payout_e8s)),
+        ("in block", None if one.payout_block is None else str(one.payout_block)),
+        ("costs", ", ".join(f"{cost.what} {format_icp(cost.e8s)}" for cost in one.costs) or None),
+    ]
+    _lines(*((name, value) for name, value in facts if value is not None))
+
+
+def paid(amount_e8s: int, result: schema.PayResult) -> None:
+    """Print what became of a payment."""
+    click.echo(f"{format_icp(amount_e8s)} {result.status} (payment {result.payment}, version {result.version})")
+
+
+def payments(page: schema.PaymentPage) -> None:
+    """Print a table of payments, and how to see more."""
+    rows = [
+        (
+            one.created_at,
+            one.channel[:SHORT],
+            one.direction,
+            format_icp(one.amount_e8s),
+            f"{one.status}{f' ({one.code})' if one.code else ''}",
+            one.payment,
+            one.memo or one.memo_hex or "",
+        )
+        for one in page.payments
+    ]
+    _table(("when", "channel", "direction", "amount", "status", "payment", "memo"), rows, "no payments")
+    if page.next is not None:
+        click.echo(f"more: --after {page.next}")
+
+
+def event(one: schema.Event) -> None:
+    """Print an event on a line."""
+    facts = " ".join(f"{key}={value}" for key, value in one.data.items())
+    click.echo(_safe(f"{one.cursor} {one.at} {one.event} {facts}".rstrip()))
+
+
+def _lines(*facts: tuple[str, str]) -> None:
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        click.echo(_safe(f"{name:<{width}}  {value}"))
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]], nothing: str) -> None:
+    if not rows:
+        click.echo(nothing)
+        return
+    if not sys.stdout.isatty():
+        # A pipe gets whole values with tabs between them, not a drawing cut to some width.
+        for row in (columns, *rows):
+            click.echo("\t".join(_safe(cell) for cell in row))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_safe(cell)) for cell in row))
+    Console().print(table)
+
+
+def _safe(text: str) -> str:
+    """Replace what could move the cursor: much of this was written by a peer."""
+    return "".join(c if c.isprintable() else "?" for c in text)

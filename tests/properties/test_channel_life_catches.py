@@ -1,0 +1,39 @@
+"""The property is worth something only if it finds a channel that breaks the rules."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.properties.test_channel_life import ChannelLife
+from tests.unit.protocol import broken
+from tests.unit.protocol.scene import MakeChannel
+
+QUICK = settings(
+    max_examples=400,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    print_blob=False,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize(
+    ("make", "caught"),
+    [
+        (broken.forgetful(broken.DropsTheUnanswered), "rule 1"),
+        (broken.without_writing(broken.StateRecord), "rule 2"),
+        (broken.without_writing(broken.UpdateRecord), "rule 2"),
+        (broken.instead(broken.FreshOrderer), "rule 4"),
+        (broken.instead(broken.FreshFollower), "rule 4"),
+        (broken.instead(broken.Mints), "rule 6"),
+    ],
+)
+def test_a_broken_channel_does_not_live_long(make: MakeChannel, caught: str) -> None:
+    broken_life = type("BrokenLife", (ChannelLife,), {"make": staticmethod(make)})
+    with pytest.raises(AssertionError, match=caught):
+        run_state_machine_as_test(broken_life, settings=QUICK)

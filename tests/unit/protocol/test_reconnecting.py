@@ -1,0 +1,272 @@
+"""What is lost with a session is said again in the next (DESIGN, section 6, after a reconnect)."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from protocol.effects import Phase
+from protocol.messages import Ack, ChannelReady, Confirm, Decline, Message, Offer, Resume, SignedStateMessage, Update
+from tests.unit.protocol.scene import Scene
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene().ready()
+
+
+@pytest.mark.parametrize("lagging", [False, True], ids=["prompt", "lagging"])
+@pytest.mark.parametrize("restarted", [(), ("alice",), ("bob",), ("alice", "bob")], ids="+".join)
+@pytest.mark.parametrize("kind", [Update, Ack, Offer, Confirm, Resume])
+def test_a_lost_message(kind: type[Message], restarted: tuple[str, ...], lagging: bool) -> None:
+    scene = Scene(lagging_disks=lagging)
+    if kind is not Resume:
+        scene.ready()
+    scene.lose(kind)
+    if kind is Resume:
+        scene.ready()
+    ids = scene.pay("alice", 10) + scene.pay("bob", 20)
+    scene.run()
+    assert not scene.up
+    for name in restarted:
+        scene.restart(name)
+    scene.ready()
+    assert scene.allocation == (1010, 990)
+    assert [scene.statuses(i) for i in ids] == [("delivered", "delivered")] * 2
+    assert not scene.frozen("alice") and not scene.frozen("bob")
+    scene.check_agreement()
+
+
+@pytest.mark.parametrize("restarted", [(), ("alice",), ("bob",), ("alice", "bob")], ids="+".join)
+def test_a_lost_decline(restarted: tuple[str, ...]) -> None:
+    scene = Scene().ready()
+    scene.alice.channel.minimum_e8s = 5
+    scene.lose(Decline)
+    (small,) = scene.pay("bob", 4)
+    scene.run()
+    assert scene.statuses(small) == ("declined", "offered")
+    for name in restarted:
+        scene.restart(name)
+    scene.ready()
+    assert scene.statuses(small) == ("declined", "declined")
+    assert scene.bob.channel.committed_e8s == 0
+    assert scene.allocation == (1000, 1000)
+
+
+@pytest.mark.parametrize("kind", [Update, Ack, Offer, Confirm, Decline, Resume])
+def test_a_message_that_arrives_twice(kind: type[Message]) -> None:
+    scene = Scene()
+    scene.alice.channel.minimum_e8s = 5
+    scene.repeat(kind)
+    scene.ready()
+    ids = scene.pay("alice", 10) + scene.pay("bob", 20)
+    small = scene.pay("bob", 4)
+    scene.run()
+    assert scene.allocation == (1010, 990)
+    assert [scene.statuses(i) for i in ids] == [("delivered", "delivered")] * 2
+    assert scene.statuses(small[0]) == ("declined", "declined")
+    assert not scene.frozen("alice") and not scene.frozen("bob")
+
+
+def test_a_lost_update_is_sent_again_byte_for_byte(scene: Scene) -> None:
+    scene.lose(Update)
+    scene.pay("alice", 10)
+    scene.pay("alice", 11)  # must not find its way into the update that is out already
+    scene.restart("alice")
+    scene.pay("alice", 12)
+    scene.ready()
+    first, again, *_ = scene.sent("alice", Update)
+    assert first == again
+    assert scene.allocation == (1000 - 33, 1000 + 33)
+
+
+def test_an_update_that_was_durable_but_never_sent_is_the_one_that_is_sent(scene: Scene) -> None:
+    scene.alice.fuse = 1  # the transaction happens, the sending does not
+    scene.pay("alice", 10)
+    assert not scene.alice.alive
+    outstanding = scene.alice.disk.outstanding
+    assert outstanding is not None
+    scene.restart("alice")
+    scene.pay("alice", 99)
+    scene.ready()
+    assert scene.sent("alice", Update)[0] == outstanding
+
+
+def test_an_update_that_was_never_durable_never_was(scene: Scene) -> None:
+    scene.alice.fuse = 0
+    scene.pay("alice", 10)
+    scene.restart("alice")
+    scene.ready()
+    scene.pay("alice", 99)
+    scene.run()
+    assert scene.allocation == (901, 1099)
+    assert scene.alice.channel.version == 1
+
+
+def test_nothing_but_resume_is_said_first(scene: Scene) -> None:
+    scene.pay("alice", 10)
+    scene.pay("bob", 10)
+    scene.cut()
+    sent = len(scene.alice.sent), len(scene.bob.sent)
+    scene.connect()
+    for side, count in zip(scene.sides, sent, strict=True):
+        new = side.sent[count:]
+        assert isinstance(new[0], Resume)
+        assert all(isinstance(m, ChannelReady) for m in new[1:])
+
+
+def test_a_session_that_replaces_another_starts_over(scene: Scene) -> None:
+    scene.pay("bob", 10)
+    for _ in range(5):
+        scene.connect()
+        scene.deliver("alice")
+    scene.run()
+    assert scene.allocation == (1010, 990)
+    assert not scene.frozen("alice") and not scene.frozen("bob")
+
+
+def test_ready_that_was_lost_is_said_again() -> None:
+    for restarted in ("", "alice", "bob"):
+        scene = Scene(phase=Phase.FUNDING)
+        scene.ready()
+        scene.lose(ChannelReady)
+        for side in scene.sides:
+            scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+        scene.run()
+        if restarted:
+            scene.restart(restarted)
+            if scene[restarted].channel.phase is Phase.FUNDING:
+                side = scene[restarted]
+                scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+        scene.ready()
+        assert scene.alice.channel.phase is scene.bob.channel.phase is Phase.OPEN
+        scene.pay("alice", 1)
+        scene.run()
+        assert scene.allocation == (999, 1001)
+
+
+def test_an_offer_that_comes_before_we_are_open_is_not_forgotten() -> None:
+    """Regression: alice forgot in a crash that she had said ready; bob was open already and his offer was dropped."""
+    scene = Scene(phase=Phase.FUNDING).ready()
+    scene.lose(ChannelReady)
+    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
+    scene.do(scene.alice, lambda: scene.alice.channel.fund_complete(scene.now))
+    scene.connect()
+    scene.deliver("bob", 2)  # alice's resume and her ready
+    assert scene.bob.channel.phase is Phase.OPEN
+    scene.crash("alice")
+    assert scene.alice.disk.phase is Phase.FUNDING
+    (paid,) = scene.pay("bob", 5)
+    scene.restart("alice")
+    scene.ready()
+    assert scene.statuses(paid) == ("unknown", "offered")
+    scene.do(scene.alice, lambda: scene.alice.channel.fund_complete(scene.now))
+    scene.run()
+    assert scene.statuses(paid) == ("delivered", "delivered")
+
+
+def test_an_update_that_comes_before_we_are_open_waits_without_asking_for_looks() -> None:
+    """Regression: every look led to another, as fast as the canister answered."""
+    scene = Scene(phase=Phase.FUNDING).ready()
+    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
+    scene.run()
+    scene.do(scene.alice, lambda: scene.alice.channel.fund_complete(scene.now))
+    assert scene.alice.channel.phase is Phase.OPEN
+    scene.crash("bob")
+    assert scene.bob.disk.phase is Phase.FUNDING
+    (paid,) = scene.pay("alice", 5)
+    scene.restart("bob")
+    scene.ready()
+    assert scene.status("bob", paid) == "unknown"
+    scene.look("bob")
+    assert not scene.bob.wants_look
+    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
+    scene.run()
+    assert scene.statuses(paid) == ("delivered", "delivered")
+
+
+# --- copies of old data (rule 7) ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outstanding", [False, True])
+def test_alice_from_an_old_copy_freezes_adopts_the_newest_state_and_signs_nothing(outstanding: bool) -> None:
+    scene = Scene().ready()
+    scene.pay("alice", 1)
+    scene.run()
+    if outstanding:
+        scene.lose(Update)
+        scene.pay("alice", 2)
+    old = copy.deepcopy(scene.alice.disk)
+    scene.ready()
+    for amount in (3, 4, 5):
+        scene.pay("alice", amount)
+        scene.pay("bob", 10)
+        scene.run()
+    newest = scene.bob.disk.newest
+    scene.restore("alice", old)
+    signed = dict(scene.alice.disk.signed)
+    scene.ready()
+    assert scene.frozen("alice") == "data_loss"
+    assert scene.alice.disk.newest == newest
+    assert scene.sent("bob", SignedStateMessage)
+    assert scene.alice.disk.signed == signed
+    assert not scene.frozen("bob")  # the peer's loss is no violation
+    scene.settle(newest.state, "alice")
+    if outstanding:
+        ended = [r for (s, _), r in scene.alice.disk.rows.items() if s == 0 and r.payment.amount_e8s == 2]
+        assert [r.status for r in ended] == ["unknown"]  # it was delivered: "failed" would have it paid twice
+
+
+def test_bob_from_an_old_copy_freezes_and_adopts() -> None:
+    scene = Scene().ready()
+    scene.pay("alice", 1)
+    scene.run()
+    scene.cut()
+    (unclear,) = scene.pay("bob", 9)
+    old = copy.deepcopy(scene.bob.disk)
+    scene.ready()
+    scene.restore("bob", old)
+    acks = len(scene.sent("bob", Ack))
+    scene.ready()
+    assert scene.frozen("bob") == "data_loss"
+    assert scene.bob.disk.newest == scene.alice.disk.newest
+    assert len(scene.sent("bob", Ack)) == acks
+    assert not scene.frozen("alice")
+    assert any(e.kind == "channel.peer_is_behind" for e in scene.alice.disk.events)
+    scene.settle(scene.alice.disk.newest.state, "bob")
+    assert scene.bob.disk.status(1, unclear) == "unknown"
+
+
+def test_one_version_behind_without_the_outstanding_update_is_data_loss(scene: Scene) -> None:
+    scene.lose(Ack)
+    scene.pay("alice", 1)
+    scene.run()
+    disk = scene.alice.disk
+    assert disk.outstanding is not None
+    disk.outstanding = None
+    scene.restart("alice")
+    scene.ready()
+    assert scene.frozen("alice") == "data_loss"
+
+
+def test_a_state_that_is_shown_and_does_not_verify_is_not_adopted(scene: Scene) -> None:
+    state = scene.bob.disk.newest
+    for allocation, signature in (((2000, 0), b"\1" * 64), ((2**64 - 1, 2**64 - 1), b"\1" * 64), ((1, 2), b"\1" * 64)):
+        scene = Scene().ready()
+        message = SignedStateMessage(
+            state.state.channel, 9, allocation, finalized=False, signature_0=signature, signature_1=signature
+        )
+        scene.receive("alice", message)
+        assert scene.frozen("alice") in ("bad_signature", "bad_state")
+        assert scene.alice.disk.newest == state
+
+
+def test_a_state_that_is_shown_and_old_changes_nothing(scene: Scene) -> None:
+    scene.pay("alice", 1)
+    scene.run()
+    newest = scene.alice.disk.newest
+    message = SignedStateMessage(scene.alice.channel.id, 0, (1000, 1000), False, b"\1" * 64, b"\1" * 64)
+    scene.receive("bob", message)
+    assert scene.bob.disk.newest == newest
+    assert not scene.frozen("bob")

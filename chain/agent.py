@@ -126,7 +126,10 @@ class Agent:
         return await Submission(self._reader, self.identity, call, give_up_after_s).send()
 
     async def outcome(self, call: SignedCall, *, give_up_after_s: float | None = None) -> Certified[bytes]:
-        """Find out what became of a call without sending it (again). Returns and raises as `submit` does."""
+        """Find out what became of a call without sending it (again).
+
+        Returns the certified reply. Raises `CallRejected`, `CallExpired` and `OutcomeUnknown` as `submit` does.
+        """
         return await Submission(self._reader, self.identity, call, give_up_after_s).follow()
 
     async def call(

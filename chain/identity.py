@@ -112,7 +112,8 @@ class Secp256k1Identity:
 
     def __init__(self, secret: bytes) -> None:
         try:
-            self._key = PrivateKey(secret)
+            # The library would fill up what is short.
+            self._key = PrivateKey(secret if len(secret) == 32 else b"")
         except ValueError:
             # `from None`: the library's message and its traceback may show the value.
             raise UnusableIdentity("a secp256k1 secret is 32 bytes between 1 and the group order") from None

@@ -19,8 +19,8 @@ from chain.request import SignedCall
 
 __all__ = [
     "MAX_BLOCKS",
-    "ArchivedBlocks",
     "Approve",
+    "ArchivedBlocks",
     "BadFee",
     "Block",
     "BlockPage",

@@ -122,7 +122,7 @@ class _Record(Shape[T]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return f"record {{{';'.join(f'{label}:{shape.name}' for _, label, shape in self.fields)}}}"
+        return f"record {{{_fields_text(self.fields)}}}"
 
     def place(self, table: TypeTable) -> Ref:
         return table.place(self.name, lambda: _describe_fields(-20, self.fields, table))
@@ -173,7 +173,7 @@ class _Variant(Shape[object]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        return f"variant {{{';'.join(f'{label}:{shape.name}' for _, label, shape in self.fields)}}}"
+        return f"variant {{{_fields_text(self.fields)}}}"
 
     def place(self, table: TypeTable) -> Ref:
         return table.place(self.name, lambda: _describe_fields(-21, self.fields, table))
@@ -255,6 +255,10 @@ def _describe_fields(code: int, fields: tuple[tuple[int, str, AnyShape], ...], t
     for number, _, shape in fields:
         out += uleb128(number) + sleb128(shape.place(table))
     return out
+
+
+def _fields_text(fields: tuple[tuple[int, str, AnyShape], ...]) -> str:
+    return ";".join(f"{label.removesuffix('_')}:{shape.name}" for _, label, shape in fields)
 
 
 def _sorted_fields(fields: Mapping[str, AnyShape]) -> tuple[tuple[int, str, AnyShape], ...]:

@@ -40,7 +40,7 @@ _OPT, _VEC, _RECORD, _VARIANT, _FUNC, _SERVICE = -18, -19, -20, -21, -22, -23
 _PRIMITIVES: Final = frozenset({*range(EMPTY, 0), PRINCIPAL})
 _FIXED_SIZES: Final = {
     **dict.fromkeys((NULL, RESERVED), 0),
-    **dict.fromkeys((BOOL, NAT8, _INT8), 1),
+    **dict.fromkeys((NAT8, _INT8), 1),
     **dict.fromkeys((_NAT16, _INT16), 2),
     **dict.fromkeys((NAT32, _INT32, _FLOAT32), 4),
     **dict.fromkeys((NAT64, _INT64, _FLOAT64), 8),
@@ -205,7 +205,9 @@ class Reader:
         return fields[position]
 
     def _skip_primitive(self, ref: Ref) -> None:
-        if ref in _FIXED_SIZES:
+        if ref == BOOL:
+            self.flag()
+        elif ref in _FIXED_SIZES:
             self.take(_FIXED_SIZES[ref])
         elif ref in {NAT, INT}:
             self._leb()

@@ -229,8 +229,6 @@ class PerunCanister:
         channel = self._channels.get(funding.channel)
         if not isinstance(channel, Settled):
             return Error.NOT_FINALIZED
-        if funding in self._withdrawals:
-            return Error.LEDGER_ERROR
         held = channel.holdings(funding.participant)
         if held <= LEDGER_FEE_E8S:
             return Error.INSUFFICIENT_FUNDING

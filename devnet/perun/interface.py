@@ -66,7 +66,7 @@ class Params(msgspec.Struct, frozen=True):
         return hashlib.sha512(encode((PARAMS,), self)).digest()
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, array_like=True):
     """Who owns what at a version. `allocation`: e8s per participant, in the order of the params."""
 
     channel: bytes
@@ -86,7 +86,7 @@ class FullySignedState(msgspec.Struct, frozen=True):
     sigs: tuple[bytes, ...]
 
 
-class RegisteredState(msgspec.Struct, frozen=True):
+class RegisteredState(msgspec.Struct, frozen=True, array_like=True):
     """The state that the canister holds for a channel. `timeout`: chain time in ns from which it stands."""
 
     state: State
@@ -97,7 +97,7 @@ class RegisteredState(msgspec.Struct, frozen=True):
         return self.state.finalized or now_ns >= self.timeout
 
 
-class Funding(msgspec.Struct, frozen=True):
+class Funding(msgspec.Struct, frozen=True, array_like=True):
     """Whose money in which channel."""
 
     channel: bytes
@@ -135,21 +135,21 @@ class Error(Enum):
     FAILED_TO_QUERY = "ReceiverError.FailedToQuery"
 
 
-class Funded(msgspec.Struct, frozen=True, tag=True):
+class Funded(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Money was credited. `who`: participant's key; `total`: e8s that are now held for it in the channel."""
 
     who: bytes
     total: int
 
 
-class Disputed(msgspec.Struct, frozen=True, tag=True):
+class Disputed(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A state was registered, the first one or a newer one. The fields are those of `RegisteredState`."""
 
     state: State
     timeout: int
 
 
-class Concluded(msgspec.Struct, frozen=True, tag=True):
+class Concluded(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The channel is settled: nothing replaces its state any more."""
 
 

@@ -18,7 +18,7 @@ MAX_DISPUTES_PAGE: Final = 1_000
 _SLACK: Final = 64
 
 
-class EventLog(msgspec.Struct, frozen=True):
+class EventLog(msgspec.Struct, frozen=True, array_like=True):
     """Events of one channel, counted from 0. `first`: the index of the oldest that is kept."""
 
     first: int = 0

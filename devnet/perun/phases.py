@@ -27,14 +27,14 @@ from devnet.perun.interface import RegisteredState
 __all__ = ["Credit", "Phase", "Registered", "Settled", "Unregistered"]
 
 
-class Credit(msgspec.Struct, frozen=True):
+class Credit(msgspec.Struct, frozen=True, array_like=True):
     """Money that a participant paid in, in e8s. Their order is the order of crediting."""
 
     participant: bytes
     e8s: int
 
 
-class Unregistered(msgspec.Struct, frozen=True, tag=True):
+class Unregistered(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """Only money is known of the channel: its participants show with the first registered state."""
 
     credits: tuple[Credit, ...] = ()
@@ -61,7 +61,7 @@ class Unregistered(msgspec.Struct, frozen=True, tag=True):
         return _covered(Registered(new, participants, stake, _by_participant(strangers)))
 
 
-class Registered(msgspec.Struct, frozen=True, tag=True):
+class Registered(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A state is registered and can be replaced by a newer one until its timeout.
 
     `stake`: the credits that count for the state; `surplus`: what else is there, e8s by who paid it.
@@ -110,7 +110,7 @@ class Registered(msgspec.Struct, frozen=True, tag=True):
         return max(0, share - _paid_by(self.stake, participant))
 
 
-class Settled(msgspec.Struct, frozen=True, tag=True):
+class Settled(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The state stands. `left`: e8s that each participant may still withdraw; nothing at zero.
 
     When `left` is empty this is all that stays of a channel: its id can never be registered again.

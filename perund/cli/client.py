@@ -19,7 +19,7 @@ from perund.cli.values import Amount, Duration
 from perund.control import methods, schema
 from perund.control.client import ControlClient
 from perund.control.envelope import ENCODER
-from perund.control.methods import Method, P_co, R_co
+from perund.control.methods import Method, P, R
 from perund.control.values import E8s, PaidE8s, Seconds
 from perund.durations import format_duration
 
@@ -86,13 +86,11 @@ def _print(settings: _Settings, result: object, text: Callable[[], None]) -> Non
         text()
 
 
-def _call(
-    method: Method[P_co, R_co], params: P_co, text: Callable[[R_co], None], *, waiting: str = "", channel: str = ""
-) -> None:
+def _call(method: Method[P, R], params: P, text: Callable[[R], None], *, waiting: str = "", channel: str = "") -> None:
     """Call, show progress while it lasts, and print the result. `waiting`: what the progress says first."""
     settings = _settings()
 
-    async def work() -> R_co:
+    async def work() -> R:
         async with await _client_of(settings) as client:
             if waiting and not settings.as_json and sys.stderr.isatty():
                 assert settings.data_dir is not None
@@ -104,7 +102,7 @@ def _call(
     _print(settings, result, lambda: text(result))
 
 
-def _params(build: Callable[[], P_co]) -> P_co:
+def _params(build: Callable[[], P]) -> P:
     """Build params from arguments; what the schema refuses is a usage error. Checked here as in the node."""
     try:
         return build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
@@ -143,7 +144,7 @@ def _lines(*facts: tuple[str, str]) -> None:
         click.echo(_safe(f"{name:<{width}}  {value}"))
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]], nothing: str) -> None:
+def _table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], nothing: str) -> None:
     if not rows:
         click.echo(nothing)
         return

@@ -11,7 +11,7 @@ from protocol.errors import CallerMistake
 __all__ = ["Amount", "Duration"]
 
 
-class Amount(click.ParamType):
+class Amount(click.ParamType[int]):
     """`1.5`, `1.5 ICP`, `150000000 e8s`: an integer of e8s. `zero`: whether nothing is an amount too."""
 
     name = "amount"
@@ -29,7 +29,7 @@ class Amount(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[int]):
     """`60s`, `10m`, `2h`, `1d`: seconds."""
 
     name = "duration"

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, overload
+from typing import Any, Final, Self, cast, overload
 
 import msgspec
 
 from perund.control.envelope import ENCODER, SOCKET_NAME
 from perund.control.errors import BY_CODE, NodeUnreachable, RpcError
-from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, Method, P_co, R_co
+from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, Method, P, R
 from perund.control.schema import Event, PayParams, PayResult, SubscribeParams
 from perund.control.values import PaidColumn, PaidE8s, decode_value, encode_value
 
@@ -116,12 +116,12 @@ class ControlClient(asyncio.Protocol):
     # --- calls --------------------------------------------------------------------------------------------
 
     @overload
-    async def call(self, method: Method[P_co, R_co], params: P_co) -> R_co: ...
+    async def call(self, method: Method[P, R], params: P) -> R: ...
     @overload
     async def call(
         self, method: str, params: Mapping[str, object] | Sequence[object] | None = None
     ) -> dict[str, Any]: ...
-    async def call(self, method: Method[P_co, R_co] | str, params: object = None) -> object:
+    async def call(self, method: Method[P, R] | str, params: object = None) -> object:
         """Call a method of `perund.control.methods` with its params, typed; or by name, with JSON both ways."""
         if isinstance(method, Method):
             raw = await self._raw(method.name, _without_none(params))
@@ -225,8 +225,8 @@ class ControlClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Other event loops have transports that are no asyncio.Transport by class.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Hand each complete line to its call or feed."""

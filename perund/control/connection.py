@@ -7,9 +7,10 @@ answers of one turn of the event loop leave in one write.
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import structlog
@@ -25,6 +26,7 @@ from protocol.errors import InvariantBroken
 __all__ = ["Connection", "Limits"]
 
 log: Final = structlog.get_logger(__name__)
+HANGUP_CHECK_S: Final = 1.0
 _REQUEST: Final = msgspec.json.Decoder(Request)
 _BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -172,6 +174,7 @@ class Connection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._slow: asyncio.TimerHandle | None = None
+        self._hangup: asyncio.TimerHandle | None = None
         self._feeds: dict[int, asyncio.Task[None]] = {}
         self._next_feed = 1
 
@@ -179,10 +182,10 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the client, or say why not."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.set_write_buffer_limits(high=self._limits.unread_bytes)
-        refusal = self._admit(self, transport)
+        # Other event loops have transports that are no asyncio.Transport by class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._limits.unread_bytes)
+        refusal = self._admit(self, self._transport)
         if refusal is not None:
             self._refuse(RpcError("busy", refusal))
 
@@ -203,7 +206,7 @@ class Connection(asyncio.Protocol):
                     self._line(line)
                 else:
                     self._too_long()
-                if self._closing:
+                if self._hung_up():
                     return
         if len(self._partial) > longest:
             self._too_long()
@@ -215,6 +218,7 @@ class Connection(asyncio.Protocol):
         # `echo '{...}' | nc -U control.sock` closes its half and still wants the answer.
         self._ended = True
         self._close_if_done()
+        self._notice_hangup()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -222,8 +226,9 @@ class Connection(asyncio.Protocol):
         del exc
         self._closing = True
         self._out.clear()
-        if self._slow is not None:
-            self._slow.cancel()
+        for timer in (self._slow, self._hangup):
+            if timer is not None:
+                timer.cancel()
         for task in self._feeds.values():
             task.cancel()
         self._writable.set()
@@ -242,6 +247,9 @@ class Connection(asyncio.Protocol):
             self._slow = None
         self._writable.set()
         self._resume()
+
+    def _hung_up(self) -> bool:
+        return self._closing
 
     # --- requests -----------------------------------------------------------------------------------------
 
@@ -348,6 +356,21 @@ class Connection(asyncio.Protocol):
     def _close_if_done(self) -> None:
         if self._in_flight == 0 and not self._feeds:
             self.close()
+
+    def _notice_hangup(self) -> None:
+        """Free the place of a client that is gone altogether: its call may still last for hours.
+
+        The end of its lines alone does not tell; a hang-up of both directions does.
+        """
+        if self._closing or self._transport is None:
+            return
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), 0)
+        if any(events & select.POLLHUP for _, events in poll.poll(0)):
+            self._closing = True
+            self._transport.abort()
+        else:
+            self._hangup = self._loop.call_later(HANGUP_CHECK_S, self._notice_hangup)
 
     def _pause(self) -> None:
         if self._reading and not self._closing and self._transport is not None:

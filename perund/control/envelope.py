@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from perund.control.errors import RpcError
-from perund.control.methods import Method, P_co
+from perund.control.methods import Method, P
 from perund.control.values import encode_value
 
 __all__ = ["ENCODER", "SOCKET_NAME", "Request", "RequestId", "decode_params", "encode_error", "encode_result"]
@@ -67,7 +67,7 @@ def encode_error(request_id: RequestId, error: RpcError) -> bytes:
     return ENCODER.encode(_Error(request_id, _ErrorObject(error.code, error.message, data)))
 
 
-def decode_params(method: Method[P_co, object], params: msgspec.Raw) -> P_co:
+def decode_params(method: Method[P, object], params: msgspec.Raw) -> P:
     """Return typed params from an object, or from an array in the order of the fields.
 
     Raises `RpcError` (`invalid_params`), which names the field and what is allowed.

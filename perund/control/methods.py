@@ -36,6 +36,8 @@ __all__ = [
     "Method",
 ]
 
+P = TypeVar("P", bound=schema.Params)
+R = TypeVar("R")
 P_co = TypeVar("P_co", bound=schema.Params, covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 

@@ -113,7 +113,7 @@ def _uid_of(transport: asyncio.Transport) -> int | None:
     peercred = getattr(socket, "SO_PEERCRED", None)
     if peercred is None:
         return None
-    connected: socket.socket = transport.get_extra_info("socket")
-    size = struct.calcsize("3i")
-    _, uid, _ = struct.unpack("3i", connected.getsockopt(socket.SOL_SOCKET, peercred, size))
+    # A socket of our own for the question: what a loop hands out need not know getsockopt.
+    with socket.fromfd(transport.get_extra_info("socket").fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        _, uid, _ = struct.unpack("3i", asked.getsockopt(socket.SOL_SOCKET, peercred, struct.calcsize("3i")))
     return int(uid)

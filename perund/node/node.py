@@ -325,8 +325,11 @@ class Node:
         return peer in self.by_peer
 
     def reached(self, peer: bytes, host: str, port: int) -> None:
-        """Remember where a peer is, and keep a connection with it while there are channels."""
+        """Remember where a peer is, and keep a connection with it: from now on, and after a restart while there
+        are channels.
+        """
         self.services.store.commit([record_peer(peer, host, port)])
+        self.services.network.keep_connected(peer, host, port)
 
     # --- openings.Surroundings ---------------------------------------------------------------------------
 

@@ -26,13 +26,14 @@ kinds: st.SearchStrategy[type[Message]] = st.sampled_from([Update, Ack, Offer, C
 class ChannelLife(RuleBasedStateMachine):
     """Hypothesis plays the users, the link, the disks, the clock and the canister."""
 
-    make: ClassVar[MakeChannel] = staticmethod(real_channel)
+    sides: ClassVar[dict[str, MakeChannel]] = {"make": real_channel}
+    """What the sides are made of: the test of this test puts broken ones here."""
     scene: Scene
     cancelled: set[bytes]
 
     @initialize(lagging=st.booleans(), bob_e8s=st.sampled_from([0, 3, 1000]))
     def open(self, lagging: bool, bob_e8s: int) -> None:
-        self.scene = Scene(1000, bob_e8s, lagging_disks=lagging, make=self.make)
+        self.scene = Scene(1000, bob_e8s, lagging_disks=lagging, make=self.sides["make"])
         self.scene.look()
         self.scene.connect()
         self.cancelled = set()
@@ -131,7 +132,7 @@ class ChannelLife(RuleBasedStateMachine):
         assert abs(self.scene.alice.disk.newest.state.version - self.scene.bob.disk.newest.state.version) <= 1
 
     def teardown(self) -> None:
-        if not hasattr(self, "scene"):
+        if not hasattr(self, "scene") or self.scene.broken:
             return
         scene = self.scene
         scene.heal()

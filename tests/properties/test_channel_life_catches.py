@@ -34,6 +34,6 @@ QUICK = settings(
     ],
 )
 def test_a_broken_channel_does_not_live_long(make: MakeChannel, caught: str) -> None:
-    broken_life = type("BrokenLife", (ChannelLife,), {"make": staticmethod(make)})
+    broken_life = type("BrokenLife", (ChannelLife,), {"sides": {"make": make}})
     with pytest.raises(AssertionError, match=caught):
         run_state_machine_as_test(broken_life, settings=QUICK)

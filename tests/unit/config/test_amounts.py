@@ -64,7 +64,9 @@ def test_a_bare_decimal_beside_a_key_of_e8s_would_be_a_guess() -> None:
         parse_config_amount("1.5")
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("60s", 60), ("10m", 600), ("2h", 7_200), ("1d", 86_400), ("1h30m", 5_400)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60s", 60), ("10m", 600), ("2h", 7_200), ("1d", 86_400), ("1h30m", 5_400)]
+)
 def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds
     assert parse_duration(format_duration(seconds)) == seconds

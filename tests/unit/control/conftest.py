@@ -3,10 +3,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from node_double import NodeDouble
 
 from perund.control.client import ControlClient
 from perund.control.server import ControlServer
+from tests.unit.control.node_double import NodeDouble
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from perund.control import schema
 from perund.control.api import EventFeed, PayReply
@@ -39,7 +40,7 @@ class NodeDouble:
     """Answers at once, unless `hold` is set: then money calls wait for `release`."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, object]] = []
+        self.calls: list[tuple[str, Any]] = []
         self.error: Exception | None = None
         self.hold = False
         self.release = asyncio.Event()
@@ -47,10 +48,12 @@ class NodeDouble:
         self.replies: list[tuple[schema.PayParams, PayReply]] = []
         self.feeds_open = 0
         self.news: asyncio.Queue[schema.Event] = asyncio.Queue()
+        self.called = asyncio.Event()
         self.stopped = asyncio.Event()
 
     def _seen(self, name: str, params: object) -> None:
         self.calls.append((name, params))
+        self.called.set()
         if self.error is not None:
             raise self.error
 

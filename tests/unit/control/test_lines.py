@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_double import CHANNEL, NodeDouble
 
 from perund.control import server as server_module
 from perund.control.client import ControlClient
@@ -15,6 +14,7 @@ from perund.control.connection import Limits
 from perund.control.errors import NodeUnreachable
 from perund.control.server import ControlServer
 from perund.setup_errors import DirectoryError
+from tests.unit.control.node_double import CHANNEL, NodeDouble
 
 
 class Line:
@@ -114,9 +114,7 @@ async def test_notifications_are_carried_out_and_never_answered(line: Line, node
 
 
 async def test_a_batch_is_answered_as_one_array(line: Line) -> None:
-    answer = await line.ask(
-        [request(id=1), {"jsonrpc": "2.0", "method": "node.health"}, request("no.such", id=2), 5]
-    )
+    answer = await line.ask([request(id=1), {"jsonrpc": "2.0", "method": "node.health"}, request("no.such", id=2), 5])
     assert {entry["id"]: "result" in entry for entry in answer} == {1: True, 2: False, None: False}
 
 
@@ -269,8 +267,7 @@ async def test_stopping_lets_calls_finish_and_ends_those_that_wait(node: NodeDou
     node.hold = True
     line = await Line.to(server)
     line.send(request("channel.close", params=[CHANNEL]))
-    while not node.calls:
-        await asyncio.sleep(0)
+    await node.called.wait()
     await server.stop(grace_s=0.01)
     answer = json.loads(await line.reader.readline())
     assert answer["error"]["data"]["name"] == "node_stopping"
@@ -308,7 +305,7 @@ async def test_a_subscription_ends_with_its_connection(server: ControlServer, no
 async def test_subscriptions_of_a_connection_are_bounded(server: ControlServer) -> None:
     line = await Line.to(server)
     line.send(*[request("event.subscribe") for _ in range(17)])
-    answers = []
+    answers: list[Any] = []
     while len(answers) < 17:
         answer = json.loads(await line.reader.readline())
         if "id" in answer:
@@ -328,8 +325,7 @@ async def test_a_node_that_goes_away_during_a_call_is_told_apart(server: Control
     node.hold = True
     client = await ControlClient.connect(server.path)
     call = asyncio.ensure_future(client.call("channel.pay", [CHANNEL, "5"]))
-    while not node.replies:
-        await asyncio.sleep(0)
+    await node.called.wait()
     await server.stop(grace_s=0)
     with pytest.raises(NodeUnreachable, match="hung up") as caught:
         await call

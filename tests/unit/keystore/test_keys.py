@@ -15,9 +15,7 @@ def test_the_derivation_never_changes() -> None:
     assert keys.node_id == "023db9a8e49254d10824db70144d9e2abc0653943ee5b849e3608c091909bb67fc"
     assert keys.wallet_seed.hex() == "e8144b94d4ffda6ee155bb7076faf7d862a281368885712e41cad9538b5b6092"
     assert keys.backup_key.hex() == "1c7bf9adc4c5c2569bacac0fad6f94dce8e0ab4f7fa21cbf5f7ae7ae0267f173"
-    assert (
-        keys.participant_seed(bytes(32)).hex() == "2b2055dce9251fe7e9850c7c8a62bd2f517e2ad0f77229a3cd2da77ad29c4898"
-    )
+    assert keys.participant_seed(bytes(32)).hex() == "2b2055dce9251fe7e9850c7c8a62bd2f517e2ad0f77229a3cd2da77ad29c4898"
     assert (
         keys.participant_seed(bytes(range(32))).hex()
         == "3fa6c56b18af85d112927c01a0a6f7ce4aad43e81ccaf682fa1c7648d4a78c58"

@@ -75,9 +75,7 @@ def test_everything_in_the_header_is_authenticated(store: KeyStore) -> None:
     "cost",
     [{"n": 2**10}, {"n": 2**30}, {"n": 2**15 + 1}, {"r": 1}, {"r": 1_000}, {"p": 0}, {"p": 1_000}],
 )
-def test_costs_that_are_weak_or_absurd_are_refused_before_they_are_paid(
-    store: KeyStore, cost: dict[str, int]
-) -> None:
+def test_costs_that_are_weak_or_absurd_are_refused_before_they_are_paid(store: KeyStore, cost: dict[str, int]) -> None:
     full = {"n": 2**15, "r": 8, "p": 1, **cost}
     with pytest.raises(KeyStoreError, match="damaged or of another version"):
         edited(store, cost=full).open(PASSPHRASE)

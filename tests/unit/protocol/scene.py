@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from protocol.channel import Channel
-from protocol.effects import NOTHING, Effect, Look, LookNow, Moment, Phase, Send, SignatureRecord, Step
+from protocol.effects import Effect, Look, LookNow, Moment, Phase, Send, SignatureRecord, Step
 from protocol.following import Follower
-from protocol.messages import ErrorMessage, Message, Offer, Update
 from protocol.messages import ChannelMessage as AnyChannelMessage
+from protocol.messages import ErrorMessage, Message, Update
 from protocol.ordering import Orderer
-from protocol.payments import Batch, Payment
+from protocol.payments import EMPTY, Batch, Payment
 from protocol.signer import StateSigner
 from protocol.signing import ChannelKey
 from protocol.terms import Terms
@@ -110,6 +110,8 @@ class Scene:
         self._faults: deque[tuple[type[Message], str]] = deque()
         self._make = make
         self._payments = 0
+        self.broken = False
+        """Whether a rule was broken: nothing that happens after it means anything."""
         self.paid: dict[tuple[int, bytes], Payment] = {}
         self.sides = (self._side(0, (alice_e8s, bob_e8s), phase), self._side(1, (alice_e8s, bob_e8s), phase))
         self.alice, self.bob = self.sides
@@ -167,8 +169,12 @@ class Scene:
         """Give a machine an input: its step waits for the disk, in order."""
         if not side.alive:
             return
-        step = action()
-        side.rules.decided(step.durable, step.outgoing, side.channel.look, self.now)
+        try:
+            step = action()
+            side.rules.decided(step.durable, step.outgoing, side.channel.look, self.now)
+        except AssertionError:
+            self.broken = True
+            raise
         side.unwritten.append((step, self.session if self.up else -1))
         if not self.lagging_disks:
             self.write(side)
@@ -189,6 +195,9 @@ class Scene:
                 count = count - 1 if count is not None else None
         except Crashed:
             self.crash(side.name)
+        except AssertionError:
+            self.broken = True
+            raise
 
     def _perform(self, side: Side, effect: Effect, session: int) -> None:
         match effect:
@@ -350,6 +359,12 @@ class Scene:
         side = self[name]
         self.do(side, lambda: side.channel.cancel(payment_id))
 
+    def fund_complete(self, *names: str) -> None:
+        """These sides (both, when none is named) have seen both deposits."""
+        for name in names or NAMES:
+            side = self[name]
+            self.do(side, lambda s=side: s.channel.fund_complete(self.now))  # type: ignore[misc]
+
     def close(self, name: str) -> None:
         side = self[name]
         self.do(side, lambda: side.channel.close(self.now, "the user asked for it"))
@@ -385,9 +400,14 @@ class Scene:
         return self[name].channel.frozen.partition(":")[0]
 
     def signed_update(
-        self, from_0: Batch = Batch(), from_1: Batch = Batch(), *, version: int | None = None,
-        allocation: tuple[int, int] | None = None, finalized: bool = False,
-    ) -> Update:  # fmt: skip
+        self,
+        from_0: Batch = EMPTY,
+        from_1: Batch = EMPTY,
+        *,
+        version: int | None = None,
+        allocation: tuple[int, int] | None = None,
+        finalized: bool = False,
+    ) -> Update:
         """An update as a dishonest alice could sign it, on bob's newest state."""
         old = self.bob.channel.newest.state
         moved = from_0.total_e8s - from_1.total_e8s
@@ -408,9 +428,3 @@ class Scene:
             mine, theirs = (self.sides[i].disk.status(sender, payment_id) for i in (sender, 1 - sender))
             assert mine in ("delivered", "declined", "failed", "cancelled", "unknown"), f"{mine}: no end"
             assert (mine == "delivered") == (theirs == "delivered"), f"sender {mine}, receiver {theirs}"
-
-
-__all__ = [
-    "CHALLENGE_NS", "FRESH_NS", "KEYS", "NOTHING", "Crashed", "Offer", "Scene", "Side", "make_terms", "real_channel",
-    "sign_both",
-]  # fmt: skip

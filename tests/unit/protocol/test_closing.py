@@ -244,7 +244,7 @@ def test_who_leaves_while_funding_does_not_say_ready_after_a_restart() -> None:
     scene.restart("alice")
     scene.ready()
     assert not scene.sent("alice", ChannelReady)
-    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
+    scene.fund_complete("bob")
     scene.run()
     assert scene.bob.channel.phase is Phase.FUNDING
 

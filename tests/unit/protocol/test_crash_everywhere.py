@@ -5,6 +5,7 @@ Whatever is lost, once both run and talk again each payment ended once and both 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -18,20 +19,17 @@ def day(scene: Scene) -> None:
     """Payments both ways, alone and in lists, a decline, a reconnect, an old look, a cancelled payment, a close."""
 
     def tried(action: Callable[[], object]) -> None:
-        try:
+        with contextlib.suppress(CallerMistake):  # the channel is not open any more: its user is told so
             action()
-        except CallerMistake:
-            pass  # the channel is not open any more: its user is told so
         for side in scene.sides:
             if not side.alive:
                 scene.restart(side.name)
                 scene.look(side.name)
-                scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+                scene.fund_complete(side.name)
                 scene.connect()
 
     scene.ready()
-    for side in scene.sides:
-        tried(lambda s=side: scene.do(s, lambda: s.channel.fund_complete(scene.now)))  # type: ignore[misc]
+    tried(scene.fund_complete)
     scene.run()
     tried(lambda: scene.pay("alice", 10))
     tried(lambda: scene.pay("bob", 20, 21, memo=b"rent"))
@@ -47,7 +45,8 @@ def day(scene: Scene) -> None:
     scene.run()
     scene.pass_time(scene.alice.terms.params.challenge_duration_ns)
     tried(lambda: scene.pay("alice", 40))
-    tried(lambda: [scene.cancel("alice", i) for i in scene.alice.channel.queue.peek().each_id()])
+    for queued in scene.alice.channel.queue.peek().each_id():
+        tried(lambda i=queued: scene.cancel("alice", i))  # type: ignore[misc]
     tried(lambda: scene.pay("bob", 41))
     scene.run()
     tried(lambda: scene.pay("alice", 50))
@@ -89,8 +88,7 @@ def test_power_cut_after_each_thing_done(name: str, lagging: bool) -> None:
         scene = Scene(lagging_disks=lagging, phase=Phase.FUNDING)
         scene[name].fuse = fuse
         run_day(scene)
-        for side in scene.sides:
-            scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+        scene.fund_complete()
         scene.run()
         try:
             scene.close("alice")
@@ -109,8 +107,7 @@ def test_both_lose_power(first: int) -> None:
         scene = Scene(lagging_disks=True, phase=Phase.FUNDING)
         scene.alice.fuse, scene.bob.fuse = first, second
         run_day(scene)
-        for side in scene.sides:
-            scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+        scene.fund_complete()
         scene.run()
         if scene.alice.channel.phase is Phase.OPEN:
             scene.close("alice")

@@ -53,6 +53,20 @@ def resume(scene: Scene, name: str, **changes: object) -> Resume:
     return Resume(**(fields | changes))  # type: ignore[arg-type]
 
 
+def after_a(s: Scene) -> State:
+    return State(s.bob.channel.id, 1, (990, 1010), finalized=False)
+
+
+def old_version(s: Scene) -> Update:
+    s.receive("bob", s.signed_update(batch(A)))
+    return s.signed_update(batch(B), version=0)
+
+
+def other_outstanding(s: Scene) -> Resume:
+    s.receive("bob", s.signed_update(batch(A)))
+    return resume(s, "alice", pending_version=1, pending_hash=b"\1" * 32)
+
+
 def not_offered_amount(s: Scene) -> Update:
     offered(s, A)
     return s.signed_update(from_1=batch(Payment(A.id, 11)))
@@ -90,10 +104,7 @@ def too_much_at_same_version(s: Scene) -> Update:
 
 TO_BOB: dict[str, tuple[str, Callable[[Scene], ChannelMessage]]] = {
     "a version is left out": ("wrong_version", lambda s: s.signed_update(batch(A), version=2)),
-    "an old version": (
-        "wrong_version",
-        lambda s: (s.receive("bob", s.signed_update(batch(A))), s.signed_update(batch(B), version=0))[1],
-    ),
+    "an old version": ("wrong_version", old_version),
     "a version above 2^63": ("wrong_version", lambda s: s.signed_update(batch(A), version=2**63 + 1)),
     "no payment": ("empty_update", lambda s: s.signed_update()),
     "a final state that pays": ("final_with_payments", lambda s: s.signed_update(batch(A), finalized=True)),
@@ -116,7 +127,7 @@ TO_BOB: dict[str, tuple[str, Callable[[Scene], ChannelMessage]]] = {
     "a payment that came before": ("replayed_payment", replay),
     "a signature that is not alice's": (
         "bad_signature",
-        lambda s: resigned(s.signed_update(batch(A)), signature=KEYS[1].sign_state(State(s.bob.channel.id, 1, (990, 1010), False))),
+        lambda s: resigned(s.signed_update(batch(A)), signature=KEYS[1].sign_state(after_a(s))),
     ),
     "a signature on another state": (
         "bad_signature",
@@ -130,13 +141,7 @@ TO_BOB: dict[str, tuple[str, Callable[[Scene], ChannelMessage]]] = {
     "an offer": ("wrong_role", lambda s: Offer(s.bob.channel.id, batch(A))),
     "a request to close": ("wrong_role", lambda s: CloseRequest(s.bob.channel.id)),
     "a resume with another state": ("state_conflict", lambda s: resume(s, "alice", state_hash=b"\1" * 32)),
-    "a resume with another outstanding state": (
-        "state_conflict",
-        lambda s: (
-            s.receive("bob", s.signed_update(batch(A))),
-            resume(s, "alice", pending_version=1, pending_hash=b"\1" * 32),
-        )[1],
-    ),
+    "a resume with another outstanding state": ("state_conflict", other_outstanding),
     "a resume with a later version": ("data_loss", lambda s: resume(s, "alice", version=5, state_hash=b"\1" * 32)),
     "a resume with a later outstanding state": (
         "data_loss",

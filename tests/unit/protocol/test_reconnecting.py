@@ -131,14 +131,12 @@ def test_ready_that_was_lost_is_said_again() -> None:
         scene = Scene(phase=Phase.FUNDING)
         scene.ready()
         scene.lose(ChannelReady)
-        for side in scene.sides:
-            scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+        scene.fund_complete()
         scene.run()
         if restarted:
             scene.restart(restarted)
             if scene[restarted].channel.phase is Phase.FUNDING:
-                side = scene[restarted]
-                scene.do(side, lambda s=side: s.channel.fund_complete(scene.now))  # type: ignore[misc]
+                scene.fund_complete(restarted)
         scene.ready()
         assert scene.alice.channel.phase is scene.bob.channel.phase is Phase.OPEN
         scene.pay("alice", 1)
@@ -150,8 +148,8 @@ def test_an_offer_that_comes_before_we_are_open_is_not_forgotten() -> None:
     """Regression: alice forgot in a crash that she had said ready; bob was open already and his offer was dropped."""
     scene = Scene(phase=Phase.FUNDING).ready()
     scene.lose(ChannelReady)
-    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
-    scene.do(scene.alice, lambda: scene.alice.channel.fund_complete(scene.now))
+    scene.fund_complete("bob")
+    scene.fund_complete("alice")
     scene.connect()
     scene.deliver("bob", 2)  # alice's resume and her ready
     assert scene.bob.channel.phase is Phase.OPEN
@@ -161,7 +159,7 @@ def test_an_offer_that_comes_before_we_are_open_is_not_forgotten() -> None:
     scene.restart("alice")
     scene.ready()
     assert scene.statuses(paid) == ("unknown", "offered")
-    scene.do(scene.alice, lambda: scene.alice.channel.fund_complete(scene.now))
+    scene.fund_complete("alice")
     scene.run()
     assert scene.statuses(paid) == ("delivered", "delivered")
 
@@ -169,9 +167,9 @@ def test_an_offer_that_comes_before_we_are_open_is_not_forgotten() -> None:
 def test_an_update_that_comes_before_we_are_open_waits_without_asking_for_looks() -> None:
     """Regression: every look led to another, as fast as the canister answered."""
     scene = Scene(phase=Phase.FUNDING).ready()
-    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
+    scene.fund_complete("bob")
     scene.run()
-    scene.do(scene.alice, lambda: scene.alice.channel.fund_complete(scene.now))
+    scene.fund_complete("alice")
     assert scene.alice.channel.phase is Phase.OPEN
     scene.crash("bob")
     assert scene.bob.disk.phase is Phase.FUNDING
@@ -181,7 +179,7 @@ def test_an_update_that_comes_before_we_are_open_waits_without_asking_for_looks(
     assert scene.status("bob", paid) == "unknown"
     scene.look("bob")
     assert not scene.bob.wants_look
-    scene.do(scene.bob, lambda: scene.bob.channel.fund_complete(scene.now))
+    scene.fund_complete("bob")
     scene.run()
     assert scene.statuses(paid) == ("delivered", "delivered")
 

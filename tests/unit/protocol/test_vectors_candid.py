@@ -151,7 +151,7 @@ def test_channel_id_memo_and_signatures_of_one_channel() -> None:
     funding = Funding(params.channel_id, params.participants[0])
     assert encoding.encode_funding(funding).hex() == RULES["funding_candid_hex"]
     assert funding.memo == RULES["funding_memo_nat64"]
-    receiver = bytes(Principal.from_str(RULES["withdrawal_receiver"]).bytes)
+    receiver = Principal.from_str(RULES["withdrawal_receiver"]).bytes  # type: ignore[no-untyped-call]
     request = WithdrawalRequest(funding, receiver)
     assert encoding.encode_withdrawal_request(request).hex() == RULES["withdrawal_candid_hex"]
     assert keys[0].sign_withdrawal(request).hex() == RULES["withdrawal_signature_hex"]

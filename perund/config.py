@@ -183,9 +183,6 @@ class Policy(_Section, frozen=True, kw_only=True):
 class Watch(_Section, frozen=True, kw_only=True):
     """How the canister is watched."""
 
-    interval_s: Annotated[
-        int, Meta(ge=1, le=3_600, description="Seconds between two cheap checks for disputes, 1 to 3600.")
-    ] = 2
     looks_per_challenge: Annotated[
         int,
         Meta(ge=3, le=100, description="Certified looks at a channel in each challenge period, 3 to 100."),

@@ -229,6 +229,8 @@ class PerunCanister:
         channel = self._channels.get(funding.channel)
         if not isinstance(channel, Settled):
             return Error.NOT_FINALIZED
+        if funding in self._withdrawals:
+            return Error.LEDGER_ERROR
         held = channel.holdings(funding.participant)
         if held <= LEDGER_FEE_E8S:
             return Error.INSUFFICIENT_FUNDING
@@ -338,4 +340,4 @@ class PerunCanister:
         phase = self._channels[channel]
         open_payout = any(funding.channel == channel for funding in self._withdrawals)
         if phase.total_e8s <= LEDGER_FEE_E8S and not open_payout:
-            self._events[channel] = self._events[channel].shrunk()
+            pass

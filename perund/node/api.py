@@ -338,6 +338,10 @@ class NodeService:
         """Pay the peer."""
         self._paying.pay(params, reply)
 
+    def end_waiting(self) -> None:
+        """Answer every call that waits for a payment: the node stops, and the payments go on after the next start."""
+        self._paying.end_waiting()
+
     async def payment_list(self, params: schema.PaymentListParams) -> schema.PaymentPage:
         """List payments of both directions, by channel, sender and id."""
         number = self._services.store.number(self._find(params.channel)) if params.channel is not None else None

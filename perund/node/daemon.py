@@ -12,7 +12,6 @@ from typing import Any, Final
 import structlog
 
 from chain.agent import Agent
-from chain.certificate import MAINNET_ROOT_KEY
 from chain.clock import SystemClock
 from chain.errors import ChainError, InterfaceMismatch
 from chain.identity import Ed25519Identity
@@ -120,7 +119,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     loop.set_exception_handler(unhandled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    root_key = bytes.fromhex(config.ic.root_key) if config.ic.root_key else MAINNET_ROOT_KEY
+    root_key = config.root_key
     perun_principal = principal_from_text(config.ic.perun_canister)
     ledger_principal = principal_from_text(config.ic.icp_ledger)
     network = network_hash(root_key, perun_principal, ledger_principal)
@@ -185,9 +184,11 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))
             services.listening = f"{actual_host}:{actual_port}"
         stack.push_async_callback(services.network.close)
-        control = ControlServer(NodeService(node, stop.set, version), data_dir, version=version)
+        service = NodeService(node, stop.set, version)
+        control = ControlServer(service, data_dir, version=version)
         await control.start()
         stack.push_async_callback(control.stop)
+        stack.callback(service.end_waiting)
         node.background()
         log.info("node.started", node_id=services.network.node_id.hex(), listen=services.listening)
         await stop.wait()

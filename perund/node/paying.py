@@ -60,6 +60,12 @@ class Paying:
             self._keys.done(key)
             raise
 
+    def end_waiting(self) -> None:
+        """Answer every call that waits."""
+        for driver in self._node.drivers.values():
+            for outcome in driver.waiters.forget_all():
+                outcome.tell(outcome)
+
     def _driver(self, reference: str) -> ChannelDriver:
         driver = self._drivers.get(reference)
         if driver is not None and self._node.drivers.get(driver.channel.id) is driver:
@@ -110,7 +116,9 @@ class Paying:
         count = len(payments)
 
         def tell(outcome: Outcome) -> None:
-            if outcome.ended == 0:
+            if outcome.undecided:
+                reply.error(RpcError("wait_ended", f"the node stops; payment {first.hex()} goes on when it runs again"))
+            elif outcome.ended == 0:
                 reply.result(_result("delivered", outcome.version, first, count, single=single))
             elif single:
                 name = "payment_declined" if outcome.status == "declined" else "payment_failed"

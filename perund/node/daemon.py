@@ -132,7 +132,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         agent = Agent(config.ic.urls, root_key, identity, clock=clock)
         stack.push_async_callback(agent.close)
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
-        time = ChainTime(agent, clock)
+        time = ChainTime(agent, clock, ledger_principal)
         trust = CanisterTrust(perun, config)
         later = _Later()
         services = Services(

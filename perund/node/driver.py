@@ -83,7 +83,9 @@ class ChannelDriver:
 
     # --- steps -------------------------------------------------------------------------------------------
 
-    def perform(self, step: Step, then: Callable[[], None] | None = None, records: tuple[Record | Statement, ...] = ()) -> None:
+    def perform(
+        self, step: Step, then: Callable[[], None] | None = None, records: tuple[Record | Statement, ...] = ()
+    ) -> None:
         """Commit and perform a step of the channel's machine, with records of the node in the same transaction."""
         if step.durable or records or self._unwritten:
             self._unwritten += 1

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 import structlog
-from chain.perun import CanisterError, PerunCanister
 
+from chain.perun import CanisterError, PerunCanister
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
@@ -75,7 +75,11 @@ class FundingJob(ChannelJob):
         """Do the next thing."""
         channel, terms = self.driver.channel, self.driver.channel.terms
         if channel.phase is Phase.FUNDING and channel.we_are_ready:
-            return Progress.wait("the peer to see both deposits")
+            if self._time.chain_ns() < terms.funding_deadline_ns:
+                return Progress.wait("the peer to see both deposits")
+            reason = "the funding deadline passed before the peer was ready"
+            self.driver.perform(channel.leave(self._time.now(), reason))
+            return Progress.again()
         holdings = (await self._held(0), await self._held(1))
         self.holdings = holdings
         action = next_funding_action(

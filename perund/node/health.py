@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["health_of"]
 
 NS: Final = 1_000_000_000
+OFFER_PATIENCE_S: Final = 30
+"""Participant 0 includes or declines an offer within this time (DESIGN, section 6)."""
 
 
 def health_of(node: Node) -> schema.Health:
@@ -62,6 +64,14 @@ def health_of(node: Node) -> schema.Health:
         for job in jobs.of() if jobs is not None else ():
             if job.problem:
                 problem(f"{job.name}_stuck", job.problem, channel.id)
+        oldest_ms = node.services.store.read.oldest_offer_ms(driver.number, channel.ours) if channel.ours else None
+        if oldest_ms is not None and driver.online and time.time() - oldest_ms / 1000 > OFFER_PATIENCE_S:
+            problem(
+                "offer_stuck",
+                f"the peer has neither included nor declined a payment for {OFFER_PATIENCE_S} s",
+                channel.id,
+                oldest_ms * 1_000_000,
+            )
         if channel.phase is Phase.FUNDING:
             margins.append((channel.terms.funding_deadline_ns - now.chain_ns) / NS)
     lag_ns = node.services.watcher.oldest_look_age_ns()

@@ -124,7 +124,8 @@ class Node:
 
     async def _tick(self) -> None:
         while True:
-            self.openings.expire()
+            if self.services.time.certified:
+                self.openings.expire()
             await asyncio.sleep(TICK_S)
 
     def follow_send(self, number: int) -> None:

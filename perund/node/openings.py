@@ -12,7 +12,7 @@ import structlog
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.driver import PeerSession
-from perund.store.jobs import record_opening
+from perund.store.jobs import forget_opening, record_opening
 from perund.store.store import Store
 from perund.store.writer import Statement
 from protocol.effects import EventRecord, Record
@@ -263,8 +263,15 @@ class Openings:
         now = self._node.chain_ns()
         for phase in list(self._live.values()):
             step = expire(phase, now)
-            if step is not None:
-                self._commit(step, None, (), we_proposed=not isinstance(phase, Accepted))
+            if step is None:
+                continue
+            if isinstance(phase, Accepted):
+                # We signed nothing, and a peer could make any number of these: nothing of it is kept.
+                del self._live[phase.proposal.proposal_id]
+                self._store.commit([forget_opening(phase.proposal.proposal_id)])
+                log.info("opening.expired", peer=phase.peer.hex())
+            else:
+                self._commit(step, None, (), we_proposed=True)
 
     def _commit(
         self, step: OpeningStep, session: PeerSession | None, records: tuple[Statement, ...], *, we_proposed: bool

@@ -128,6 +128,7 @@ class Transfers:
             assert intent is not None
             if intent.status is not IntentStatus.OPEN:
                 return intent
+            await self._time.ensure()
             if self._time.chain_ns() - intent.created_at_ns < ASK_AGAIN_NS:
                 await self._ask(intent)
                 intent = self._store.read.transfer(number) or intent

@@ -11,6 +11,7 @@ from protocol.types import Nanos
 
 __all__ = [
     "book_cost",
+    "forget_opening",
     "insert_channel",
     "insert_transfer",
     "insert_withdrawal",
@@ -143,6 +144,11 @@ def record_opening(phase: OpeningPhase, *, we_proposed: bool) -> Statement:
             phase.text if isinstance(phase, Dead) else "",
         ),
     )
+
+
+def forget_opening(proposal_id: bytes) -> Statement:
+    """An opening that nobody can complete: we signed nothing in it."""
+    return Statement("DELETE FROM opening WHERE proposal_id = ?", (proposal_id,))
 
 
 def insert_channel(

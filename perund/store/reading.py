@@ -387,6 +387,14 @@ class Reader:
         assert row is not None
         return int(row[0])
 
+    def oldest_offer_ms(self, number: int, sender: ParticipantIndex) -> int | None:
+        """Return when the oldest open offer was recorded (local clock, ms), or None."""
+        row = self._row(
+            "SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status = 'offered'",
+            (number, sender),
+        )
+        return int(row[0]) if row is not None and row[0] is not None else None
+
     def payment(self, number: int, sender: ParticipantIndex, payment_id: bytes) -> PaymentRow | None:
         """Return one payment."""
         before = payment_id[:-1] + bytes([payment_id[-1] - 1]) if payment_id[-1] else payment_id[:-1]

@@ -21,6 +21,8 @@ from protocol.types import ChannelId, ParticipantIndex
 __all__ = ["Store", "connect"]
 
 CHECKPOINT_PAGES = 4_000
+KEPT_EVENTS = 1_000_000
+KEPT_REQUESTS_MS = 60 * 86_400 * 1_000
 
 
 def connect(path: Path) -> apsw.Connection:
@@ -57,6 +59,11 @@ class Store:
                     "root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
+            # History is bounded: of events the newest, of idempotency keys those of the last weeks.
+            database.execute("DELETE FROM event WHERE cursor <= (SELECT max(cursor) FROM event) - ?", (KEPT_EVENTS,))
+            database.execute(
+                "DELETE FROM request WHERE recorded_ms < ?", (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS,)
+            )
             self.read = open_reader(path)
         except apsw.Error as error:
             raise StorageFailed(

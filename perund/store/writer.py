@@ -7,10 +7,12 @@ order of the units. There is no timer: an idle store commits at once, a busy one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import apsw
@@ -49,21 +51,26 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._error: StorageFailed | None = None
-        self._waiting = 0
         self.transactions = 0
         self._thread = threading.Thread(target=self._run, name="perund-writer", daemon=True)
         self._thread.start()
 
     def commit(self, statements: Sequence[Statement], then: Callable[[], None] | None = None) -> None:
-        """Make the statements durable together, then call `then`. Raises `StorageFailed` after a failure."""
+        """Make the statements durable together, then call `then`.
+
+        Raises `StorageFailed` after a failure, and after `close`: nobody may wait for a write that never comes.
+        """
         if self._error is not None:
             raise self._error
         self._queue.put(_Unit(statements, then))
 
     def close(self) -> None:
-        """Write what is queued, and stop."""
+        """Write what is queued, and stop. The `then` of what is written now is called in a later turn of the loop."""
         self._queue.put(None)
         self._thread.join()
+        if self._error is None:
+            self._error = StorageFailed("the store is closed; what was not written before is not kept")
+        self._database.close()
 
     def _run(self) -> None:
         while True:
@@ -83,18 +90,19 @@ class Writer:
                 units.append(more)
             try:
                 self._write(units)
-            except (apsw.Error, OSError) as error:
-                self._loop.call_soon_threadsafe(self._fail, StorageFailed(f"a write to the store failed: {error}"))
+            except Exception as error:  # noqa: BLE001  (also a value that SQLite cannot hold: a silent end of this thread would hang whoever waits)
+                self._tell(partial(self._fail, StorageFailed(f"a write to the store failed: {error}")))
                 return
             self.transactions += 1
             done = [u.then for u in units if u.then is not None]
             if done:
-                try:
-                    self._loop.call_soon_threadsafe(_call_all, done)
-                except RuntimeError:  # the loop is closed: nobody waits any more
-                    return
+                self._tell(partial(_call_all, done))
             if last:
                 return
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(what)
 
     def _write(self, units: list[_Unit]) -> None:
         database = self._database

@@ -70,6 +70,7 @@ class Town:
         self.directory = directory
         self.nodes: dict[str, NodeProcess] = {}
         self.minted_e8s = 0
+        self.minted_to: dict[str, int] = {}
         self._readers: dict[str, Reader] = {}
 
     async def found(self) -> Town:
@@ -100,6 +101,7 @@ class Town:
         self.nodes[name] = node
         await node.init(self.devnet, "--listen", f"127.0.0.1:{free_port()}", *options)
         await node.start()
+        self.minted_to[name] = icp * ICP
         if icp:
             await self.mint(node.info.account, icp * ICP)
         return node
@@ -260,3 +262,24 @@ class Town:
     async def canister_balance(self) -> int:
         """Return what the canister has on the ledger, in e8s."""
         return (await self.ledger.balance(account_identifier(principal_from_text(self.devnet.perun_canister)))).value
+
+    # --- books -------------------------------------------------------------------------------------------
+
+    async def settles(self, channel: str, *nodes: NodeProcess) -> None:
+        """Check that a channel is over for these nodes, and that their books and the ledger agree to the e8.
+
+        Each put in its deposit, if it was made, and got its share of the settled state; what else is missing are
+        the costs that it names.
+        """
+        found = (await self.perun.query_state(ChannelId(bytes.fromhex(channel)))).value
+        for node in nodes:
+            view = await self.closed(node, channel)
+            assert found is not None or view.payout_e8s is None, "a payout needs a settled state"
+            deposits = [d for d in self.reader(node).deposits(self.row(node, channel).number) if d.block is not None]
+            assert len(deposits) <= 1, f"{node.name} paid its deposit {len(deposits)} times"
+            costs = {cost.what: int(cost.e8s) for cost in view.costs}
+            assert set(costs) <= {"deposit fee", "withdrawal fee", "dust"}, costs
+            gained = int(view.payout_e8s or 0) + costs.get("withdrawal fee", 0)
+            expected = self.minted_to[node.name] + gained - sum(d.amount_e8s for d in deposits) - sum(costs.values())
+            assert await self.balance(node) == expected, f"{node.name}'s wallet is not what its books say: {view}"
+        assert await self.holdings(nodes[0], channel) == (0, 0) or len(nodes) < 2

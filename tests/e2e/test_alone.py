@@ -1,0 +1,142 @@
+"""A peer that is gone costs time and named fees, nothing else."""
+
+import asyncio
+import signal
+
+from perund.control import schema
+from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE
+from perund.control.values import Seconds
+from perund.demo.processes import NodeProcess
+from tests.e2e.town import FEE, ICP, Town, within
+
+
+async def dispute(node: NodeProcess, channel: str) -> schema.Channel:
+    return await node.control.call(CHANNEL_DISPUTE, schema.ChannelDisputeParams(channel))
+
+
+async def test_the_peer_dies_after_we_paid(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 7 * ICP)
+    await bob.kill()
+
+    assert (await dispute(alice, channel)).phase == "leaving"
+    await town.until(alice, channel, lambda c: c.registered is not None and c.registered.ours, "ours registered")
+    await town.restart(alice)
+    await town.devnet.advance(13)
+
+    view = await town.closed(alice, channel)
+    assert [(cost.what, cost.e8s) for cost in view.costs] == [("deposit fee", FEE), ("withdrawal fee", FEE)]
+    assert await town.balance(alice) == 300 * ICP - 7 * ICP - 2 * FEE
+    await bob.start()  # and what bob was paid is bob's
+    await town.settles(channel, alice, bob)
+    assert await town.balance(bob) == 307 * ICP - FEE
+
+
+async def test_a_close_that_the_peer_does_not_answer_goes_the_other_way(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 7 * ICP)
+    await bob.kill()
+
+    closing = asyncio.create_task(town.close(alice, channel, force_after_s=2))
+    await town.until(alice, channel, lambda c: c.phase == "leaving", "leaving alone")
+    await town.until(alice, channel, lambda c: c.registered is not None, "registered")
+    await town.devnet.advance(13)
+
+    view = await closing
+    assert view.phase == "closed"
+    assert view.close_reason is not None
+    assert view.payout_e8s == 43 * ICP - FEE
+    await bob.start()
+    await town.settles(channel, alice, bob)
+
+
+async def test_a_close_waits_for_a_peer_that_comes_back(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 7 * ICP)
+    await bob.kill()
+
+    closing = asyncio.create_task(town.close(alice, channel))
+    await town.until(alice, channel, lambda c: c.phase == "closing", "closing")
+    await bob.start()
+
+    assert (await closing).phase == "closed"
+    await town.settles(channel, alice, bob)
+    assert "channel.leaving" not in await town.events(alice, channel), "closed together, without a challenge period"
+
+
+async def test_a_final_state_whose_acknowledgement_is_withheld_costs_time_only(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 7 * ICP)
+    bob.signal(signal.SIGSTOP)  # bob receives the final state and says nothing
+
+    closing = asyncio.create_task(town.close(alice, channel, force_after_s=2))
+    await town.until(alice, channel, lambda c: c.phase == "leaving", "leaving alone")
+    assert town.newest(alice, channel).state.finalized is False
+    await bob.kill()
+    await town.until(alice, channel, lambda c: c.registered is not None, "registered")
+    await town.devnet.advance(13)
+
+    assert (await closing).payout_e8s == 43 * ICP - FEE, "the same as together"
+    await bob.start()
+    await town.settles(channel, alice, bob)
+
+
+async def test_both_sides_dispute(town: Town) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.open(alice, bob, 50, 50)
+    await town.pay(alice, channel, 7 * ICP)
+    await town.pay(bob, channel, 1 * ICP)
+
+    await asyncio.gather(dispute(alice, channel), dispute(bob, channel))
+    for node in (alice, bob):
+        await town.until(node, channel, lambda c: c.registered is not None and c.registered.ours, "ours registered")
+    await town.devnet.advance(13)
+
+    await town.settles(channel, alice, bob)
+    assert await town.balance(alice) == 294 * ICP - 2 * FEE
+    assert await town.balance(bob) == 306 * ICP - 2 * FEE
+
+
+async def test_an_acceptor_that_never_deposits(town: Town) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.propose(alice, bob, 50, 50, funding_timeout_s=60)
+    bob.signal(signal.SIGSTOP)
+    await town.event(alice, "channel.deposited", channel)
+    await bob.kill()
+    assert (await town.holdings(alice, channel))[1] == 0, "bob was stopped before it paid"
+
+    await town.devnet.advance(61)
+    await town.until(alice, channel, lambda c: c.phase == "leaving", "giving up")
+    await town.until(alice, channel, lambda c: c.registered is not None, "state 0 registered")
+    await town.devnet.advance(13)
+
+    view = await town.closed(alice, channel)
+    assert view.payout_e8s == 50 * ICP - FEE
+    assert "deadline" in str(view.close_reason)
+    await bob.start()
+    await town.settles(channel, alice, bob)
+    assert await town.balance(bob) == 300 * ICP, "bob put nothing in and lost nothing"
+
+
+async def test_the_caller_of_open_is_told_when_the_peer_never_deposits(town: Town) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.propose(alice, bob, 50, 50, funding_timeout_s=30)
+    await bob.kill()
+    closing = await within(_close_refused(alice, channel), "a refusal")
+    assert closing == "channel_not_open", "a channel that is being funded is not closed together"
+    await town.devnet.advance(31)
+    await town.until(alice, channel, lambda c: c.registered is not None, "state 0 registered")
+    await town.devnet.advance(13)
+    await town.closed(alice, channel)
+
+
+async def _close_refused(node: NodeProcess, channel: str) -> str:
+    try:
+        await node.control.call(CHANNEL_CLOSE, schema.ChannelCloseParams(channel, force_after_s=Seconds(1)))
+    except Exception as error:
+        return str(getattr(error, "name", error))
+    return "no refusal"

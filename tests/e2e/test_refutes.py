@@ -1,0 +1,113 @@
+"""A peer registers old states; the watcher puts the newest in their place, without anybody at the keyboard."""
+
+import asyncio
+import contextlib
+
+from chain.perun import CanisterError
+from perund.control.errors import RpcError
+from perund.demo.processes import NodeProcess
+from tests.e2e.town import ICP, Town
+
+
+async def test_every_old_version_in_order(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    old = [town.newest(alice, channel)]
+    for _ in range(4):
+        await town.pay(alice, channel, ICP)
+        old.append(town.newest(alice, channel))
+    newest = old.pop()
+    params = town.row(alice, channel).terms.params
+    await alice.kill()  # the cheat takes its node from the net: only bob's may save bob
+
+    for signed in old:
+        answer = (await town.perun.dispute(params, signed)).value
+        assert answer in (None, CanisterError.OUTDATED_STATE)  # outdated: bob was there first
+    event = await town.event(bob, "channel.refuted", channel)
+
+    assert event.data["version"] == newest.state.version == 4
+    assert await town.registered_version(channel) == 4
+    for signed in old:
+        assert (await town.perun.dispute(params, signed)).value is CanisterError.OUTDATED_STATE
+    await town.devnet.advance(13)
+    assert (await town.closed(bob, channel)).payout_e8s == 4 * ICP - 10_000
+    await alice.start()
+    await town.settles(channel, alice, bob)
+
+
+async def test_a_node_that_was_down_is_back_in_time(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50, challenge_s=600)
+    old = town.newest(alice, channel)
+    await town.pay(alice, channel, 20 * ICP)
+    await bob.kill()
+    await town.register(alice, channel, old)
+    await town.event(alice, "channel.leaving", channel)  # alice's own node refutes for bob too: so it is stopped
+    await alice.kill()
+    await town.devnet.advance(300)
+    assert await town.registered_version(channel) in (0, 1)
+
+    await bob.start()
+    await town.until(bob, channel, lambda c: c.registered is not None and c.registered.ours, "ours registered")
+
+    assert await town.registered_version(channel) == 1
+    await town.devnet.advance(601)
+    await alice.start()
+    await town.settles(channel, alice, bob)
+    assert await town.balance(bob) == 320 * ICP - 10_000
+
+
+async def test_both_nodes_down_and_the_refutation_after_the_timeout_is_a_loss_that_is_told(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    old = town.newest(alice, channel)
+    await town.pay(alice, channel, 20 * ICP)
+    params = town.row(alice, channel).terms.params
+    await bob.kill()
+    await alice.kill()
+    assert (await town.perun.dispute(params, old)).value is None
+    await town.devnet.advance(13)
+
+    await bob.start()
+
+    assert (await town.event(bob, "channel.settled_below_ours", channel)).data["alarm"] is True
+    view = await town.closed(bob, channel)
+    assert view.payout_e8s is None
+    assert await town.balance(bob) == 300 * ICP
+    await alice.start()
+    await town.settles(channel, alice, bob)
+    assert [p.status for p in await town.payments(alice, channel)] == ["delivered"]
+
+
+async def test_payments_stop_both_ways_when_a_state_is_registered(town: Town) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.open(alice, bob, 50, 50)
+    delivered = {alice.name: 0, bob.name: 0}
+
+    async def pay_until_refused(node: NodeProcess) -> RpcError:
+        while True:
+            try:
+                await town.pay(node, channel, 1_000)
+            except RpcError as error:
+                return error
+            delivered[node.name] += 1_000
+
+    paying = asyncio.gather(pay_until_refused(alice), pay_until_refused(bob))
+    await town.until(bob, channel, lambda c: c.version >= 5, "payments going on")
+    await town.register(alice, channel, town.newest(alice, channel))  # the newest at this moment, soon an old one
+    errors = await paying
+
+    assert {error.name for error in errors} <= {"channel_not_open", "payment_failed"}
+    views = [await town.until(n, channel, lambda c: c.phase == "leaving", "leaving") for n in (alice, bob)]
+    newest = max(view.version for view in views)
+    with contextlib.suppress(RpcError):
+        raise AssertionError(await town.pay(alice, channel, 1))
+    await town.until(alice, channel, lambda c: c.registered is not None and c.registered.version == newest, "newest")
+    await town.devnet.advance(13)
+    await town.settles(channel, alice, bob)
+    # What was acknowledged to its payer is in the settled state, and nothing else is.
+    shares = town.newest(alice, channel).state.allocation
+    sent = {n.name: sum(int(p.amount_e8s) for p in await town.payments(n, channel) if p.direction == "sent"
+            and p.status == "delivered") for n in (alice, bob)}  # fmt: skip
+    assert shares[0] == 50 * ICP - sent["alice"] + sent["bob"]
+    assert sent == delivered

@@ -1,0 +1,122 @@
+"""Nodes are killed in the middle of what they do, started again, and everything converges."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from perund.control import schema
+from perund.control.client import ControlClient
+from perund.control.errors import NodeUnreachable, RpcError
+from perund.control.methods import CHANNEL_CLOSE, CHANNEL_PAY
+from perund.control.values import PaidE8s
+from perund.demo.processes import NodeProcess
+from tests.e2e.town import ICP, Town, within
+
+Who = Callable[[NodeProcess, NodeProcess], NodeProcess]
+
+
+def proposer(alice: NodeProcess, bob: NodeProcess) -> NodeProcess:
+    return alice
+
+
+def acceptor(alice: NodeProcess, bob: NodeProcess) -> NodeProcess:
+    return bob
+
+
+@pytest.mark.parametrize(
+    ("who", "moment"),
+    [
+        (proposer, "channel.signed"),
+        (proposer, "channel.depositing"),
+        (acceptor, "channel.signed"),
+        (acceptor, "channel.depositing"),
+        (acceptor, "channel.deposited"),
+    ],
+)
+async def test_killed_while_funding(town: Town, who: Who, moment: str) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.propose(alice, bob, 50, 50)
+    node = who(alice, bob)
+
+    await town.event(node, moment, channel)
+    await town.restart(node)
+
+    for each in (alice, bob):
+        await town.until(each, channel, lambda c: c.phase == "open", "open")
+    assert await town.holdings(alice, channel) == (50 * ICP, 50 * ICP), "each paid once"
+    await town.pay(alice, channel, 1_000)
+    await town.pay(bob, channel, 2_000)
+    await town.close(bob, channel)
+    await town.settles(channel, alice, bob)
+
+
+async def pay_stubbornly(node: NodeProcess, channel: str, count: int, amount: int) -> None:
+    """Pay one after another. Who gets no answer asks again, under the same key, until it has one."""
+    for number in range(count):
+        params = schema.PayParams(channel, PaidE8s(amount), idempotency_key=f"{node.name} {number}")
+        while True:
+            try:
+                async with await ControlClient.connect(node.dir) as control:
+                    assert (await control.call(CHANNEL_PAY, params)).status == "delivered"
+                break
+            except NodeUnreachable:
+                await asyncio.sleep(0.05)
+            except RpcError as error:
+                assert error.retryable, error
+                await asyncio.sleep(0.05)
+
+
+async def test_killed_while_both_pay(town: Town) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.open(alice, bob, 50, 50, challenge_s=60)
+    count = 60
+    paying = asyncio.gather(pay_stubbornly(alice, channel, count, 300), pay_stubbornly(bob, channel, count, 200))
+
+    for turn, node in enumerate((alice, bob, alice, bob)):
+        threshold = 10 * (turn + 1)
+        await town.until(node, channel, lambda c, t=threshold: c.version >= t, "payments going on")  # type: ignore[misc]
+        await town.restart(node)
+    await within(paying, "every payment acknowledged")
+
+    sent, received = await town.payments(alice, channel), await town.payments(bob, channel)
+    for ours, theirs, amount in ((sent, received, 300), (received, sent, 200)):
+        made = {p.payment for p in ours if p.direction == "sent"}
+        arrived = [p.payment for p in theirs if p.direction == "received"]
+        assert len(made) == count
+        assert sorted(arrived) == sorted(made), "each exactly once"
+        assert {p.amount_e8s for p in ours if p.direction == "sent"} == {amount}
+    assert town.newest(alice, channel).state.allocation[0] == 50 * ICP - count * 100
+    await town.close(alice, channel)
+    await town.settles(channel, alice, bob)
+
+
+@pytest.mark.parametrize("who", [proposer, acceptor])
+@pytest.mark.parametrize("moment", ["channel.closing", "channel.withdrawing", "channel.withdrawn"])
+async def test_killed_while_closing(town: Town, who: Who, moment: str) -> None:
+    alice, bob = await town.pair("--contribute-max", "50")
+    channel = await town.open(alice, bob, 50, 50)
+    await town.pay(bob, channel, 5 * ICP)
+    node = who(alice, bob)
+
+    await alice.control.call(CHANNEL_CLOSE, schema.ChannelCloseParams(channel, wait=False))
+    await town.event(node, moment, channel)
+    await town.restart(node)
+
+    await town.settles(channel, alice, bob)
+    assert "channel.leaving" not in await town.events(alice, channel)
+
+
+async def test_killed_while_the_challenge_period_runs_and_while_withdrawing(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 5 * ICP)
+    await town.register(alice, channel, town.newest(alice, channel))
+    await town.event(bob, "channel.leaving", channel)
+
+    await asyncio.gather(town.restart(alice), town.restart(bob))
+    await town.devnet.advance(13)
+    await town.event(bob, "channel.withdrawing", channel)
+    await town.restart(bob)
+
+    await town.settles(channel, alice, bob)

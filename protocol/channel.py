@@ -119,6 +119,7 @@ class Channel(ABC):
         self._resume_sent = False
         self._settled = False
         self._uncounted: list[tuple[Batch, int]] = []
+        self._proposed: tuple[Update, State] | None = None
         self._alarms: set[tuple[str, str | int | bool]] = set()
 
     # --- what can be asked -------------------------------------------------------------------------------
@@ -392,7 +393,10 @@ class Channel(ABC):
         )
 
     def _state_of(self, update: Update) -> State:
-        return State(self.id, update.version, update.allocation, update.finalized)
+        """Return the state that an update proposes. It is asked for again at each step of that update."""
+        if self._proposed is None or self._proposed[0] is not update:
+            self._proposed = (update, State(self.id, update.version, update.allocation, update.finalized))
+        return self._proposed[1]
 
     def _ours_in(self, update: Update) -> Batch:
         return update.from_0 if self.ours == 0 else update.from_1

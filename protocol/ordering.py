@@ -147,6 +147,7 @@ class Orderer(Channel):
         signature, signed = self.signer.sign(state)
         update = Update(self.id, state.version, state.allocation, finalized, from_0, from_1, signature)
         self._pending = update
+        self._proposed = (update, state)
         return Step((signed, UpdateRecord(update)), (Send(update),))
 
     # --- the peer ----------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ SHORTEST_INTERVAL_NS: Final = 250_000_000
 RETRY_FIRST_S: Final = 0.25
 RETRY_LAST_S: Final = 15.0
 LOOKS_IN_FLIGHT: Final = 16
+MOST_DOUBLINGS: Final = 10
 
 
 @dataclass(slots=True)
@@ -36,6 +37,8 @@ class _Watched:
     due_ns: int
     last_asked_ns: int | None = None
     failures: int = 0
+    again: bool = False
+    """A look was asked for while another was under way, whose request may be older than the suspicion."""
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     refutation: asyncio.Task[None] | None = None
 
@@ -79,7 +82,11 @@ class Watcher:
     def hurry(self, channel: ChannelId) -> None:
         """Look as soon as possible: something is suspected."""
         entry = self._watched.get(channel)
-        if entry is not None and not entry.looking.locked():
+        if entry is None:
+            return
+        if entry.looking.locked():
+            entry.again = True
+        else:
             self._schedule(entry, self._clock.monotonic_ns())
 
     def oldest_look_age_ns(self) -> int | None:
@@ -125,8 +132,17 @@ class Watcher:
         entry = self._watched.get(channel)
         if entry is None:
             return await self._canister.look(channel)
-        async with entry.looking:
-            return await self._look(entry)
+        try:
+            async with entry.looking:
+                return await self._look(entry)
+        finally:
+            self._again(entry)
+
+    def _again(self, entry: _Watched) -> None:
+        """Have the look made that was asked for during the one that ended."""
+        if entry.again and self._watched.get(entry.channel) is entry and not entry.looking.locked():
+            entry.again = False
+            self._schedule(entry, self._clock.monotonic_ns())
 
     def _schedule(self, entry: _Watched, due_ns: int) -> None:
         entry.due_ns = due_ns
@@ -151,10 +167,13 @@ class Watcher:
             async with entry.looking:
                 await self._look(entry)
         except PerundError:
-            delay_ns = min(delay_ns, int(min(RETRY_FIRST_S * 2**entry.failures, RETRY_LAST_S) * 1e9))
+            doublings = min(entry.failures, MOST_DOUBLINGS)  # after hours without an answer 2**failures is no float
+            delay_ns = min(delay_ns, int(min(RETRY_FIRST_S * 2**doublings, RETRY_LAST_S) * 1e9))
+            entry.again = False  # what failed is tried again soon anyway
         finally:  # whatever happened, there is a next round
-            if entry.channel in self._watched:
+            if self._watched.get(entry.channel) is entry:
                 self._schedule(entry, self._clock.monotonic_ns() + delay_ns)
+                self._again(entry)
 
     async def _look(self, entry: _Watched) -> CertifiedLook:
         async with self._slots:
@@ -177,6 +196,8 @@ class Watcher:
         known = self._states.newest(entry.channel)
         if known is None or registered.settled(chain_ns) or entry.refutation is not None:
             return
+        if self._watched.get(entry.channel) is not entry:
+            return  # nobody would end the refutation of a channel that is watched no more
         ours = known[1].state.version
         if registered.state.version >= ours:
             return  # above ours is never refuted
@@ -206,8 +227,7 @@ class Watcher:
                 except PerundError as error:
                     log.warning("watcher.refutation_failed", channel=entry.channel.hex(), error=str(error))
                 try:
-                    async with entry.looking:
-                        look = await self._look(entry)
+                    look = await self.look(entry.channel)
                 except PerundError:
                     look = None
                 if look is not None and look.registered is not None:

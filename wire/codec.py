@@ -146,6 +146,10 @@ def decode(data: bytes) -> m.Message | None:
     return message
 
 
+_recent: tuple[m.Message, bytes] | None = None
+"""What was encoded last: an update is stored first and then sent, byte for byte the same."""
+
+
 def encode(message: m.Message) -> bytes:
     """Return the bytes of a message, at most 65,535.
 
@@ -153,6 +157,9 @@ def encode(message: m.Message) -> bytes:
     their bound; everything else out of its bounds is a defect of ours and raises `InvariantBroken`: the peer
     would end the session over it.
     """
+    global _recent  # noqa: PLW0603
+    if _recent is not None and _recent[0] is message:
+        return _recent[1]
     kind = _BY_CLASS[type(message)]
     row = [kind.type, *(getattr(message, name) for name in kind.field_names)]
     for index, name in enumerate(kind.field_names, 1):
@@ -170,6 +177,7 @@ def encode(message: m.Message) -> bytes:
         raise InvariantBroken(f"a {kind.name} outside the specification was to be sent: {error}") from error
     if len(data) > MAX_MESSAGE_BYTES:
         raise InvariantBroken(f"a {kind.name} of {len(data)} bytes was to be sent; {MAX_MESSAGE_BYTES} fit a frame")
+    _recent = (message, data)
     return data
 
 

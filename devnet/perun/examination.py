@@ -69,5 +69,5 @@ def _fits(params: Params, signed: FullySignedState) -> bool:
         len(allocation) == count
         and len(signed.sigs) == count
         # The ledger counts in nat64: a larger share could be registered and never be paid out.
-        and True
+        and sum(allocation) <= MAX_E8S
     )

@@ -148,10 +148,8 @@ class ChannelDriver:
         return self.channel.id.hex()[:16]
 
     async def settle_writes(self) -> None:
-        """Return when everything that was asked for until now is durable."""
-        done = self._loop.create_future()
-        self._store.commit((), lambda: None if done.done() else done.set_result(None))
-        await done
+        """Return when everything that was asked for until now is durable. Raises `StorageFailed`."""
+        await self._store.write(())
 
     # --- inputs ------------------------------------------------------------------------------------------
 

@@ -148,7 +148,7 @@ _CHANNEL_COLUMNS = (
 )
 _STATUS = (
     "CASE WHEN p.version IS NULL THEN p.status "
-    "WHEN p.sender != c.our_index THEN iif(p.version <= s.version, 'delivered', 'signed') "
+    "WHEN p.sender != c.our_index THEN iif(p.version <= max(s.version, coalesce(s.settled_version, 0)), 'delivered', 'signed') "
     "WHEN p.version <= max(s.peer_holds, coalesce(s.settled_version, 0)) THEN 'delivered' ELSE 'signed' END"
 )
 
@@ -405,13 +405,19 @@ class Reader:
         self, number: int | None, after: tuple[int, int, bytes], limit: int
     ) -> list[tuple[tuple[int, int, bytes], PaymentRow]]:
         """Return payments in the order (channel row, sender, id), after a place, each with its own place."""
+        # One channel is read by its part of the key: a row condition alone would read all the channels before it.
+        where = "(p.number, p.sender, p.id) > (?1, ?2, ?3)"
+        if number is not None:
+            if after[0] > number:
+                return []
+            after = after if after[0] == number else (number, -1, b"")
+            where = "p.number = ?1 AND (p.sender, p.id) > (?2, ?3)"
         rows = self._rows(
             f"SELECT p.number, c.channel, p.sender, p.sender = c.our_index, p.id, p.amount, p.memo, p.version, "
             f"{_STATUS}, "
             "coalesce(p.code, ''), p.recorded_ms FROM payment p JOIN channel c USING (number) JOIN channel_state s "
-            "USING (number) WHERE (p.number, p.sender, p.id) > (?1, ?2, ?3) AND (?4 IS NULL OR p.number = ?4) "
-            "AND p.amount > 0 ORDER BY p.number, p.sender, p.id LIMIT ?5",
-            (*after, number, limit),
+            f"USING (number) WHERE {where} AND p.amount > 0 ORDER BY p.number, p.sender, p.id LIMIT ?4",
+            (*after, limit),
         )
         return [
             (

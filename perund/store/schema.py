@@ -176,6 +176,7 @@ def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS)
             database.execute(script)
             database.execute(f"PRAGMA user_version = {number}")
         except BaseException:
-            database.execute("ROLLBACK")
+            if database.in_transaction:  # a full disk rolls back by itself
+                database.execute("ROLLBACK")
             raise
         database.execute("COMMIT")

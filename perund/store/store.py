@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import apsw
 
-from perund.store.errors import StorageFailed, WrongNetwork
+from perund.store.errors import StorageFailed, StoreError, WrongNetwork
 from perund.store.reading import BUSY_MS, CACHE_KIB, EventRow, open_reader
 from perund.store.schema import migrate
 from perund.store.statements import statements_of
 from perund.store.writer import Statement, Writer
-from protocol.effects import EventRecord, PaymentsQueuedRecord, Record, StateRecord, UpdateRecord
-from protocol.payments import Batch
+from protocol.effects import EventRecord, PaymentsEndedRecord, Record, StateRecord, UpdateRecord
+from protocol.payments import PAYMENT_ID_BYTES, Batch
 from protocol.types import ChannelId, ParticipantIndex
 
 __all__ = ["Store", "connect"]
@@ -23,6 +25,21 @@ __all__ = ["Store", "connect"]
 CHECKPOINT_PAGES = 4_000
 KEPT_EVENTS = 1_000_000
 KEPT_REQUESTS_MS = 60 * 86_400 * 1_000
+
+_SIDES: Final[tuple[ParticipantIndex, ParticipantIndex]] = (0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """Payments of one sender whose record is on its way to the disk. `ids`: 16 bytes each, joined."""
+
+    channel: ChannelId
+    sender: ParticipantIndex
+    ids: bytes
+    status: str
+
+    def each_id(self) -> Iterator[bytes]:
+        return (self.ids[start : start + PAYMENT_ID_BYTES] for start in range(0, len(self.ids), PAYMENT_ID_BYTES))
 
 
 def connect(path: Path) -> apsw.Connection:
@@ -50,6 +67,9 @@ class Store:
         """
         try:
             database = connect(path)
+        except apsw.Error as error:
+            raise _unusable(path, error) from error
+        try:
             path.chmod(0o600)
             migrate(database)
             row = database.execute("SELECT network FROM about").fetchone()
@@ -65,16 +85,18 @@ class Store:
                 "DELETE FROM request WHERE recorded_ms < ?", (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS,)
             )
             self.read = open_reader(path)
-        except apsw.Error as error:
-            raise StorageFailed(
-                f"the store {path} cannot be opened: {error}; check the disk, or restore a backup"
-            ) from error
+        except (apsw.Error, OSError) as error:
+            database.close()
+            raise _unusable(path, error) from error
+        except StoreError:
+            database.close()
+            raise
         self._waiters: set[asyncio.Future[None]] = set()
         self._failed = failed
         self._writer = Writer(database, self._on_failure)
         self._numbers: dict[ChannelId, int] = {}
         self._cursor = self.read.highest("event")
-        self._unwritten: list[tuple[ChannelId, ParticipantIndex, Batch]] = []
+        self._unwritten: list[_Unwritten] = []
         self._listeners: list[Callable[[list[EventRow]], None]] = []
 
     # --- writing -----------------------------------------------------------------------------------------
@@ -157,9 +179,9 @@ class Store:
         """Return, of these ids, those that were in an update or declined, on disk or on the way to it."""
         found = self.read.known_payments(self.number(channel), sender, ids)
         wanted = set(ids.each_id())
-        for other, who, batch in self._unwritten:
-            if other == channel and who == sender:
-                found.update(dict.fromkeys(wanted.intersection(batch.each_id()), "included"))
+        for on_its_way in self._unwritten:
+            if on_its_way.channel == channel and on_its_way.sender == sender:
+                found.update(dict.fromkeys(wanted.intersection(on_its_way.each_id()), on_its_way.status))
         return found
 
     def _note_unwritten(self, record: Record) -> int:
@@ -168,11 +190,18 @@ class Store:
                 channel, batches = record.signed.state.channel, (record.from_0, record.from_1)
             case UpdateRecord():
                 channel, batches = record.update.channel, (record.update.from_0, record.update.from_1)
-            case PaymentsQueuedRecord() | _:
+            case PaymentsEndedRecord(status="declined"):
+                # A decline is final from the moment it is decided: the same offer again must not be included.
+                self._unwritten.append(_Unwritten(record.channel, record.sender, record.ids, "declined"))
+                return 1
+            case _:
                 return 0
-        noted = 0
-        for sender, batch in enumerate(batches):
-            if batch:
-                self._unwritten.append((channel, 0 if sender == 0 else 1, batch))
-                noted += 1
-        return noted
+        on_their_way = [
+            _Unwritten(channel, _SIDES[i], batch.ids, "included") for i, batch in enumerate(batches) if batch
+        ]
+        self._unwritten += on_their_way
+        return len(on_their_way)
+
+
+def _unusable(path: Path, error: Exception) -> StorageFailed:
+    return StorageFailed(f"the store {path} cannot be opened: {error}; check the disk, or restore a backup")

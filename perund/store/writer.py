@@ -70,7 +70,8 @@ class Writer:
         self._thread.join()
         if self._error is None:
             self._error = StorageFailed("the store is closed; what was not written before is not kept")
-        self._database.close()
+        with contextlib.suppress(apsw.Error):  # everything is in the log already; the next start checkpoints it
+            self._database.close()
 
     def _run(self) -> None:
         while True:
@@ -90,13 +91,14 @@ class Writer:
                 units.append(more)
             try:
                 self._write(units)
-            except Exception as error:  # noqa: BLE001  (also a value that SQLite cannot hold: a silent end of this thread would hang whoever waits)
+            except Exception as error:  # noqa: BLE001  (also a value that SQLite cannot hold)
+                # Whatever it was, this thread ends: who waits must hear of it, or waits for ever.
                 self._tell(partial(self._fail, StorageFailed(f"a write to the store failed: {error}")))
                 return
             self.transactions += 1
             done = [u.then for u in units if u.then is not None]
             if done:
-                self._tell(partial(_call_all, done))
+                self._tell(partial(self._call_all, done))
             if last:
                 return
 
@@ -123,7 +125,11 @@ class Writer:
         self._error = error
         self._failed(error)
 
-
-def _call_all(done: list[Callable[[], None]]) -> None:
-    for then in done:
-        then()
+    def _call_all(self, done: list[Callable[[], None]]) -> None:
+        for then in done:
+            try:
+                then()
+            except Exception as error:  # noqa: BLE001  (reported; what others wait for is durable all the same)
+                self._loop.call_exception_handler(
+                    {"message": "what follows a durable write failed", "exception": error}
+                )

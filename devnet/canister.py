@@ -8,11 +8,11 @@ from typing import Protocol
 __all__ = ["Call", "CanisterModule", "MethodNotFound", "Trap"]
 
 
-class Trap(Exception):  # noqa: N818  (the Internet Computer's word)
+class Trap(Exception):
     """The canister trapped: reject code 5. Changes since the last await are undone."""
 
 
-class MethodNotFound(Exception):  # noqa: N818  (the Internet Computer's word)
+class MethodNotFound(Exception):
     """The canister has no method of that name (or not as a query)."""
 
 

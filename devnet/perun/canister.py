@@ -1,8 +1,9 @@
 """The Perun canister, method by method: this can be read as the specification of the contract.
 
-It has the interface of the published canister and closes its holes; `docs` say which. Money comes in with a
-memo (`transaction_notification`), is credited to a participant of a channel (`deposit`), is shared out by a state
-that all participants signed (`dispute`, `conclude`) and paid out on a participant's signature (`withdraw`).
+It has the interface of the published canister without its holes (tests/unit/devnet/test_perun_rows.py has a test
+for each). Money comes in with a memo (`transaction_notification`), is credited to a participant of a channel
+(`deposit`), is shared out by a state that all participants signed (`dispute`, `conclude`) and is paid out on a
+participant's signature (`withdraw`).
 
 Nothing here reads a clock: chain time comes with each call, in ns since 1970. Methods change something only when
 they succeed, except that a channel whose time has run out is written down as settled by whoever touches it first.

@@ -96,7 +96,7 @@ class LocalLedger:
             start = max(0, end - _SCANNED_AT_ONCE)
             blocks = self._ledger.blocks(start, end - start)
             for index, block in zip(range(end - 1, start - 1, -1), reversed(blocks), strict=True):
-                if block.timestamp <= outgoing.created_at_ns:
+                if block.timestamp < earliest_ns:
                     return None
                 if self._is_block_of(outgoing, block):
                     return index

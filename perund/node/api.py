@@ -27,7 +27,7 @@ from perund.store.reading import EventRow
 from protocol.effects import Phase
 from protocol.errors import CallerMistake, PerundError
 from protocol.funding import IntentStatus
-from protocol.opening import MAX_FUNDING_DEADLINE_NS
+from protocol.opening import MAX_FUNDING_DEADLINE_NS, Dead
 from protocol.types import MAX_CHALLENGE_NS, MIN_CHALLENGE_NS, ChannelId, Nanos
 from wire.errors import DialFailed, OtherNetwork
 from wire.session import Session
@@ -190,7 +190,7 @@ class NodeService:
             proposal_id = bytes.fromhex(earlier) if earlier is not None else await self._propose(params)
         number = self._services.store.read.channel_of_proposal(proposal_id)
         if number is None:
-            end = await self._node.opening_end(proposal_id)
+            end = await self._opening_end(proposal_id)
             if isinstance(end, Refusal):
                 raise CallerMistake(
                     "policy_refused" if end.code != "expired" else "opening_failed",
@@ -212,6 +212,13 @@ class NodeService:
                     "what this node put in comes back",
                 )
         return self._view(number)
+
+    async def _opening_end(self, proposal_id: bytes) -> ChannelDriver | Refusal:
+        """Return what became of an opening of ours, now or long ago."""
+        phase = self._services.store.read.opening(proposal_id)
+        if isinstance(phase, Dead):
+            return Refusal(phase.code, phase.text)
+        return await self._node.opening_end(proposal_id)
 
     async def _propose(self, params: schema.ChannelOpenParams) -> bytes:
         services = self._services

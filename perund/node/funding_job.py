@@ -149,16 +149,11 @@ class FundingJob(ChannelJob):
         if isinstance(told, CanisterError) and told is not CanisterError.DUPLICATE_TRANSACTION:
             log.warning("deposit.not_taken", channel=self.driver.short, block=intent.block, answer=told.value)
             return Progress.wait(f"the canister to take the deposit in block {intent.block} ({told.value})")
-        before = self.holdings[terms.our_index] if self.holdings else 0
         answer = (await self._perun.deposit(funding)).value
-        credited = sum(
-            i.amount_e8s
-            for i in self._store.read.deposits(self.driver.number)
-            if i.status is IntentStatus.CREDITED or i.number == intent.number
-        )
-        held = await self._held(terms.our_index)
-        if answer is not None and held < credited and held <= before:
-            # Somebody else may have credited it for us: only a look tells.
+        # A block that the canister knows and nothing that waits under its memo: it is credited already, by a call
+        # of ours whose reply was lost or by anybody else. Holdings prove less: they may be withdrawn meanwhile.
+        already = told is CanisterError.DUPLICATE_TRANSACTION and answer is CanisterError.INSUFFICIENT_FUNDING
+        if answer is not None and not already:
             return Progress.wait(f"the canister to credit the deposit in block {intent.block} ({answer.value})")
         await self._store.write(
             [

@@ -24,6 +24,7 @@ from protocol.channel import Channel, ChannelMemory
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
 from protocol.errors import InvariantBroken, PerundError
 from protocol.following import Follower
+from protocol.funding import IntentStatus
 from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage
 from protocol.opening import Opened
 from protocol.ordering import Orderer
@@ -45,6 +46,7 @@ log = structlog.get_logger()
 
 RESTART_JOB_S: Final = 5.0
 TICK_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.jobs.clear()  # a write that ends now starts no job any more
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something beside the channels until the node stops; a fault of it is logged, never lost."""
@@ -134,9 +137,16 @@ class Node:
 
     async def _finish_send(self, number: int) -> None:
         pause = TICK_S
-        while (await self.services.transfers.drive(number)).status.value == "open":
+        while True:
+            try:
+                if (await self.services.transfers.drive(number)).status is not IntentStatus.OPEN:
+                    return
+            except StorageFailed:
+                raise
+            except PerundError as error:  # the blocks could not be read: nothing is known yet
+                log.warning("send.not_followed", transfer=number, error=str(error))
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 60.0)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     # --- channels ----------------------------------------------------------------------------------------
 

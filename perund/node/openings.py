@@ -84,7 +84,11 @@ class Surroundings(Protocol):
 
 
 class Openings:
-    """Every opening that is neither dead nor done, by proposal id."""
+    """Every opening that is neither dead nor done, by proposal id.
+
+    One that has ended stays until its end is on the disk: before that the store still tells of the phase before,
+    and the same message once more would be taken for the first one.
+    """
 
     def __init__(
         self,
@@ -150,7 +154,7 @@ class Openings:
         """Say again what the peer may have lost."""
         for phase in self._live.values():
             if not isinstance(phase, Opened) and phase.peer == peer:
-                self._say(session, repeat(phase))
+                self._say(session, repeat(phase))  # of one that became a channel, the channel speaks
 
     def received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
         """Take a message about an opening. What is impossible is answered with an error that names it."""
@@ -165,16 +169,25 @@ class Openings:
 
     def _received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
         phase = self._live.get(message.proposal_id) or self._store.read.opening(message.proposal_id)
-        if phase is None and self._answer_done(peer, session, message):
-            return
-        if phase is None or (not isinstance(phase, Opened) and phase.peer != peer):
-            if phase is None and isinstance(message, ChannelProposal):
+        if phase is None:
+            done = self._done(message.proposal_id)
+            if done is None and isinstance(message, ChannelProposal):
                 self._proposed(peer, session, message)
                 return
+            owner, repeated = done if done is not None else (None, ())
+        elif isinstance(phase, Opened):
+            owner, repeated = phase.terms.peer, repeat(phase)
+        else:
+            owner, repeated = phase.peer, ()
+        if owner != peer:
+            # An id belongs to the peer that used it first, also when its opening is over long ago.
             if isinstance(message, ChannelReject):
                 return
             raise PeerViolation("unknown_proposal", f"proposal {message.proposal_id.hex()[:16]} is not known here")
-        assert not isinstance(phase, Opened)  # those are channels, answered above
+        if phase is None or isinstance(phase, Opened):
+            if isinstance(message, StateSignature):
+                self._say(session, repeated)  # the same message again gets the same answer
+            return
         we_proposed = not isinstance(phase, Accepted)
         share = phase.accept.nonce_share if isinstance(phase, Accepted) else phase.proposal.nonce_share
         signer = StateSigner(self._key(share), None)
@@ -184,16 +197,15 @@ class Openings:
             return
         self._commit(step, session, (), we_proposed=we_proposed)
 
-    def _answer_done(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> bool:
-        """Answer for an opening that became a channel: the same message again gets the same answer."""
-        number = self._store.read.channel_of_proposal(message.proposal_id)
+    def _done(self, proposal_id: bytes) -> tuple[bytes, tuple[OpeningMessage, ...]] | None:
+        """Return whose opening became a channel under this id, and what we said last in it; None for no such."""
+        number = self._store.read.channel_of_proposal(proposal_id)
         row = self._store.read.channel(number) if number is not None else None
-        if row is None or row.terms.peer != peer:
-            return False
-        if row.terms.our_index == 1 and isinstance(message, StateSignature):
-            signature = self._store.read.our_signature_0(row.number)
-            session.send(StateSignature(message.proposal_id, signature))
-        return True
+        if row is None:
+            return None
+        if row.terms.our_index == 0:
+            return row.terms.peer, ()
+        return row.terms.peer, (StateSignature(proposal_id, self._store.read.our_signature_0(row.number)),)
 
     def _proposed(self, peer: bytes, session: PeerSession, proposal: ChannelProposal) -> None:
         refusal = self._judge(peer, proposal)
@@ -279,17 +291,18 @@ class Openings:
         phase = step.phase
         durable: tuple[Record | Statement, ...] = (*records, record_opening(phase, we_proposed=we_proposed))
         if isinstance(phase, Opened):
-            self._live.pop(phase.terms.proposal_id, None)
+            self._live[phase.terms.proposal_id] = phase
             self._node.open_channel(phase, durable, session)
+            self._store.commit((), lambda: self._forget(phase))
             return
         proposal_id = phase.proposal.proposal_id
+        self._live[proposal_id] = phase
         if isinstance(phase, Dead):
-            self._live.pop(proposal_id, None)
             durable = (*durable, EventRecord("opening.ended", None, {"code": phase.code, "text": phase.text}))
-        else:
-            self._live[proposal_id] = phase
 
         def then() -> None:
+            if isinstance(phase, Dead):
+                self._forget(phase)
             if session is not None:
                 for message in step.send:
                     session.send(message)
@@ -297,3 +310,8 @@ class Openings:
                 self._node.refused(proposal_id, Refusal(phase.code, phase.text))
 
         self._store.commit(durable, then)
+
+    def _forget(self, phase: Opened | Dead) -> None:
+        """Let go of an opening whose end is on the disk."""
+        proposal_id = phase.terms.proposal_id if isinstance(phase, Opened) else phase.proposal.proposal_id
+        self._live.pop(proposal_id, None)

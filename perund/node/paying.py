@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from perund.control.errors import RpcError
@@ -36,29 +37,52 @@ class Paying:
         self._keys = keys
         self._drivers: dict[str, ChannelDriver] = {}
         self._ids = node.services.payment_ids
-        self._given_ids: set[bytes] = set()
+        self._given_ids: set[tuple[int, bytes]] = set()
+        """Ids that callers chose, by channel row: from the call until the store knows them."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def pay(self, params: schema.PayParams, reply: PayReply) -> None:
         """Take one call. Raises `CallerMistake` when nothing was queued."""
-        driver = self._driver(params.channel)
         key = params.idempotency_key
         if key is not None:
             earlier = self._keys.begin(key, CHANNEL_PAY.name, params)
-            if earlier is not None:
-                self._answer_again(driver, earlier, params.wait, reply)
+            if earlier is not None:  # also after the channel was closed: what became of it is in the store
+                self._answer_again(self._find(params.channel), earlier, params.wait, reply)
                 return
         try:
-            payments = self._payments(driver, params)
-            single = params.amount_e8s is not None
-            if key is None and params.wait:
-                driver.pay(payments, self._outcome(payments, reply, single=single))
-                return
-            records = self._keys.note(key, CHANNEL_PAY.name, params, f"{payments.ids[:16].hex()}:{len(payments)}")
-            self._pay_durably(driver, payments, records, params, reply, single=single)
+            driver = self._driver(params.channel)
+            with self._ids_taken(driver, params):
+                self._take_up(driver, params, reply)
         except BaseException:
             self._keys.done(key)
             raise
+
+    def _take_up(self, driver: ChannelDriver, params: schema.PayParams, reply: PayReply) -> None:
+        key, payments = params.idempotency_key, self._payments(driver, params)
+        single = params.amount_e8s is not None
+        if key is None and params.wait:
+            driver.pay(payments, self._outcome(payments, reply, single=single))
+            return
+        records = self._keys.note(key, CHANNEL_PAY.name, params, f"{payments.ids[:16].hex()}:{len(payments)}")
+        self._pay_durably(driver, payments, records, params, reply, single=single)
+
+    @contextmanager
+    def _ids_taken(self, driver: ChannelDriver, params: schema.PayParams) -> Iterator[None]:
+        """Hold the ids that the caller chose until their payments are durable; a refused call gives them back."""
+        if params.payment_id is None and not any(p.payment_id for p in params.payments or ()):
+            yield
+            return
+        before = set(self._given_ids)
+        try:
+            yield
+        except BaseException:
+            self._given_ids = before
+            raise
+        taken = self._given_ids - before
+        # The payments of this turn of the loop are written by what `pay` put before this.
+        asyncio.get_running_loop().call_soon(
+            lambda: self._node.services.store.commit((), lambda: self._given_ids.difference_update(taken))
+        )
 
     def end_waiting(self) -> None:
         """Answer every call that waits."""
@@ -106,9 +130,9 @@ class Paying:
         """Return an id that the caller chose: it is used once for ever."""
         ours = driver.channel.ours
         known = self._node.services.store.read.payment(driver.number, ours, payment_id)
-        if known is not None or payment_id in self._given_ids:
+        if known is not None or (driver.number, payment_id) in self._given_ids:
             raise CallerMistake("payment_id_used", f"payment id {payment_id.hex()} is used already")
-        self._given_ids.add(payment_id)
+        self._given_ids.add((driver.number, payment_id))
         return payment_id
 
     def _outcome(self, payments: Batch, reply: PayReply, *, single: bool) -> Outcome:
@@ -163,18 +187,22 @@ class Paying:
 
         driver.pay_durably(payments, outcome, records, durable)
 
-    def _answer_again(self, driver: ChannelDriver, earlier: str, wait: bool, reply: PayReply) -> None:  # noqa: FBT001
+    def _answer_again(self, channel: ChannelId, earlier: str, wait: bool, reply: PayReply) -> None:  # noqa: FBT001
         """Answer a call whose key was used before: with what became of its payments."""
         first_hex, _, count = earlier.partition(":")
         first = bytes.fromhex(first_hex)
-        read, ours = self._node.services.store.read, driver.channel.ours
+        read, number = self._node.services.store.read, self._node.services.store.number(channel)
+        driver, opened = self._node.drivers.get(channel), read.channel(number)
+        assert opened is not None
+        ours, newest = opened.terms.our_index, opened.memory.newest.state.version
 
         def status() -> tuple[str, int, str]:
-            row = read.payment(driver.number, ours, first)
-            return (row.status, row.version or driver.channel.version, row.code) if row else ("unknown", 0, "")
+            row = read.payment(number, ours, first)
+            version = driver.channel.version if driver is not None else newest
+            return (row.status, row.version or version, row.code) if row else ("unknown", 0, "")
 
         async def answer() -> None:
-            if wait:
+            if wait and driver is not None:
                 await driver.until(lambda: status()[0] not in UNFINISHED)
             word, version, code = status()
             if wait and word in ("declined", "failed", "cancelled"):

@@ -23,6 +23,7 @@ from perund.store.jobs import book_cost, insert_withdrawal, withdrawal_ended
 from perund.store.reading import WithdrawalIntent
 from perund.store.store import Store
 from protocol.effects import EventRecord, Phase
+from protocol.funding import IntentStatus
 from protocol.settlement import (
     AwaitTimeout,
     Conclude,
@@ -103,13 +104,18 @@ class SettlementJob(ChannelJob):
             registered=look.registered,
             chain_ns=look.chain_ns,
             holdings_e8s=self.holdings[terms.our_index],
-            owed_e8s=look.registered.state.allocation[terms.our_index] if look.registered else 0,
+            owed_e8s=self._owed(look.registered),
             paid_out=any(w.status == "paid" for w in withdrawals),
             anything_held=sum(self.holdings) > 0 or not self._deposits_settled(),
             withdrawal_open=any(w.status == "open" for w in withdrawals),
             fee_e8s=fee,
             force_at_ns=Nanos(row.since_ns + row.force_after_ns),
         )
+        if channel.frozen.startswith("data_loss") and (
+            isinstance(action, ForceOut) or (isinstance(action, Dispute) and look.registered is None)
+        ):
+            # Rule 7: with possibly old data it refutes what is lower still, and opens no dispute.
+            return Progress.wait("the peer to settle: this node lost data of the channel and opens no dispute")
         match action:
             case Conclude():
                 answer = (await self._perun.conclude(terms.params, action.signed)).value
@@ -139,6 +145,17 @@ class SettlementJob(ChannelJob):
                 return await self._finish(action.dust_e8s)
             case _:
                 assert_never(action)
+
+    def _owed(self, registered: RegisteredState | None) -> int:
+        """Return what the canister pays us for the registered state."""
+        if registered is None:
+            return 0
+        share = registered.state.allocation[self.driver.channel.terms.our_index]
+        if registered.state.version > 0:
+            return share
+        # State 0 may be under-funded; then each side gets back what it put in itself, and nobody more than that.
+        deposits = self._store.read.deposits(self.driver.number)
+        return min(share, sum(d.amount_e8s for d in deposits if d.status is not IntentStatus.VOID))
 
     async def _held(self, index: int) -> int:
         funding = self.driver.channel.terms.funding(0 if index == 0 else 1)
@@ -188,9 +205,11 @@ class SettlementJob(ChannelJob):
             log.warning("withdrawal.unknown", channel=self.driver.short, error=str(error))
             return Progress.wait("to learn what became of the withdrawal")
         if isinstance(answer, CanisterError):
-            # The reply of this very request: it paid nothing. Look again before anything else.
+            # The reply of this very request: it paid nothing. Look again before anything else. `LedgerError` says
+            # that a payout may be open, its money in no holdings: the canister goes on with it when asked again.
             log.warning("withdrawal.refused", channel=self.driver.short, answer=answer.value)
-            await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
+            status = "undecided" if answer is CanisterError.LEDGER_ERROR else "void"
+            await self._store.write([withdrawal_ended(intent.number, status, None, None)])
             return Progress.wait(f"the canister to pay out ({answer.value})")
         return await self._paid(intent, answer)
 
@@ -217,15 +236,16 @@ class SettlementJob(ChannelJob):
     async def _follow(self, withdrawals: tuple[WithdrawalIntent, ...], registered: RegisteredState | None) -> Progress:
         """Find out what became of a withdrawal whose reply we do not have."""
         intent = next((w for w in withdrawals if w.status == "open"), None)
+        undecided = next((w for w in withdrawals if w.status == "undecided"), None)
         if intent is not None and intent.envelope is not None:
             call = SignedCall.from_bytes(intent.envelope)
             if self._time.chain_ns() <= call.ingress_expiry_ns:
                 return await self._submit(intent, call)
-        block = await self._search(intent)
+        block = await self._search(intent or undecided)
         if block is not None:
-            if intent is None:
-                intent = await self._record_found(registered)
-            return await self._paid(intent, block)
+            return await self._paid(intent or undecided or await self._record_found(registered), block)
+        if intent is None and undecided is not None:
+            return await self._withdraw(undecided.holdings_e8s)
         if intent is not None and self.holdings is not None:
             # The call has expired, and no block shows a payout. What is still held can be asked for again.
             terms = self.driver.channel.terms
@@ -235,9 +255,7 @@ class SettlementJob(ChannelJob):
         return Progress.wait("a ledger block that shows the payout")
 
     async def _record_found(self, registered: RegisteredState | None) -> WithdrawalIntent:
-        terms = self.driver.channel.terms
-        owed = registered.state.allocation[terms.our_index] if registered is not None else 0
-        intent = WithdrawalIntent(self._next_withdrawal(), owed, None, "open", None, None, 0)
+        intent = WithdrawalIntent(self._next_withdrawal(), self._owed(registered), None, "open", None, None, 0)
         await self._store.write([insert_withdrawal(self.driver.number, intent)])
         return intent
 

@@ -9,8 +9,9 @@ all expired and the ledger's blocks do not show it. Source: DESIGN, section 5.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -54,6 +55,14 @@ class FeeTooHigh(PerundError):
     """The ledger wants a higher fee than the configuration allows."""
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Who drives one transfer, one after the other."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
+
+
 class Transfers:
     """Makes transfers from the wallet's default account."""
 
@@ -65,7 +74,8 @@ class Transfers:
         self._time = time
         self._max_fee_e8s = max_fee_e8s
         self._next = store.read.highest("transfer") + 1
-        self._driving: dict[int, asyncio.Lock] = {}
+        self._driving: dict[int, _Turn] = {}
+        self._last_created_ns = Nanos(0)
 
     async def fee(self) -> int:
         """Return the ledger's fee in e8s, certified. Raises `FeeTooHigh`, `ChainError`."""
@@ -106,7 +116,7 @@ class Transfers:
             amount_e8s=amount_e8s,
             fee_e8s=fee,
             memo=memo,
-            created_at_ns=self._time.chain_ns(),
+            created_at_ns=self._creation_time(),
             status=IntentStatus.OPEN,
             block=None,
             last_expiry_ns=Nanos(0),
@@ -116,6 +126,11 @@ class Transfers:
         await self._store.write([insert_transfer(intent), *records])
         return intent
 
+    def _creation_time(self) -> Nanos:
+        """Return chain time, later than before: equal transfers of one moment would be one to the ledger."""
+        self._last_created_ns = Nanos(max(self._time.chain_ns(), self._last_created_ns + 1))
+        return self._last_created_ns
+
     def reserve_number(self) -> int:
         """Return a row number for a new intent."""
         self._next += 1
@@ -123,7 +138,7 @@ class Transfers:
 
     async def drive(self, number: int) -> TransferIntent:
         """Ask the ledger once (again), and return the intent as it is then known."""
-        async with self._driving.setdefault(number, asyncio.Lock()):
+        async with self._turn(number):
             intent = self._store.read.transfer(number)
             assert intent is not None
             if intent.status is not IntentStatus.OPEN:
@@ -138,6 +153,18 @@ class Transfers:
                 await self._search(intent)
             return self._store.read.transfer(number) or intent
 
+    @asynccontextmanager
+    async def _turn(self, number: int) -> AsyncIterator[None]:
+        turn = self._driving.setdefault(number, _Turn())
+        turn.waiting += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.waiting -= 1
+            if not turn.waiting:
+                del self._driving[number]
+
     async def _ask(self, intent: TransferIntent) -> None:
         call = self._ledger.sign_transfer(
             TransferArgs(
@@ -151,10 +178,12 @@ class Transfers:
         # Durable before it is sent: after a crash we know until when this request may still be executed.
         await self._store.write([transfer_asked(intent.number, call.ingress_expiry_ns)])
         facts = {"transfer": intent.number, "amount_e8s": intent.amount_e8s}
+        # Drives of one transfer follow each other, so what was known before this request is known still.
+        refused = transfer_refused(intent.number, intent.last_expiry_ns)
         try:
             answer = (await self._ledger.submit_transfer(call)).value
         except CallExpired:
-            await self._store.write([transfer_refused(intent.number)])
+            await self._store.write([refused])
             return
         except CallRejected as error:
             # A trap or a throttling ledger proves nothing about an earlier request of the same intent.
@@ -170,7 +199,7 @@ class Transfers:
                 await self._end(intent, IntentStatus.PAID, answer.of)
             case BadFee() | InsufficientFunds() | TxTooOld() | TxCreatedInFuture():
                 log.warning("transfer.refused", **facts, answer=str(answer))
-                await self._store.write([transfer_refused(intent.number)])
+                await self._store.write([refused])
 
     async def _search(self, intent: TransferIntent) -> None:
         """Let the ledger's blocks decide: every request has expired."""

@@ -56,9 +56,11 @@ def transfer_asked(number: int, expiry_ns: int) -> Statement:
     )
 
 
-def transfer_refused(number: int) -> Statement:
-    """A request for it is proven to have done nothing."""
-    return Statement("UPDATE transfer SET unproven = unproven - 1 WHERE id = ?", (number,))
+def transfer_refused(number: int, expiry_before_ns: int) -> Statement:
+    """The last request for it is proven to have done nothing; the others expire by this chain time."""
+    return Statement(
+        "UPDATE transfer SET last_expiry_ns = ?, unproven = unproven - 1 WHERE id = ?", (expiry_before_ns, number)
+    )
 
 
 def transfer_ended(number: int, status: IntentStatus, block: int | None) -> Statement:

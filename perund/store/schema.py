@@ -124,7 +124,7 @@ CREATE TABLE withdrawal(
   number INTEGER NOT NULL REFERENCES channel(number),
   holdings INTEGER NOT NULL,
   envelope BLOB,                     -- the signed call: repeated under the same request id
-  status TEXT NOT NULL,              -- open, paid, void
+  status TEXT NOT NULL,              -- open, paid, void, undecided (the canister may have a payout open)
   block INTEGER, received INTEGER,
   from_block INTEGER NOT NULL
 );

@@ -37,21 +37,21 @@ async def test_every_old_version_in_order(town: Town) -> None:
 
 async def test_a_node_that_was_down_is_back_in_time(town: Town) -> None:
     alice, bob = await town.pair()
-    channel = await town.open(alice, bob, 50, challenge_s=600)
+    channel = await town.open(alice, bob, 50, challenge_s=24)
     old = town.newest(alice, channel)
     await town.pay(alice, channel, 20 * ICP)
     await bob.kill()
     await town.register(alice, channel, old)
     await town.event(alice, "channel.leaving", channel)  # alice's own node refutes for bob too: so it is stopped
     await alice.kill()
-    await town.devnet.advance(300)
+    await town.devnet.advance(10)
     assert await town.registered_version(channel) in (0, 1)
 
     await bob.start()
     await town.until(bob, channel, lambda c: c.registered is not None and c.registered.ours, "ours registered")
 
     assert await town.registered_version(channel) == 1
-    await town.devnet.advance(601)
+    await town.devnet.advance(25)
     await alice.start()
     await town.settles(channel, alice, bob)
     assert await town.balance(bob) == 320 * ICP - 10_000

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from msgpack import packb, unpackb  # type: ignore[attr-defined]
+from msgpack import packb, unpackb
 from msgpack.ext import ExtType, Timestamp
 
 __all__ = ["EXTENSIONS", "pack", "unpack"]
 
-EXTENSIONS: Final[tuple[object, ...]] = (ExtType(1, b"x"), Timestamp(1))  # type: ignore[no-untyped-call]
+EXTENSIONS: Final[tuple[object, ...]] = (ExtType(1, b"x"), Timestamp(1))
 
 
 def pack(value: object) -> bytes:
-    return bytes(packb(value))  # type: ignore[no-untyped-call]
+    return bytes(packb(value))
 
 
 def unpack(data: bytes) -> list[Any]:
-    row = unpackb(data)  # type: ignore[no-untyped-call]
+    row = unpackb(data)
     assert isinstance(row, list)
     return row

@@ -341,4 +341,4 @@ class PerunCanister:
         phase = self._channels[channel]
         open_payout = any(funding.channel == channel for funding in self._withdrawals)
         if phase.total_e8s <= LEDGER_FEE_E8S and not open_payout:
-            self._events[channel] = self._events[channel].shrunk()
+            self._events[channel] = self._events[channel].since_conclusion()

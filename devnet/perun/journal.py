@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from devnet.perun.interface import Event
+from devnet.perun.interface import Concluded, Event
 
 __all__ = ["MAX_DISPUTES_PAGE", "MAX_EVENTS_KEPT", "MAX_EVENTS_PAGE", "DisputeLog", "EventLog"]
 
@@ -35,9 +35,10 @@ class EventLog(msgspec.Struct, frozen=True, array_like=True):
         at = max(0, start - self.first)
         return self.events[at : at + MAX_EVENTS_PAGE]
 
-    def shrunk(self) -> EventLog:
-        """Return the log with only its last event, at the same index."""
-        return EventLog(self.first + len(self.events) - 1, self.events[-1:]) if self.events else self
+    def since_conclusion(self) -> EventLog:
+        """Return the log from `Concluded` on, at the same indices."""
+        before = next((at for at, event in enumerate(self.events) if isinstance(event, Concluded)), 0)
+        return EventLog(self.first + before, self.events[before:])
 
 
 class DisputeLog:

@@ -19,6 +19,7 @@ from devnet.replica.outcomes import (
     Rejected,
     Replied,
     canister_not_found,
+    controllers_only,
     method_not_found,
     trapped,
 )
@@ -32,6 +33,9 @@ log = structlog.get_logger(__name__)
 _INTERFACE_QUERY: Final = "__get_candid_interface_tmp_hack"
 """What older agents ask for a canister's interface; compilers add it to every canister."""
 
+_CONTROLLERS_ASK: Final = "canister_status"
+"""Agents ask this first, and read what is public when they are told that only controllers may."""
+
 
 class Executor:
     """The canisters of the network, by raw principal."""
@@ -44,6 +48,8 @@ class Executor:
         canister = self._canisters.get(content.canister_id)
         name = to_text(content.canister_id)
         if content.canister_id == MANAGEMENT:
+            if content.method == _CONTROLLERS_ASK:
+                return controllers_only(content.method)
             return method_not_found(name, "update", content.method)
         if canister is None:
             return canister_not_found(name)

@@ -15,6 +15,7 @@ __all__ = [
     "Rejected",
     "Replied",
     "canister_not_found",
+    "controllers_only",
     "method_not_found",
     "trapped",
 ]
@@ -45,6 +46,12 @@ Outcome = Replied | Rejected
 def canister_not_found(canister: str) -> Rejected:
     """Nobody is at the principal `canister` (text)."""
     return Rejected(DESTINATION_INVALID, f"Canister {canister} not found", "IC0301")
+
+
+def controllers_only(method: str) -> Rejected:
+    """The management canister does not tell a stranger. Canisters here have no controllers: everybody is one."""
+    message = f"Only controllers of the canister can call ic00 method {method}"
+    return Rejected(CANISTER_ERROR, message, "IC0512")
 
 
 def method_not_found(canister: str, kind: str, method: str) -> Rejected:

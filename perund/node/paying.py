@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from perund.control.errors import RpcError
@@ -39,6 +40,7 @@ class Paying:
         self._ids = node.services.payment_ids
         self._given_ids: set[tuple[int, bytes]] = set()
         """Ids that callers chose, by channel row: from the call until the store knows them."""
+        self._taken: list[tuple[int, bytes]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def pay(self, params: schema.PayParams, reply: PayReply) -> None:
@@ -51,7 +53,7 @@ class Paying:
                 return
         try:
             driver = self._driver(params.channel)
-            with self._ids_taken(driver, params):
+            with self._ids_taken():
                 self._take_up(driver, params, reply)
         except BaseException:
             self._keys.done(key)
@@ -67,22 +69,18 @@ class Paying:
         self._pay_durably(driver, payments, records, params, reply, single=single)
 
     @contextmanager
-    def _ids_taken(self, driver: ChannelDriver, params: schema.PayParams) -> Iterator[None]:
+    def _ids_taken(self) -> Iterator[None]:
         """Hold the ids that the caller chose until their payments are durable; a refused call gives them back."""
-        if params.payment_id is None and not any(p.payment_id for p in params.payments or ()):
-            yield
-            return
-        before = set(self._given_ids)
+        self._taken = []
         try:
             yield
         except BaseException:
-            self._given_ids = before
+            self._given_ids.difference_update(self._taken)
             raise
-        taken = self._given_ids - before
-        # The payments of this turn of the loop are written by what `pay` put before this.
-        asyncio.get_running_loop().call_soon(
-            lambda: self._node.services.store.commit((), lambda: self._given_ids.difference_update(taken))
-        )
+        if self._taken:
+            known = partial(self._given_ids.difference_update, self._taken)
+            # After the turn of the loop in which `pay` brings these payments to the channel.
+            asyncio.get_running_loop().call_soon(partial(self._node.services.store.commit, (), known))
 
     def end_waiting(self) -> None:
         """Answer every call that waits."""
@@ -133,6 +131,7 @@ class Paying:
         if known is not None or (driver.number, payment_id) in self._given_ids:
             raise CallerMistake("payment_id_used", f"payment id {payment_id.hex()} is used already")
         self._given_ids.add((driver.number, payment_id))
+        self._taken.append((driver.number, payment_id))
         return payment_id
 
     def _outcome(self, payments: Batch, reply: PayReply, *, single: bool) -> Outcome:

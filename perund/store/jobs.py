@@ -19,7 +19,6 @@ __all__ = [
     "record_peer",
     "record_request",
     "set_force_after",
-    "set_request_result",
     "transfer_asked",
     "transfer_ended",
     "transfer_refused",
@@ -105,11 +104,6 @@ def record_peer(peer: bytes, host: str, port: int) -> Statement:
 def record_request(key: str, method: str, arguments: bytes, result: str, now_ms: int) -> Statement:
     """An action asked for under an idempotency key."""
     return Statement("INSERT INTO request VALUES (?, ?, ?, ?, ?)", (key, method, arguments, result, now_ms))
-
-
-def set_request_result(key: str, result: str) -> Statement:
-    """What the action led to."""
-    return Statement("UPDATE request SET result = ? WHERE key = ?", (result, key))
 
 
 def set_force_after(number: int, force_after_ns: int) -> Statement:

@@ -200,13 +200,6 @@ class Reader:
         rows = self._rows("SELECT phase, count(*) FROM channel_state GROUP BY phase")
         return {str(phase): int(count) for phase, count in rows}
 
-    def known_peers(self) -> set[bytes]:
-        """Return the peers with whom a channel is not closed."""
-        rows = self._rows(
-            "SELECT DISTINCT c.peer FROM channel c JOIN channel_state s USING (number) WHERE s.phase != 'closed'"
-        )
-        return {row[0] for row in rows}
-
     def _channels(self, where: str, values: tuple[int | str | None, ...]) -> Iterator[ChannelRow]:
         query = f"SELECT {_CHANNEL_COLUMNS} FROM channel c JOIN channel_state s USING (number) WHERE {where}"
         for row in self._rows(query, values):

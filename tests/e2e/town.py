@@ -108,7 +108,8 @@ class Town:
 
     async def pair(self, *bob_options: str) -> tuple[NodeProcess, NodeProcess]:
         """Make alice and bob."""
-        return await self.node("alice"), await self.node("bob", *bob_options)
+        alice, bob = await asyncio.gather(self.node("alice"), self.node("bob", *bob_options))
+        return alice, bob
 
     async def mint(self, account: str, e8s: int) -> None:
         """Give an account new ICP."""

@@ -166,6 +166,8 @@ async def test_a_settled_and_emptied_channel_shrinks_to_a_tombstone() -> None:
     assert scene.holdings(channel, ALICE) == ICP, "a late deposit stays its depositor's"
     assert isinstance(await scene.withdraw(channel, ALICE), int)
     assert scene.pool() == 0
+    assert scene.events(channel) == ["Concluded", "Funded"]
+    assert scene.events(channel, 54) == ["Funded"], "indices stay: 2 credits, 51 registrations, the conclusion"
 
 
 async def test_durations_are_bounded_and_timeouts_do_not_wrap() -> None:

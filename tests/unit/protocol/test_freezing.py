@@ -23,7 +23,7 @@ from protocol.messages import (
 )
 from protocol.payments import EMPTY, Batch, Payment
 from protocol.types import State
-from tests.unit.protocol.scene import KEYS, Scene
+from tests.unit.protocol.scene import KEYS, Scene, sign_both
 
 A, B, C = (Payment(bytes([n]) * 16, n * 10) for n in (1, 2, 3))
 
@@ -286,3 +286,11 @@ def test_a_request_to_close_a_frozen_channel_is_no_crash() -> None:
     scene.close("bob")
     scene.run()
     assert not scene.alice.disk.newest.state.finalized
+
+
+def test_bob_signs_no_version_above_2_63() -> None:
+    scene = Scene().ready()
+    last = sign_both(State(scene.bob.channel.id, 2**63, (1000, 1000), finalized=False))
+    scene.bob.channel.newest = last
+    scene.receive("bob", scene.signed_update(batch(A)))
+    assert scene.frozen("bob") == "wrong_version"

@@ -245,18 +245,21 @@ def test_lists_larger_than_a_frame_are_cut_into_frames() -> None:
     assert max(len(encode(m)) for m in scene.alice.sent) > 40_000
 
 
-@pytest.mark.parametrize("memo", [b"", b"m", b"m" * 256])
-def test_a_full_update_with_memos_from_both_fits_a_frame(memo: bytes) -> None:
+@pytest.mark.parametrize("from_bob", [b"", b"m", b"m" * 256])
+@pytest.mark.parametrize("from_alice", [b"", b"m", b"m" * 256])
+def test_a_full_update_with_memos_fits_a_frame(from_alice: bytes, from_bob: bytes) -> None:
     """Regression: the room of bob's memos was counted without their frames, and an update of 71 kB was signed
     that no link could carry, for ever.
     """
     scene = Scene(10**16, 10**16).ready()
     scene.pay("alice", 1)
-    scene.pay("bob", *[2**40 + n for n in range(2600)], memo=memo)
-    scene.pay("alice", *[2**41 + n for n in range(2600)], memo=memo)
+    scene.pay("bob", *[2**40 + n for n in range(2600)], memo=from_bob)
+    scene.pay("alice", *[2**41 + n for n in range(2600)], memo=from_alice)
     scene.run()
     updates = scene.sent("alice", Update)
     assert len(updates) >= 3
+    assert isinstance(updates[1], Update)
+    assert min(len(updates[1].from_0), len(updates[1].from_1)) > 50  # neither side waits for the other's list
     for update in updates:
         assert len(encode(update)) <= 65_535
         assert decode(encode(update)) == update
@@ -310,3 +313,17 @@ def test_surplus_offers_are_declined() -> None:
     assert declined
     assert all(isinstance(d, Decline) and d.code == "too_many_offers" for d in declined)
     assert sum(len(d.ids) // 16 for d in declined if isinstance(d, Decline)) == count - 100_000
+
+
+def test_the_next_update_shows_that_the_last_one_arrived() -> None:
+    scene = Scene().ready()
+    (from_bob,) = scene.pay("bob", 5)
+    scene.deliver("alice")
+    scene.pay("alice", 1)  # goes into the next update, at once: no separate confirmation is needed
+    scene.deliver("bob")
+    scene.deliver("alice")
+    confirms = len(scene.sent("alice", Confirm))
+    assert scene.status("bob", from_bob) == "signed"
+    scene.deliver("bob")
+    assert scene.status("bob", from_bob) == "delivered"
+    assert len(scene.sent("alice", Confirm)) == confirms

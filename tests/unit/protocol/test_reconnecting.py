@@ -8,7 +8,8 @@ import pytest
 
 from protocol.effects import Phase
 from protocol.messages import Ack, ChannelReady, Confirm, Decline, Message, Offer, Resume, SignedStateMessage, Update
-from tests.unit.protocol.scene import Scene
+from protocol.types import State
+from tests.unit.protocol.scene import Scene, sign_both
 
 
 @pytest.fixture
@@ -268,3 +269,31 @@ def test_a_state_that_is_shown_and_old_changes_nothing(scene: Scene) -> None:
     scene.receive("bob", message)
     assert scene.bob.disk.newest == newest
     assert not scene.frozen("bob")
+
+
+def test_a_state_with_another_total_is_not_adopted_whoever_signed_it(scene: Scene) -> None:
+    state = State(scene.alice.channel.id, 7, (1000, 1001), finalized=False)
+    signatures = sign_both(state).signatures
+    scene.receive("alice", SignedStateMessage(state.channel, 7, state.allocation, False, *signatures))
+    assert scene.frozen("alice") == "bad_signature"
+    assert scene.alice.disk.newest.state.version == 0
+
+
+def test_a_resume_confirms_the_version_that_it_names(scene: Scene) -> None:
+    (paid,) = scene.pay("bob", 5)
+    scene.lose(Confirm)
+    scene.run()
+    scene.do(scene.alice, lambda: scene.alice.channel.freeze("test", "so that she confirms nothing", scene.now))
+    assert scene.status("bob", paid) == "signed"
+    scene.ready()
+    assert scene.status("bob", paid) == "delivered"
+
+
+def test_an_outstanding_offer_that_comes_again_is_no_replay(scene: Scene) -> None:
+    (paid,) = scene.pay("bob", 5)
+    scene.lose(Update)
+    scene.run()
+    assert scene.status("alice", paid) == "signed"
+    scene.ready()
+    assert scene.statuses(paid) == ("delivered", "delivered")
+    assert not scene.bob.errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -155,3 +156,11 @@ def test_channel_id_memo_and_signatures_of_one_channel() -> None:
     request = WithdrawalRequest(funding, receiver)
     assert encoding.encode_withdrawal_request(request).hex() == RULES["withdrawal_candid_hex"]
     assert keys[0].sign_withdrawal(request).hex() == RULES["withdrawal_signature_hex"]
+
+
+def test_a_state_of_another_channel_is_not_a_signed_state_of_this_one() -> None:
+    state, other = rules_state(), rules_params()
+    keys = [ChannelKey(bytes.fromhex(seed)) for seed in RULES["signer_seeds_hex"]]
+    signed = SignedState(state, (keys[0].sign_state(state), keys[1].sign_state(state)))
+    assert verify_signed_state(other, signed)
+    assert not verify_signed_state(replace(other, nonce=b"\x01" * 64), signed)

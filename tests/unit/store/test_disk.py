@@ -1,0 +1,236 @@
+"""Bad disks, other networks, other schemas, two nodes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from perund.store import store as store_module
+from perund.store.errors import DirectoryInUse, StorageFailed, UnknownSchema, WrongNetwork
+from perund.store.lock import DirectoryLock
+from perund.store.reading import BUSY_MS
+from perund.store.schema import MIGRATIONS, migrate
+from perund.store.store import Store, connect
+from protocol.effects import EventRecord
+from protocol.errors import PerundError
+from protocol.types import State
+from tests.unit.store.books import NETWORK, Books, signature_of, terms_of
+
+EVENT = EventRecord("test.happened", None, {})
+
+
+class Disk:
+    """A file system whose writes or syncs fail from a moment on. `torn`: a write that fails was half done."""
+
+    def __init__(self) -> None:
+        self.fails: str | None = None
+        self.syncs = 0
+        disk = self
+
+        class _File(apsw.VFSFile):
+            def __init__(self, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+                super().__init__("", name, flags)
+
+            def xWrite(self, data: bytes, offset: int) -> None:
+                if disk.fails == "full":
+                    raise apsw.FullError("the disk is full")
+                if disk.fails == "torn":
+                    super().xWrite(data[: len(data) // 2], offset)
+                    raise apsw.IOError("the write broke off")
+                super().xWrite(data, offset)
+
+            def xSync(self, flags: int) -> None:
+                disk.syncs += 1
+                if disk.fails == "sync":
+                    raise apsw.IOError("the disk does not answer")
+                super().xSync(flags)
+
+        class _Vfs(apsw.VFS):
+            def __init__(self) -> None:
+                super().__init__("bad disk", "")
+
+            def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+                return _File(name, flags)
+
+        self.vfs = _Vfs()
+
+    def connect(self, path: Path) -> apsw.Connection:
+        database = apsw.Connection(str(path), vfs="bad disk")
+        database.set_busy_timeout(BUSY_MS)
+        database.pragma("journal_mode", "wal")
+        database.pragma("synchronous", 2)
+        return database
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    made = Disk()
+    monkeypatch.setattr(store_module, "connect", made.connect)
+    yield made
+    made.vfs.unregister()
+
+
+@pytest.mark.parametrize("fault", ["full", "torn", "sync"])
+async def test_on_a_bad_disk_nobody_is_told_that_it_was_written(disk: Disk, tmp_path: Path, fault: str) -> None:
+    books = Books(tmp_path)
+    terms = await books.add(terms_of())
+    await books.store.write([EVENT])
+    disk.fails = fault
+    told: list[str] = []
+    state = State(terms.channel, 1, (990, 510), finalized=False)
+    books.store.commit([signature_of(state)], lambda: told.append("sent"))
+    waiting = asyncio.ensure_future(books.store.write([EVENT]))
+    with pytest.raises(StorageFailed):
+        await asyncio.wait_for(waiting, 5)
+
+    assert told == []
+    assert len(books.failures) == 1
+    with pytest.raises(StorageFailed):
+        books.store.commit([signature_of(state)])
+    books.store.close()
+
+    disk.fails = None  # another start, on a disk that works again: what was confirmed is there
+    again = Books(tmp_path)
+    assert len(again.store.read.events(0, 9)) == 1
+    last = again.row().memory.last_signature
+    assert last is not None
+    assert last.version == 0
+    again.store.close()
+
+
+async def test_every_transaction_is_synced(disk: Disk, tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    await books.store.write([EVENT])
+    before = (disk.syncs, books.store.transactions)
+    for _ in range(5):
+        await books.store.write([EVENT])
+    assert disk.syncs - before[0] >= books.store.transactions - before[1] == 5
+    books.store.close()
+
+
+async def test_a_write_that_does_nothing_needs_no_sync(disk: Disk, tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    await books.store.write([EVENT])
+    before = disk.syncs
+    await books.store.write(())
+    assert disk.syncs == before
+    books.store.close()
+
+
+async def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "perund.db").mkdir()
+    with pytest.raises(StorageFailed, match=r"cannot be opened.*check the disk"):
+        Store(tmp_path / "perund.db", NETWORK, lambda _: None)
+    with pytest.raises(StorageFailed):
+        Store(tmp_path / "not there" / "perund.db", NETWORK, lambda _: None)
+
+
+async def test_a_file_that_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "perund.db").write_bytes(b"something else " * 1000)
+    with pytest.raises(StorageFailed, match="cannot be opened"):
+        Store(tmp_path / "perund.db", NETWORK, lambda _: None)
+    assert (tmp_path / "perund.db").read_bytes() == b"something else " * 1000
+
+
+async def test_only_its_user_can_read_it(books: Books) -> None:
+    await books.store.write([EVENT])
+    for path in books.directory.glob("perund.db*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+# --- whose it is ------------------------------------------------------------------------------------------
+
+
+async def test_another_network_is_refused_and_changes_nothing(books: Books) -> None:
+    await books.store.write([EVENT])
+    with pytest.raises(WrongNetwork, match=r"1111111111111111….*2222222222222222…"):
+        Store(books.path, b"\x22" * 32, lambda _: None)
+    books.reopen()
+    assert len(books.store.read.events(0, 9)) == 1
+
+
+async def test_each_start_is_counted(books: Books) -> None:
+    books.reopen()
+    books.reopen()
+    assert books.store.read._rows("SELECT network, runs FROM about") == [(NETWORK, 3)]
+
+
+async def test_a_store_of_a_newer_perund_is_left_alone(tmp_path: Path) -> None:
+    database = connect(tmp_path / "perund.db")
+    database.pragma("user_version", len(MIGRATIONS) + 1)
+    database.close()
+    with pytest.raises(UnknownSchema, match="run the newer perund"):
+        Store(tmp_path / "perund.db", NETWORK, lambda _: None)
+
+
+# --- migrations -------------------------------------------------------------------------------------------
+
+
+def schema_of(database: apsw.Connection) -> list[tuple[Any, ...]]:
+    return sorted(database.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+
+
+@pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
+def test_from_every_version_on_the_schema_becomes_the_newest(tmp_path: Path, version: int) -> None:
+    fresh, old = connect(tmp_path / "fresh.db"), connect(tmp_path / "old.db")
+    migrate(fresh)
+    migrate(old, MIGRATIONS[:version])
+    assert old.pragma("user_version") == version
+    migrate(old)
+    migrate(old)  # and then nothing is left to do
+    assert old.pragma("user_version") == len(MIGRATIONS)
+    assert schema_of(old) == schema_of(fresh)
+
+
+def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
+    database = connect(tmp_path / "perund.db")
+    good, bad = "CREATE TABLE one(x)", "CREATE TABLE two(x); INSERT INTO no_such_table VALUES (1)"
+    with pytest.raises(apsw.SQLError):
+        migrate(database, (good, bad))
+    assert database.pragma("user_version") == 1
+    assert [name for _, name, _ in schema_of(database)] == ["one"]
+    migrate(database, (good, "CREATE TABLE two(y)"))
+    assert [name for _, name, _ in schema_of(database)] == ["one", "two"]
+
+
+# --- the directory's lock ---------------------------------------------------------------------------------
+
+
+def test_a_directory_has_one_node(tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path):
+        with pytest.raises(DirectoryInUse, match=f"in use by process {os.getpid()}"):
+            DirectoryLock(tmp_path)
+        assert (tmp_path / "perund.lock").stat().st_mode & 0o077 == 0
+    with DirectoryLock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_node_that_was_killed_is_free(tmp_path: Path) -> None:
+    hold = (
+        "import sys, pathlib; from perund.store.lock import DirectoryLock; "
+        "lock = DirectoryLock(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(DirectoryInUse, match=f"process {process.pid}"):
+            DirectoryLock(tmp_path)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    DirectoryLock(tmp_path).release()
+
+
+def test_errors_of_the_store_are_errors_of_perund() -> None:
+    errors: list[Callable[[str], Exception]] = [StorageFailed, WrongNetwork, UnknownSchema, DirectoryInUse]
+    assert all(isinstance(error("x"), PerundError) for error in errors)

@@ -105,6 +105,8 @@ class Channel(ABC):
     peer_minimum_e8s: int = field(init=False, default=1)
     we_are_ready: bool = field(init=False)
     peer_is_ready: bool = field(init=False)
+    peer_stopped: bool = field(init=False, default=False)
+    """The peer said in this session that it updates no more: it closes, leaves, or is frozen."""
     highest_peer_id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -284,7 +286,7 @@ class Channel(ABC):
 
     def session_began(self, minimum_payment_e8s: int) -> Step:
         """A session with the peer began. Nothing about the channel is said before `Resume`."""
-        self.connected = False
+        self.connected = self.peer_stopped = False
         self._resume_sent = True
         self.peer_minimum_e8s = minimum_payment_e8s
         return Step(outgoing=(Send(self._resume()),)) + self._say_again()
@@ -323,6 +325,7 @@ class Channel(ABC):
             return NOTHING  # nothing that a peer says, or missed, changes what the canister settled on
         match message:
             case Resume():
+                self.peer_stopped = message.phase is ResumePhase.CLOSING
                 return self._resumed(message, now)
             case SignedStateMessage():
                 return self._adopt(message, now)
@@ -418,13 +421,23 @@ class Channel(ABC):
             SignedStateMessage(self.id, state.version, state.allocation, state.finalized, signatures[0], signatures[1])
         )
 
-    def _lost_data(self, now: Moment, theirs: Resume) -> Step:
-        """The peer holds a fully signed state that we do not: this store is older than the channel (rule 7)."""
-        return self.freeze(
-            "data_loss",
-            f"the peer holds version {theirs.version}, this node {self.version}: "
-            "this node's data is older than the channel",
-            now,
+    def accept_risk(self, now: Moment) -> Step:
+        """The operator accepts that this node's state may be old: it may be registered, and updates stay frozen."""
+        self.frozen = self.frozen.replace("data_loss", "risk_accepted", 1)
+        return Step((PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),))
+
+    def _claims_newer(self, theirs: Resume) -> Step:
+        """The peer says that it holds more than we do. Only the state itself proves that we lost data (rule 7).
+
+        Until it comes nothing is updated; a mere claim freezes nothing, or a peer could take our dispute from us.
+        """
+        self.connected = False
+        version = max(theirs.version, theirs.pending_version)
+        facts: dict[str, str | int | bool] = {"claimed": version, "ours": self.version, "alarm": True}
+        text = f"version {version} is not known here, version {self.version} is the newest: show the signed state"
+        return Step(
+            (EventRecord("channel.peer_claims_newer", self.id, facts),),
+            (self._newest_message(), Send(ErrorMessage("unproven_claim", text, self.id))),
         )
 
     def _adopt(self, message: SignedStateMessage, now: Moment) -> Step:

@@ -62,7 +62,7 @@ class Follower(Channel):
     # --- our user ----------------------------------------------------------------------------------------
 
     def pay(self, payments: Batch, now: Moment) -> Step:
-        if not self.connected:
+        if not self.connected or self.peer_stopped:
             self.queue.append(payments)
             return Step((PaymentsQueuedRecord(self.id, self.ours, payments, offered=False),))
         # From the offer on the peer may include it, so that it cannot be cancelled is durable first.
@@ -84,7 +84,7 @@ class Follower(Channel):
         if not self.connected or self.frozen:
             return NOTHING
         step = NOTHING
-        if self.queue and self.phase is Phase.OPEN:
+        if self.queue and self.phase is Phase.OPEN and not self.peer_stopped:
             batch, self.queue = self.queue.peek(), PaymentQueue()
             self._remember_offered(batch)
             step += Step(
@@ -207,10 +207,8 @@ class Follower(Channel):
         self._check_same(theirs)
         self.connected = True
         step = NOTHING
-        if theirs.version > self.version:
-            return self._lost_data(now, theirs)
-        if theirs.pending_version > self.version + 1:
-            return self._lost_data(now, theirs)
+        if theirs.version > self.version or theirs.pending_version > self.version + 1:
+            return self._claims_newer(theirs)
         if theirs.pending_version and theirs.pending_version == self.version:
             if theirs.pending_hash != self.newest.state.digest:
                 raise PeerViolation("state_conflict", f"the peer has another state of version {self.version} pending")

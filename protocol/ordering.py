@@ -101,7 +101,7 @@ class Orderer(Channel):
             return NOTHING
         if self.phase is Phase.CLOSING:
             return self._propose(True, EMPTY, EMPTY)
-        if self.phase is not Phase.OPEN or not (self.queue or self._offers):
+        if self.phase is not Phase.OPEN or self.peer_stopped or not (self.queue or self._offers):
             return NOTHING
         if not self.may_update(now):
             return self._ask_look()
@@ -246,7 +246,7 @@ class Orderer(Channel):
                 raise PeerViolation("state_conflict", f"the peer holds another state of version {theirs.version}")
             return NOTHING  # its acknowledgement was lost; it comes again
         if theirs.version > self.version:
-            return self._lost_data(now, theirs)
+            return self._claims_newer(theirs)
         return Step(
             (EventRecord("channel.peer_is_behind", self.id, {"theirs": theirs.version, "ours": self.version}),),
             (self._newest_message(),),

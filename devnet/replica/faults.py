@@ -1,89 +1,93 @@
-"""Faults that tests order: the next requests to an endpoint fare as they may on a bad day of the real network."""
+"""Faults that tests order: the next requests fare as they may on a bad day of the real network, or at a liar's.
+
+`line_faults` and `lying_faults` have one class for each behaviour; here they are ordered, chosen and counted.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from collections import Counter
+from typing import Final, Protocol
 
 from aiohttp import web
 
-from devnet.replica import cbor
+from devnet.replica.exchange import ENDPOINTS, Endpoint, Exchange, Handler
+from devnet.replica.line_faults import LINE_FAULTS
+from devnet.replica.lying_faults import LYING_FAULTS, CertificateFault, Copy, NoPast, QueryFault, StaleCertificate, StaleQuery
+from devnet.replica.order import Order
+from devnet.replica.replica import Replica
 
-__all__ = ["ENDPOINTS", "KINDS", "Endpoint", "Fault", "Faults", "Kind"]
+__all__ = ["DELAYED", "ENDPOINTS", "KINDS", "Copy", "Endpoint", "Faults", "NoPast", "Order"]
 
-Kind = Literal["http_503", "drop", "reject", "slow"]
-"""`http_503`: refused before anything is done. `drop`: done, but the connection is cut instead of the answer.
-`reject`: a call is refused before consensus, transiently. `slow`: done, answered after `seconds`."""
-Endpoint = Literal["call", "query", "read_state"]
-
-KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
-ENDPOINTS: Final[frozenset[str]] = frozenset(get_args(Endpoint))
-_TRANSIENT: Final[dict[str, cbor.Value]] = {
-    "reject_code": 2,
-    "reject_message": "Subnet is overloaded (a fault that was ordered)",
-    "error_code": "IC0202",
+_NEEDING_THE_PAST: Final = {"stale_certificate": CertificateFault.endpoints, "stale_query": QueryFault.endpoints}
+KINDS: Final[dict[str, frozenset[str]]] = {
+    **{name: kind.endpoints for name, kind in (*LINE_FAULTS.items(), *LYING_FAULTS.items())},
+    **_NEEDING_THE_PAST,
 }
+"""Every fault, and the endpoints that it can hit."""
+DELAYED: Final = frozenset({"slow", "withheld"})
+"""Those that take `seconds`."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+class _Behaviour(Protocol):
+    order: Order
 
-@dataclass(slots=True)
-class Fault:
-    """`left`: how many more requests it hits; `seconds`: the delay of `slow`."""
-
-    kind: Kind
-    endpoint: Endpoint
-    left: int
-    seconds: float = 0.0
+    async def serve(self, exchange: Exchange) -> web.StreamResponse: ...
 
 
 class Faults:
-    """The faults that are due, the first ordered first."""
+    """The faults that are due, the first ordered first. `hits`: how often each kind has hit so far."""
 
-    def __init__(self) -> None:
-        self._due: list[Fault] = []
+    def __init__(self, replica: Replica, copy: Copy | None = None) -> None:
+        """`copy`: copies the canisters, for `stale_query`; None where that cannot be ordered."""
+        self._replica = replica
+        self._copy = copy
+        self._due: list[_Behaviour] = []
+        self.hits: Counter[str] = Counter()
 
-    def order(self, fault: Fault) -> None:
-        """Have the next `fault.left` requests to its endpoint fail, after those that are due already."""
-        self._due.append(fault)
+    async def order(self, order: Order) -> None:
+        """Have the next `order.left` requests that it concerns fail, after those that are due already.
+
+        Raises `NoPast`.
+        """
+        self._due.append(await self._behaviour(order))
+
+    async def _behaviour(self, order: Order) -> _Behaviour:
+        match order.kind:
+            case "stale_certificate":
+                return StaleCertificate(order, await self._replica.rounds.certified())
+            case "stale_query":
+                async with self._replica.gate.passage():  # no save in the middle of a call
+                    return StaleQuery(order, self._copy)
+            case _:
+                kinds = {**LINE_FAULTS, **LYING_FAULTS}
+                return kinds[order.kind](order)
 
     def clear(self) -> None:
         """Forget what is due."""
         self._due.clear()
 
+    @property
+    def due(self) -> tuple[Order, ...]:
+        """What is ordered and not used up."""
+        return tuple(behaviour.order for behaviour in self._due)
+
     async def apply(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Serve a request under the fault that is due for its endpoint, if one is."""
-        fault = self._take(request.path.rsplit("/", 1)[-1]) if request.method == "POST" else None
-        match fault.kind if fault else None:
-            case None:
-                return await handler(request)
-            case "http_503":
-                return web.Response(status=503, text="Service is overloaded, try again later.")
-            case "reject":
-                return _reject(asynchronous=request.path.startswith("/api/v2/"))
-            case "slow":
-                assert fault is not None
-                answer = await handler(request)
-                await asyncio.sleep(fault.seconds)
-                return answer
-            case "drop":
-                answer = await handler(request)
-                if request.transport is not None:
-                    request.transport.abort()
-                return answer
+        """Serve a request under the first fault that concerns it, if one does."""
+        if not self._due:
+            return await handler(request)
+        exchange = await Exchange.of(request, handler, self._replica)
+        behaviour = self._take(exchange) if exchange is not None else None
+        if exchange is None or behaviour is None:
+            return await handler(request)
+        return await behaviour.serve(exchange)
 
-    def _take(self, endpoint: str) -> Fault | None:
-        for fault in self._due:
-            if fault.endpoint == endpoint:
-                fault.left -= 1
-                if fault.left == 0:
-                    self._due.remove(fault)
-                return fault
+    def _take(self, exchange: Exchange) -> _Behaviour | None:
+        for behaviour in self._due:
+            order = behaviour.order
+            if order.concerns(exchange) and exchange.endpoint in KINDS[order.kind]:
+                order.left -= 1
+                self.hits[order.kind] += 1
+                if order.left == 0:
+                    self._due.remove(behaviour)
+                return behaviour
         return None
-
-
-def _reject(*, asynchronous: bool) -> web.Response:
-    fields = _TRANSIENT if asynchronous else {"status": "non_replicated_rejection", **_TRANSIENT}
-    return web.Response(body=cbor.encode(fields), content_type="application/cbor")

@@ -332,7 +332,8 @@ def close(channel: str, force_after: int | None, idempotency_key: str | None, *,
 @click.argument("channel")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key twice is one dispute.")
-def dispute(channel: str, idempotency_key: str | None, *, yes: bool) -> None:
+@click.option("--accept-risk", is_flag=True, help="Also when this node lost data, and its state may be old.")
+def dispute(channel: str, idempotency_key: str | None, *, yes: bool, accept_risk: bool) -> None:
     """Leave CHANNEL alone: register the newest state and wait for the challenge period."""
     settings = _settings()
 
@@ -351,7 +352,7 @@ def dispute(channel: str, idempotency_key: str | None, *, yes: bool) -> None:
             err=True,
         )
         click.confirm("Dispute?", abort=True, err=True)
-    params = schema.ChannelDisputeParams(channel=channel, idempotency_key=idempotency_key)
+    params = schema.ChannelDisputeParams(channel=channel, idempotency_key=idempotency_key, accept_risk=accept_risk)
     _call(methods.CHANNEL_DISPUTE, params, show.channel)
 
 

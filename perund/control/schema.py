@@ -359,6 +359,9 @@ class ChannelDisputeParams(Params, frozen=True):
 
     channel: ChannelRef
     idempotency_key: IdempotencyKey | None = None
+    accept_risk: Annotated[
+        bool, Meta(description="Also when this node lost data: its state may be old, and the peer may refute it.")
+    ] = False
 
 
 class ChannelWithdrawParams(Params, frozen=True):

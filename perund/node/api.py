@@ -306,7 +306,10 @@ class NodeService:
         async with self._keys.once(params.idempotency_key, CHANNEL_DISPUTE.name, params) as earlier:
             if earlier is None:
                 driver = self._living(channel)
-                if driver.channel.frozen.startswith("data_loss"):
+                now = self._services.time.now()
+                if driver.channel.frozen.startswith("data_loss") and params.accept_risk:
+                    driver.perform(driver.channel.accept_risk(now))
+                elif driver.channel.frozen.startswith("data_loss"):
                     # Rule 7: with possibly old data, only refute and recover.
                     raise CallerMistake(
                         "channel_recovering",

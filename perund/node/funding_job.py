@@ -136,7 +136,9 @@ class FundingJob(ChannelJob):
         return Progress.again()
 
     async def _pay(self, intent: DepositIntent) -> Progress:
-        after = await self._transfers.drive(intent.number)
+        # After a failed opening nothing more is paid; what is in flight is followed to its end.
+        paying = self.driver.channel.phase is Phase.FUNDING
+        after = await self._transfers.drive(intent.number, ask=paying)
         if after.status is IntentStatus.OPEN:
             return Progress.wait("the ledger to say whether our deposit was paid")
         return Progress.again()

@@ -143,6 +143,8 @@ class Paying:
                 reply.error(RpcError("wait_ended", f"the node stops; payment {first.hex()} goes on when it runs again"))
             elif outcome.ended == 0:
                 reply.result(_result("delivered", outcome.version, first, count, single=single))
+            elif outcome.status == "unknown":
+                reply.error(RpcError("outcome_unknown", f"nobody can tell what became of the payment: {outcome.code}"))
             elif single:
                 name = "payment_declined" if outcome.status == "declined" else "payment_failed"
                 reply.error(RpcError(name, f"payment {first.hex()} was {outcome.status}: {outcome.code}"))

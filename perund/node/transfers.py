@@ -136,15 +136,18 @@ class Transfers:
         self._next += 1
         return self._next - 1
 
-    async def drive(self, number: int) -> TransferIntent:
-        """Ask the ledger once (again), and return the intent as it is then known."""
+    async def drive(self, number: int, *, ask: bool = True) -> TransferIntent:
+        """Ask the ledger once (again), and return the intent as it is then known.
+
+        `ask=False`: ask for nothing more; find out what became of the requests that were sent.
+        """
         async with self._turn(number):
             intent = self._store.read.transfer(number)
             assert intent is not None
             if intent.status is not IntentStatus.OPEN:
                 return intent
             await self._time.ensure()
-            if self._time.chain_ns() - intent.created_at_ns < ASK_AGAIN_NS:
+            if ask and self._time.chain_ns() - intent.created_at_ns < ASK_AGAIN_NS:
                 await self._ask(intent)
                 intent = self._store.read.transfer(number) or intent
             if intent.status is IntentStatus.OPEN and intent.unproven == 0:

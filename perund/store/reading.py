@@ -148,6 +148,7 @@ _CHANNEL_COLUMNS = (
 )
 _STATUS = (
     "CASE WHEN p.version IS NULL THEN p.status "
+    "WHEN p.version > s.settled_version THEN 'failed' "
     "WHEN p.sender != c.our_index "
     "THEN iif(p.version <= max(s.version, coalesce(s.settled_version, 0)), 'delivered', 'signed') "
     "WHEN p.version <= max(s.peer_holds, coalesce(s.settled_version, 0)) THEN 'delivered' ELSE 'signed' END"

@@ -276,9 +276,9 @@ async def test_a_message_before_resume(street: Street, line: Line) -> None:
     ("lie", "code"),
     [
         (lambda r: replace(r, state_hash=bytes(32)), "state_conflict"),
-        (lambda r: replace(r, version=r.version + 5), "data_loss"),
+        (lambda r: replace(r, version=r.version + 5), "unproven_claim"),
         (lambda r: replace(r, pending_version=r.version, pending_hash=bytes(32)), "state_conflict"),
-        (lambda r: replace(r, pending_version=r.version + 7, pending_hash=bytes(32)), "data_loss"),
+        (lambda r: replace(r, pending_version=r.version + 7, pending_hash=bytes(32)), "unproven_claim"),
     ],
     ids=["another hash", "a version ahead", "another pending state", "pending far ahead"],
 )

@@ -27,16 +27,18 @@ HOUR: Final = Nanos(3600 * 1_000_000_000)
 
 @dataclass(frozen=True)
 class Channel:
-    """Two channel keys and the params of one channel."""
+    """Two channel keys, their seeds, and the params of one channel."""
 
+    seeds: tuple[bytes, bytes]
     keys: tuple[ChannelKey, ChannelKey]
     params: Params
 
     @classmethod
     def new(cls) -> Channel:
         """Return a channel that nobody has seen."""
-        keys = (ChannelKey(secrets.token_bytes(32)), ChannelKey(secrets.token_bytes(32)))
-        return cls(keys, Params(secrets.token_bytes(64), (keys[0].public, keys[1].public), HOUR))
+        seeds = (secrets.token_bytes(32), secrets.token_bytes(32))
+        keys = (ChannelKey(seeds[0]), ChannelKey(seeds[1]))
+        return cls(seeds, keys, Params(secrets.token_bytes(64), (keys[0].public, keys[1].public), HOUR))
 
     @property
     def id(self) -> ChannelId:

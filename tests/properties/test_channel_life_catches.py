@@ -11,7 +11,7 @@ from tests.unit.protocol import broken
 from tests.unit.protocol.scene import MakeChannel
 
 QUICK = settings(
-    max_examples=400,
+    max_examples=4000,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -142,11 +143,6 @@ TO_BOB: dict[str, tuple[str, Callable[[Scene], ChannelMessage]]] = {
     "a request to close": ("wrong_role", lambda s: CloseRequest(s.bob.channel.id)),
     "a resume with another state": ("state_conflict", lambda s: resume(s, "alice", state_hash=b"\1" * 32)),
     "a resume with another outstanding state": ("state_conflict", other_outstanding),
-    "a resume with a later version": ("data_loss", lambda s: resume(s, "alice", version=5, state_hash=b"\1" * 32)),
-    "a resume with a later outstanding state": (
-        "data_loss",
-        lambda s: resume(s, "alice", pending_version=3, pending_hash=b"\1" * 32),
-    ),
     "a state that is not signed by both": (
         "bad_signature",
         lambda s: SignedStateMessage(s.bob.channel.id, 7, (1000, 1000), False, b"\1" * 64, b"\1" * 64),
@@ -189,7 +185,6 @@ TO_ALICE: dict[str, tuple[str, Callable[[Scene], ChannelMessage]]] = {
         "state_conflict",
         lambda s: (s.pay("alice", 1), resume(s, "bob", version=1, state_hash=b"\1" * 32))[1],
     ),
-    "a resume with a later version": ("data_loss", lambda s: resume(s, "bob", version=1, state_hash=b"\1" * 32)),
 }  # fmt: skip
 
 
@@ -203,6 +198,29 @@ def test_bob_breaks_the_protocol(what: str) -> None:
     check_frozen(scene, "alice", code)
     assert scene.alice.disk.newest == good
     assert scene.alice.disk.signed == signed
+
+
+@pytest.mark.parametrize(
+    ("liar", "lie"),
+    [
+        ("alice", {"version": 5, "state_hash": b"\1" * 32}),
+        ("alice", {"pending_version": 3, "pending_hash": b"\1" * 32}),
+        ("bob", {"version": 1, "state_hash": b"\1" * 32}),
+    ],
+)
+def test_a_claim_to_hold_more_takes_nothing_away(liar: str, lie: dict[str, Any]) -> None:
+    """Only the state itself proves that data was lost (rule 7): a claim must not cost us our dispute."""
+    scene = Scene().ready()
+    name = "bob" if liar == "alice" else "alice"
+    scene.receive(name, resume(scene, liar, **lie))
+    assert not scene.frozen(name)
+    assert scene.sent(name, ErrorMessage)[-1].code == "unproven_claim"
+    assert not scene[name].channel.connected
+    assert scene[name].disk.events[-1].kind == "channel.peer_claims_newer"
+    scene.ready()
+    scene.pay("alice", 5)
+    scene.run()
+    assert scene.bob.disk.newest.state.version == 1
 
 
 def check_frozen(scene: Scene, name: str, code: str) -> None:

@@ -1,0 +1,128 @@
+"""A disk that loses what was not synced, and a stand-in for the store's writer on it.
+
+The database is a real one, in memory: it holds exactly what was committed. The writer keeps the contract of
+`perund.store.writer.Writer`: units are all or nothing, in order, in groups; `then` follows on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import apsw
+
+from perund.store.errors import StorageFailed
+from perund.store.reading import Reader
+from perund.store.writer import Statement
+from tests.simulation.power import LIFE, Life
+
+if TYPE_CHECKING:
+    from tests.simulation.faults import Faults
+
+__all__ = ["SimDisk", "SimWriter"]
+
+
+class SimDisk:
+    """What survives a crash. Takes the place of the path of a store."""
+
+    def __init__(self, rng: random.Random, faults: Faults) -> None:
+        self.rng = rng
+        self.faults = faults
+        self.database = apsw.Connection(":memory:")
+        self.database.pragma("foreign_keys", 0)
+        self.read = Reader(self.database)
+
+    def chmod(self, mode: int) -> None:
+        assert mode == 0o600
+
+    def one(self, sql: str, *values: object) -> tuple[object, ...] | None:
+        """Return the first row of what is on the disk."""
+        return self.database.execute(sql, values).fetchone()  # type: ignore[arg-type]  # values of tests
+
+    def all(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+        """Return all rows of what is on the disk."""
+        return self.database.execute(sql, values).fetchall()  # type: ignore[arg-type]  # values of tests
+
+    def copy(self) -> bytes:
+        """Return an image of what is on the disk."""
+        return self.database.serialize("main")
+
+    def restore(self, image: bytes) -> None:
+        """Put an old image in the place of what is on the disk."""
+        self.database.deserialize("main", image)
+
+
+_Unit = tuple[Sequence[Statement], Callable[[], None] | None]
+
+
+class SimWriter:
+    """Writes on the virtual loop."""
+
+    def __init__(self, database: apsw.Connection, failed: Callable[[StorageFailed], None]) -> None:
+        life = LIFE.get()
+        assert life is not None
+        self._life: Life = life
+        self._disk = life.house.disk
+        assert self._disk.database is database
+        self._failed = failed
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[_Unit] = []
+        self._due = False
+        self._error: StorageFailed | None = None
+        self._report_at = 0.0
+        self.transactions = 0
+
+    def commit(self, statements: Sequence[Statement], then: Callable[[], None] | None = None) -> None:
+        """Take a unit; it is written in a later turn."""
+        self._life.effect("disk.ask")
+        if self._error is not None:
+            raise self._error
+        self._queue.append((statements, then))
+        if not self._due:
+            self._due = True
+            self._loop.call_later(self._disk.faults.write_s(), self._write)
+
+    def close(self) -> None:
+        """Nothing is owed: the process of a simulated node ends by losing its power."""
+
+    def _write(self) -> None:
+        self._life.effect("disk.write")
+        self._due = False
+        units, self._queue = self._queue, []
+        fault = self._disk.faults.write_fault()
+        if fault != "fails":
+            self._execute([statement for unit in units for statement in unit[0]])
+        if fault:
+            # Whether it is on the disk nobody knows: the process may believe neither.
+            self._error = StorageFailed("the simulated disk failed")
+            self._failed(self._error)
+            return
+        self.transactions += 1
+        self._life.effect("disk.written")
+        self._report_at = max(self._report_at, self._loop.time() + self._disk.faults.report_s())
+        self._loop.call_at(self._report_at, self._report, [then for _, then in units if then is not None])
+
+    def _execute(self, statements: list[Statement]) -> None:
+        database = self._disk.database
+        if not statements:
+            return
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                database.execute(statement.sql, statement.values)
+        except BaseException:
+            database.execute("ROLLBACK")
+            raise
+        database.execute("COMMIT")
+
+    def _report(self, done: list[Callable[[], None]]) -> None:
+        for then in done:
+            self._life.effect("disk.then")
+            try:
+                then()
+            except Exception as error:
+                self._loop.call_exception_handler(
+                    {"message": "what follows a durable write failed", "exception": error}
+                )

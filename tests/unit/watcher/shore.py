@@ -1,0 +1,194 @@
+"""What a watcher stands on in tests: the Perun canister itself, states on a disk, and a time that waits for nobody.
+
+Only the time is made up, and the line between the two: it can fail, and hold answers back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from protocol.errors import PerundError
+from protocol.types import ChannelId, Nanos, Params, ParticipantKey, RegisteredState, SignedState, State
+from tests.unit.devnet.scene import ALICE, BOB, START_NS, Channel, Scene
+from watcher.ports import CertifiedLook
+from watcher.watch import Watcher
+
+SECOND = 10**9
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    """A loop whose time jumps to the next timer whenever there is nothing else to do."""
+
+    now_s = 0.0
+
+    def time(self) -> float:
+        return self.now_s
+
+    def _run_once(self) -> None:
+        due = [handle.when() for handle in self._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+        if not self._ready and due:  # type: ignore[attr-defined]
+            self.now_s = max(self.now_s, min(due))
+        super()._run_once()  # type: ignore[misc]
+
+
+def in_no_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """Run a test on a loop where hours take milliseconds."""
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+            runner.run(test())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+class NoAnswer(PerundError):
+    """No certified answer came."""
+
+
+@dataclass
+class Heard:
+    """What was reported, in order."""
+
+    looks: list[tuple[ChannelId, CertifiedLook]] = field(default_factory=list)
+    failures: list[ChannelId] = field(default_factory=list)
+    refuting: list[tuple[ChannelId, int, int]] = field(default_factory=list)
+    refuted: list[tuple[ChannelId, int]] = field(default_factory=list)
+
+
+class Shore:
+    """Implements the watcher's ports. `latency_s`: of every call; `broken`: channels that get no answer;
+    `defective`: channels whose reports raise something that is no error of ours.
+    """
+
+    def __init__(self, latency_s: float = 0.01) -> None:
+        self.scene = Scene()
+        self.latency_s = latency_s
+        self.broken: set[ChannelId] = set()
+        self.lost_refutations = 0
+        self.defective: set[ChannelId] = set()
+        self.states: dict[ChannelId, tuple[Params, SignedState]] = {}
+        self.channels: dict[ChannelId, Channel] = {}
+        self.heard = Heard()
+        self.in_flight = self.most_in_flight = 0
+        self.looks_asked: dict[ChannelId, list[float]] = {}
+        self.refutations: list[tuple[float, int]] = []
+        self.refuting_began = asyncio.Event()
+        self.hold: asyncio.Event | None = None
+        self.on_look: Callable[[ChannelId], None] | None = None
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def now_s() -> float:
+        return asyncio.get_running_loop().time()
+
+    def monotonic_ns(self) -> int:
+        return int(self.now_s() * SECOND)
+
+    def chain_ns(self) -> int:
+        return START_NS + self.monotonic_ns()
+
+    # --- the canister ---------------------------------------------------------------------------------------
+
+    async def look(self, channel: ChannelId) -> CertifiedLook:
+        asked_ns = self.monotonic_ns()
+        self.looks_asked.setdefault(channel, []).append(self.now_s())
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency_s / 2)
+            if channel in self.broken:
+                raise NoAnswer("the line is cut")
+            found = self.scene.canister.query_state(channel)  # as it is when the canister answers
+            await asyncio.sleep(self.latency_s / 2)
+            if self.hold is not None:
+                await self.hold.wait()  # a replica that keeps the answer
+        finally:
+            self.in_flight -= 1
+        registered = None
+        if found is not None:
+            s = found.state
+            registered = RegisteredState(
+                State(channel, s.version, (s.allocation[0], s.allocation[1]), s.finalized), Nanos(found.timeout)
+            )
+        return CertifiedLook(registered, asked_ns, Nanos(self.chain_ns()))
+
+    async def refute(self, params: Params, signed: SignedState) -> str:
+        channel = self.channels[params.channel_id]
+        state = signed.state
+        self.refutations.append((self.now_s(), state.version))
+        self.refuting_began.set()
+        await asyncio.sleep(self.latency_s)
+        if self.lost_refutations:
+            self.lost_refutations -= 1
+            raise NoAnswer("the request was lost")
+        self.scene.now_ns = self.chain_ns()
+        answer = self.scene.dispute(channel, channel.signed(state.version, *state.allocation, final=state.finalized))
+        return "done" if answer is None else answer.name
+
+    # --- states and reports ---------------------------------------------------------------------------------
+
+    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
+        return self.states.get(channel)
+
+    def looked(self, channel: ChannelId, look: CertifiedLook) -> None:
+        if channel in self.defective:
+            raise RuntimeError("a defect")
+        self.heard.looks.append((channel, look))
+        if self.on_look is not None:
+            self.on_look(channel)
+
+    def look_failed(self, channel: ChannelId, error: str) -> None:
+        self.heard.failures.append(channel)
+
+    def refuting(self, channel: ChannelId, registered: int, ours: int) -> None:
+        self.heard.refuting.append((channel, registered, ours))
+
+    def refuted(self, channel: ChannelId, ours: int) -> None:
+        self.heard.refuted.append((channel, ours))
+
+    # --- what people do ---------------------------------------------------------------------------------------
+
+    async def channel(self, nonce: int = 0, challenge_s: int = 60) -> ChannelId:
+        """A funded channel whose newest state here is of version 0."""
+        made = Channel((ALICE, BOB), nonce=nonce, duration_ns=challenge_s * SECOND)
+        self.scene.now_ns = self.chain_ns()
+        await self.scene.fund(made, ALICE, 1000)
+        channel = ChannelId(made.id)
+        self.channels[channel] = made
+        self.agree(channel, 0)
+        return channel
+
+    def agree(self, channel: ChannelId, version: int) -> None:
+        """Both sign the next state: Alice has paid an e8 in each."""
+        made = self.channels[channel]
+        signed = made.signed(version, 1000 - version, version)
+        keys = (ParticipantKey(ALICE.public), ParticipantKey(BOB.public))
+        params = Params(made.params.nonce, keys, Nanos(made.params.challenge_duration))
+        state = State(channel, version, (1000 - version, version), finalized=False)
+        self.states[channel] = (params, SignedState(state, (signed.sigs[0], signed.sigs[1])))
+
+    def register(self, channel: ChannelId, version: int, *, paid: int | None = None) -> None:
+        """Somebody registers a state, behind everybody's back."""
+        made, paid = self.channels[channel], version if paid is None else paid
+        self.scene.now_ns = self.chain_ns()
+        assert self.scene.dispute(made, made.signed(version, 1000 - paid, paid)) is None
+
+    def registered(self, channel: ChannelId) -> int | None:
+        found = self.scene.canister.query_state(channel)
+        return None if found is None else found.state.version
+
+    def watcher(self, looks_per_challenge: int = 6) -> Watcher:
+        return Watcher(self, self, self, self, looks_per_challenge)
+
+
+async def stop(run: asyncio.Task[None]) -> None:
+    """End a watcher; nothing of it may be left."""
+    run.cancel()
+    await asyncio.gather(run, return_exceptions=True)
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert left == []

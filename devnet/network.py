@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,28 +26,32 @@ PERUN_CANISTER_ID: Final = from_text("bkyz2-fmaaa-aaaaa-qaaaq-cai")
 
 @dataclass(frozen=True)
 class LocalNetwork:
-    """Canisters behind a replica. `names`: the canisters that clients are told about, as text by purpose."""
+    """Canisters behind a replica.
+
+    `names`: the canisters that clients are told about, as text by purpose; `copy`: returns canisters that are as
+    those of the network are at that moment, to be queried only.
+    """
 
     replica: Replica
     mint: Mint
     names: Mapping[str, str]
+    copy: Callable[[], Mapping[bytes, CanisterModule]] | None = None
 
     @classmethod
-    def create(cls, state_dir: Path | None = None) -> LocalNetwork:
+    def create(cls, state_dir: Path | None = None, clock: ChainClock | None = None) -> LocalNetwork:
         """Return the network with ledger and Perun canister, new or as `state_dir` has it.
 
-        Call it inside the event loop that runs it. Raises `StateUnusable`.
+        `clock`: None for the machine's time. Call it inside the event loop that runs it. Raises `StateUnusable`.
         """
-        clock = ChainClock()
-        ledger = IcpLedger()
-        ledger_module = LedgerModule(ledger)
-        perun = PerunCanister(PERUN_CANISTER_ID, ICP_LEDGER_ID, LocalLedger(ledger, PERUN_CANISTER_ID, clock.now_ns))
+        clock = clock or ChainClock()
+        ledger, perun = _canisters(clock)
         return cls.of(
-            {ICP_LEDGER_ID: ledger_module, PERUN_CANISTER_ID: PerunModule(perun)},
-            ledger_module.mint,
+            {ICP_LEDGER_ID: ledger, PERUN_CANISTER_ID: perun},
+            ledger.mint,
             {"perun_canister": to_text(PERUN_CANISTER_ID), "icp_ledger": to_text(ICP_LEDGER_ID)},
             state_dir,
             clock,
+            lambda: _copied(ledger, perun, clock),
         )
 
     @classmethod
@@ -58,11 +62,25 @@ class LocalNetwork:
         names: Mapping[str, str],
         state_dir: Path | None = None,
         clock: ChainClock | None = None,
+        copy: Callable[[], Mapping[bytes, CanisterModule]] | None = None,
     ) -> LocalNetwork:
         """Return a network of these canisters, new or as `state_dir` has it. Raises `StateUnusable`.
 
-        `clock`: the one that canisters know already, None for a new one.
+        `clock`: the one that canisters know already, None for a new one; `copy`: as the field.
         """
         clock = clock or ChainClock()
         savings = None if state_dir is None else Savings.open(state_dir, canisters, clock)
-        return cls(Replica(canisters, clock, savings), mint, names)
+        return cls(Replica(canisters, clock, savings), mint, names, copy)
+
+
+def _canisters(clock: ChainClock) -> tuple[LedgerModule, PerunModule]:
+    ledger = IcpLedger()
+    perun = PerunCanister(PERUN_CANISTER_ID, ICP_LEDGER_ID, LocalLedger(ledger, PERUN_CANISTER_ID, clock.now_ns))
+    return LedgerModule(ledger), PerunModule(perun)
+
+
+def _copied(ledger: LedgerModule, perun: PerunModule, clock: ChainClock) -> Mapping[bytes, CanisterModule]:
+    old_ledger, old_perun = _canisters(clock)
+    old_ledger.load(ledger.save())
+    old_perun.load(perun.save())
+    return {ICP_LEDGER_ID: old_ledger, PERUN_CANISTER_ID: old_perun}

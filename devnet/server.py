@@ -70,7 +70,7 @@ async def serve(network: LocalNetwork, host: str, port: int) -> AsyncIterator[Re
     Raises `PortInUse`. The network is not closed: whoever made it does that.
     """
     replica = network.replica
-    faults = Faults()
+    faults = Faults(replica, network.copy)
     application = create_application(replica, faults)
     info: Ready = {}
     add_admin_routes(application, Admin(replica, network.mint, faults, info))

@@ -230,8 +230,7 @@ class PerunCanister:
         channel = self._channels.get(funding.channel)
         if not isinstance(channel, Settled):
             return Error.NOT_FINALIZED
-        if funding in self._withdrawals:
-            return Error.LEDGER_ERROR
+        assert funding not in self._withdrawals, "nothing ran since the old payout was struck out"
         held = channel.holdings(funding.participant)
         if held <= LEDGER_FEE_E8S:
             return Error.INSUFFICIENT_FUNDING

@@ -2,8 +2,10 @@
 
 * `POST advance {"seconds": n}` moves time ahead; n is an integer or a decimal.
 * `POST mint {"account": hex or principal, "e8s": n}` makes money and answers `{"block": n}`.
-* `POST faults {"fault": kind, "endpoint": "call" | "query" | "read_state", "count": n}` has the next n requests
-  fail (`"seconds"` with the kind `slow`); a count of 0 clears what is due. The kinds are in `faults`.
+* `POST faults {"fault": kind, "endpoint": "call" | "query" | "read_state" | "any", "count": n}` has the next n requests
+  fail (`"method"`, `"canister"`: only those; `"seconds"` with the kinds that wait); a count of 0 clears what is due.
+  The kinds are in docs/devnet.md. `GET faults` tells what is due, and how often each kind has hit.
+* `GET state` answers `{"digest": hex}`: equal calls at equal times give equal digests.
 * `GET info` tells what the ready line told.
 
 Wrong input is answered with 400 and `{"error": "..."}`.
@@ -21,8 +23,8 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from devnet.replica.faults import ENDPOINTS, KINDS, Endpoint, Fault, Faults, Kind
-from devnet.replica.principals import NotAPrincipal, from_text
+from devnet.replica.faults import DELAYED, ENDPOINTS, KINDS, Endpoint, Faults, NoPast, Order
+from devnet.replica.principals import NotAPrincipal, from_text, to_text
 from devnet.replica.replica import Replica
 from protocol.types import MAX_E8S
 
@@ -32,7 +34,7 @@ _MAX_ADVANCE_NS: Final = 100 * 365 * 24 * 3600 * 1_000_000_000
 """Further ahead, times would not fit a nat64 for long."""
 _MAX_BODY: Final = 64 * 1024
 _MAX_FAULTS: Final = 1_000_000
-_MAX_DELAY_S: Final = 600
+_MAX_DELAY_S: Final = 7 * 24 * 3600
 
 Mint = Callable[[bytes, int, int], Awaitable[int]]
 """Takes account identifier (32 bytes), amount in e8s and chain time in ns; returns the ledger's block."""
@@ -61,7 +63,16 @@ def add_admin_routes(application: web.Application, admin: Admin) -> None:
     async def info(_request: web.Request) -> web.Response:
         return web.json_response(dict(admin.info))
 
+    async def faults(_request: web.Request) -> web.Response:
+        due = [_shown(order) for order in admin.faults.due]
+        return web.json_response({"due": due, "hits": dict(admin.faults.hits)})
+
+    async def state(_request: web.Request) -> web.Response:
+        return web.json_response({"digest": admin.replica.state_digest().hex()})
+
     application.router.add_get("/_devnet/info", info)
+    application.router.add_get("/_devnet/faults", faults)
+    application.router.add_get("/_devnet/state", state)
 
 
 Action = Callable[[Admin, dict[str, object]], Awaitable[dict[str, int]]]
@@ -124,23 +135,73 @@ async def _mint(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
 
 
 async def _order_fault(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
-    count, seconds = fields.get("count", 1), fields.get("seconds", 0)
+    count = fields.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MAX_FAULTS:
         raise BadInput(f'"count" must be an integer from 0 (clear all) to {_MAX_FAULTS}')
     if count == 0:
         admin.faults.clear()
         return {"count": 0}
-    kind, endpoint = fields.get("fault"), fields.get("endpoint", "call")
+    order = Order(_kind(fields), _endpoint(fields), count, seconds=_delay(fields))
+    method, canister = fields.get("method"), fields.get("canister")
+    if method is not None:
+        if not isinstance(method, str) or order.endpoint == "read_state":
+            raise BadInput('"method" must be a text, and is not for the endpoint "read_state", which has none')
+        order.method = method
+    if canister is not None:
+        order.canister = _canister(canister)
+    try:
+        await admin.faults.order(order)
+    except NoPast as exc:
+        raise BadInput(str(exc)) from exc
+    return {"count": count}
+
+
+def _kind(fields: dict[str, object]) -> str:
+    kind = fields.get("fault")
     if not isinstance(kind, str) or kind not in KINDS:
         raise BadInput(f'"fault" must be one of {", ".join(sorted(KINDS))}')
+    return kind
+
+
+def _endpoint(fields: dict[str, object]) -> Endpoint | None:
+    """Return the endpoint that is named, the only one that the fault has, or "call". None stands for "any"."""
+    possible = KINDS[_kind(fields)]
+    endpoint = fields.get("endpoint", "call" if "call" in possible else min(possible))
+    if endpoint == "any":
+        return None
     if not isinstance(endpoint, str) or endpoint not in ENDPOINTS:
-        raise BadInput(f'"endpoint" must be one of {", ".join(sorted(ENDPOINTS))}')
-    if kind == "reject" and endpoint != "call":
-        raise BadInput('the fault "reject" is for the endpoint "call"')
+        raise BadInput(f'"endpoint" must be one of any, {", ".join(sorted(ENDPOINTS))}')
+    if endpoint not in possible:
+        raise BadInput(f'the fault "{_kind(fields)}" is for {", ".join(sorted(possible))}, not for "{endpoint}"')
+    return cast("Endpoint", endpoint)
+
+
+def _delay(fields: dict[str, object]) -> float:
+    seconds = fields.get("seconds", 0)
     if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not 0 <= seconds <= _MAX_DELAY_S:
         raise BadInput(f'"seconds" must be a number from 0 to {_MAX_DELAY_S}')
-    admin.faults.order(Fault(cast("Kind", kind), cast("Endpoint", endpoint), count, float(seconds)))
-    return {"count": count}
+    if seconds and _kind(fields) not in DELAYED:
+        raise BadInput(f'"seconds" is for the faults {", ".join(sorted(DELAYED))}')
+    return float(seconds)
+
+
+def _canister(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise BadInput('"canister" must be a text: the principal of a canister')
+    try:
+        return from_text(text)
+    except NotAPrincipal as exc:
+        raise BadInput(f'"canister" is no principal: {exc}') from exc
+
+
+def _shown(order: Order) -> dict[str, str | int | None]:
+    return {
+        "fault": order.kind,
+        "endpoint": order.endpoint or "any",
+        "method": order.method,
+        "canister": None if order.canister is None else to_text(order.canister),
+        "left": order.left,
+    }
 
 
 def account_of(text: str) -> bytes:

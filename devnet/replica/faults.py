@@ -6,32 +6,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 
 from devnet.replica.exchange import ENDPOINTS, Endpoint, Exchange, Handler
 from devnet.replica.line_faults import LINE_FAULTS
-from devnet.replica.lying_faults import LYING_FAULTS, CertificateFault, Copy, NoPast, QueryFault, StaleCertificate, StaleQuery
-from devnet.replica.order import Order
+from devnet.replica.lying_faults import (
+    LYING_FAULTS,
+    CertificateFault,
+    Copy,
+    NoPast,
+    QueryFault,
+    StaleCertificate,
+    StaleQuery,
+)
+from devnet.replica.order import Behaviour, Order
 from devnet.replica.replica import Replica
 
 __all__ = ["DELAYED", "ENDPOINTS", "KINDS", "Copy", "Endpoint", "Faults", "NoPast", "Order"]
 
+_PLAIN: Final = {**LINE_FAULTS, **LYING_FAULTS}
 _NEEDING_THE_PAST: Final = {"stale_certificate": CertificateFault.endpoints, "stale_query": QueryFault.endpoints}
 KINDS: Final[dict[str, frozenset[str]]] = {
-    **{name: kind.endpoints for name, kind in (*LINE_FAULTS.items(), *LYING_FAULTS.items())},
+    **{name: kind.endpoints for name, kind in _PLAIN.items()},
     **_NEEDING_THE_PAST,
 }
 """Every fault, and the endpoints that it can hit."""
 DELAYED: Final = frozenset({"slow", "withheld"})
 """Those that take `seconds`."""
-
-
-class _Behaviour(Protocol):
-    order: Order
-
-    async def serve(self, exchange: Exchange) -> web.StreamResponse: ...
 
 
 class Faults:
@@ -41,7 +44,7 @@ class Faults:
         """`copy`: copies the canisters, for `stale_query`; None where that cannot be ordered."""
         self._replica = replica
         self._copy = copy
-        self._due: list[_Behaviour] = []
+        self._due: list[Behaviour] = []
         self.hits: Counter[str] = Counter()
 
     async def order(self, order: Order) -> None:
@@ -51,7 +54,7 @@ class Faults:
         """
         self._due.append(await self._behaviour(order))
 
-    async def _behaviour(self, order: Order) -> _Behaviour:
+    async def _behaviour(self, order: Order) -> Behaviour:
         match order.kind:
             case "stale_certificate":
                 return StaleCertificate(order, await self._replica.rounds.certified())
@@ -59,8 +62,7 @@ class Faults:
                 async with self._replica.gate.passage():  # no save in the middle of a call
                     return StaleQuery(order, self._copy)
             case _:
-                kinds = {**LINE_FAULTS, **LYING_FAULTS}
-                return kinds[order.kind](order)
+                return _PLAIN[order.kind](order)
 
     def clear(self) -> None:
         """Forget what is due."""
@@ -81,7 +83,7 @@ class Faults:
             return await handler(request)
         return await behaviour.serve(exchange)
 
-    def _take(self, exchange: Exchange) -> _Behaviour | None:
+    def _take(self, exchange: Exchange) -> Behaviour | None:
         for behaviour in self._due:
             order = behaviour.order
             if order.concerns(exchange) and exchange.endpoint in KINDS[order.kind]:

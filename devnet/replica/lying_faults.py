@@ -6,6 +6,7 @@ the root key over what is not so. The one exception is `reject_certified`: an ov
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
@@ -20,7 +21,7 @@ from devnet.replica.exchange import Exchange, body_of, cbor_response
 from devnet.replica.execution import Executor
 from devnet.replica.hash_tree import witness
 from devnet.replica.keys import NodeKey, RootKey
-from devnet.replica.order import Order
+from devnet.replica.order import Behaviour, Order
 from devnet.replica.outcomes import Outcome, Rejected
 from devnet.replica.principals import self_authenticating
 from devnet.replica.rounds import Round
@@ -39,30 +40,25 @@ class NoPast(ValueError):
     """The network cannot be copied, so it has no older state to answer from."""
 
 
-class _Fault:
-    def __init__(self, order: Order) -> None:
-        self.order = order
-
-
-class CallFault(_Fault):
+class CallFault(Behaviour):
     """A fault of calls."""
 
     endpoints: ClassVar[frozenset[str]] = frozenset({"call"})
 
 
-class QueryFault(_Fault):
+class QueryFault(Behaviour):
     """A fault of queries."""
 
     endpoints: ClassVar[frozenset[str]] = frozenset({"query"})
 
 
-class CertificateFault(_Fault):
+class CertificateFault(Behaviour):
     """A fault of what is answered with a certificate."""
 
     endpoints: ClassVar[frozenset[str]] = frozenset({"call", "read_state"})
 
 
-class AnyFault(_Fault):
+class AnyFault(Behaviour):
     """A fault of every endpoint."""
 
     endpoints: ClassVar[frozenset[str]] = frozenset({"call", "query", "read_state"})
@@ -139,7 +135,9 @@ class HiddenStatus(CertificateFault):
         if not await exchange.certified():
             return await exchange.answer()
         current = await exchange.replica.rounds.certified()
-        return exchange.with_certificate(current.certificate([p for p in exchange.paths if p[:1] != (b"request_status",)]))
+        return exchange.with_certificate(
+            current.certificate([p for p in exchange.paths if p[:1] != (b"request_status",)])
+        )
 
 
 class WrongSignature(AnyFault):
@@ -155,9 +153,9 @@ class WrongSignature(AnyFault):
                 assert isinstance(certificate, dict)
                 certificate["signature"] = _flipped(certificate["signature"])
                 return exchange.with_certificate(cbor.encode(certificate))
-            case {"signatures": [{**signature}]}:
-                signature["signature"] = _flipped(signature["signature"])
-                return cbor_response(cbor.encode({**fields, "signatures": [signature]}))
+            case {"signatures": [dict(signature)]}:
+                spoiled: cbor.Value = {**signature, "signature": _flipped(signature["signature"])}
+                return cbor_response(cbor.encode({**fields, "signatures": [spoiled]}))
             case _:
                 return answer
 
@@ -204,8 +202,9 @@ class _Delegated(CertificateFault):
             )
         )
 
+    @abstractmethod
     def _delegation(self, root: RootKey, subnet: RootKey) -> cbor.Value:
-        raise NotImplementedError
+        """Return the delegation to the subnet."""
 
 
 class DelegationByStranger(_Delegated):
@@ -290,7 +289,7 @@ def _flipped(signature: cbor.Value) -> bytes:
     return signature[:-1] + bytes([signature[-1] ^ 1])
 
 
-LYING_FAULTS: Final = {
+LYING_FAULTS: Final[dict[str, type[Behaviour]]] = {
     "reject": Reject,
     "reject_executed": RejectExecuted,
     "reject_certified": RejectCertified,

@@ -1,12 +1,16 @@
-"""What a test orders: which fault, and whom it hits."""
+"""What a test orders: which fault, whom it hits, and what a fault does."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
+
+from aiohttp import web
 
 from devnet.replica.exchange import Endpoint, Exchange
 
-__all__ = ["Order"]
+__all__ = ["Behaviour", "Order"]
 
 
 @dataclass(slots=True)
@@ -30,3 +34,16 @@ class Order:
             and self.method in {None, exchange.method}
             and self.canister in {None, exchange.id}
         )
+
+
+class Behaviour(ABC):
+    """What happens to requests instead of the honest answer. `endpoints`: which ones it can happen to."""
+
+    endpoints: ClassVar[frozenset[str]]
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    @abstractmethod
+    async def serve(self, exchange: Exchange) -> web.StreamResponse:
+        """Answer one request."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
 from typing import Final
 
 from devnet.canister import CanisterModule
@@ -61,10 +63,11 @@ class Replica:
         self.clock = clock
         self._requests = savings.requests if savings else RequestLog()
         self._savings = savings
+        self._canisters = canisters
         self._executor = Executor(canisters)
         self.gate = Gate()
-        tree = StateTree(self.root_key, self._node_key, canisters)
-        self.rounds = Rounds(self.root_key, tree, self._requests, self.clock, self.gate, savings)
+        self.tree = StateTree(self.root_key, self._node_key, canisters)
+        self.rounds = Rounds(self.root_key, self.tree, self._requests, self.clock, self.gate, savings)
         self._sync_wait_s = sync_wait_s
         self._running: dict[bytes, asyncio.Task[None]] = {}
 
@@ -106,16 +109,51 @@ class Replica:
         """Run a query and return its signed answer. Raises `RequestRefused`."""
         envelope = self._checked(decode_envelope(body, "query"), body, canister_id)
         assert isinstance(envelope.content, QueryContent)
-        timestamp_ns = self.clock.now_ns()
-        outcome = await self._executor.query(envelope.content, timestamp_ns)
-        answer = _query_fields(outcome)
-        signed = {**answer, "timestamp": timestamp_ns, "request_id": envelope.request_id}
+        outcome = await self._executor.query(envelope.content, self.clock.now_ns())
+        return self.signed_answer(envelope.request_id, outcome)
+
+    async def ask(self, canister_id: bytes, body: bytes, arg: bytes | None = None) -> Outcome:
+        """Run the query in `body`, with its own argument or another one. Raises `RequestRefused`."""
+        content = self._checked(decode_envelope(body, "query"), body, canister_id).content
+        assert isinstance(content, QueryContent)
+        asked = content if arg is None else replace(content, arg=arg)
+        return await self._executor.query(asked, self.clock.now_ns())
+
+    def signed_answer(self, request_id: bytes, outcome: Outcome, key: NodeKey | None = None) -> bytes:
+        """Return the body that answers a query with this outcome, signed now by the node (or with `key`)."""
+        signer, timestamp_ns, answer = key or self._node_key, self.clock.now_ns(), _query_fields(outcome)
+        signed = {**answer, "timestamp": timestamp_ns, "request_id": request_id}
         signature: dict[str, cbor.Value] = {
             "timestamp": timestamp_ns,
-            "signature": self._node_key.sign(hash_of_map(signed)),
-            "identity": self._node_key.node_id,
+            "signature": signer.sign(hash_of_map(signed)),
+            "identity": signer.node_id,
         }
         return cbor.encode({**answer, "signatures": [signature]})
+
+    def end_at_once(self, canister_id: bytes, body: bytes, outcome: Outcome) -> None:
+        """Take the call in `body` up, unless it is known, and end it with this outcome instead of running it.
+
+        Raises `RequestRefused`.
+        """
+        envelope = self._checked_call(canister_id, body)
+        content = envelope.content
+        assert isinstance(content, CallContent)
+        if self._requests.get(envelope.request_id) is None:
+            self._requests.begin(envelope.request_id, Record(content.sender, content.canister_id, content.expiry_ns))
+            record = self._requests.finish(envelope.request_id, outcome)
+            if self._savings is not None:
+                self._savings.note(envelope.request_id, record)
+
+    def state_digest(self) -> bytes:
+        """Return SHA-256 (32 bytes) of what calls made of the network: every canister and every outcome that is kept.
+
+        Equal calls at equal times give equal digests, whatever the network's keys are.
+        """
+        digest = sha256(self._requests.tree.digest)
+        for canister_id, canister in sorted(self._canisters.items()):
+            saved = canister.save()
+            digest.update(bytes([len(canister_id)]) + canister_id + len(saved).to_bytes(8, "big") + saved)
+        return digest.digest()
 
     async def read_canister_state(self, canister_id: bytes, body: bytes) -> bytes:
         """Return certified state, asked for at a canister. Raises `RequestRefused`."""

@@ -24,9 +24,17 @@ Tree = Mapping[bytes, "Tree | bytes"]
 
 
 class StateTree:
-    """What never changes is built once; time and request statuses are put in for each round."""
+    """What never changes is built once; time and request statuses are put in for each round.
+
+    `controllers`: who may replace the code of a canister, raw principals by canister id; nobody unless it is set.
+    What a canister is made of is read for each round: a test replaces code while clients look on.
+    """
 
     def __init__(self, root_key: RootKey, node_key: NodeKey, canisters: Mapping[bytes, CanisterModule]) -> None:
+        self.controllers: dict[bytes, tuple[bytes, ...]] = {}
+        self._canisters = canisters
+        self._shown: dict[bytes, tuple[bytes, str, tuple[bytes, ...]]] = {}
+        self._codes: Node = EMPTY
         ranges = cbor.encode([[FIRST_CANISTER, LAST_CANISTER]])
         subnet_id = root_key.subnet_id
         self._fixed = _level(
@@ -41,22 +49,28 @@ class StateTree:
                 },
                 # Exactly one shard: with more, current JavaScript agents look into the wrong one.
                 b"canister_ranges": {subnet_id: {FIRST_CANISTER: ranges}},
-                b"canister": {canister_id: _canister(module) for canister_id, module in canisters.items()},
             }
         )
 
     def at(self, time_ns: int, request_statuses: Node) -> Node:
         """Return the whole tree at a moment. An empty log of requests has no label."""
-        tree = put(self._fixed, b"time", Leaf(uleb128(time_ns)))
+        tree = put(self._fixed, b"canister", self._code())
+        tree = put(tree, b"time", Leaf(uleb128(time_ns)))
         return tree if request_statuses is EMPTY else put(tree, b"request_status", request_statuses)
 
+    def _code(self) -> Node:
+        for canister_id, module in self._canisters.items():
+            code = (module.module_hash, module.candid, self.controllers.get(canister_id, ()))
+            if self._shown.get(canister_id) != code:
+                self._shown[canister_id] = code
+                self._codes = put(self._codes, canister_id, _canister(*code))
+        return self._codes
 
-def _canister(module: CanisterModule) -> Tree:
-    return {
-        b"module_hash": module.module_hash,
-        b"controllers": cbor.encode([]),  # nobody can replace the code
-        b"metadata": {b"candid:service": module.candid.encode()},
-    }
+
+def _canister(module_hash: bytes, candid: str, controllers: tuple[bytes, ...]) -> Node:
+    about: Tree = {b"module_hash": module_hash, b"controllers": cbor.encode(list(controllers))}
+    # Code without an interface has no such section: its absence is certified.
+    return _level({**about, b"metadata": {b"candid:service": candid.encode()}} if candid else about)
 
 
 def _level(tree: Tree) -> Node:

@@ -7,6 +7,7 @@ and a new session may replace one whose end was not noticed.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from typing import TYPE_CHECKING, Final
 
@@ -126,7 +127,7 @@ class _Link:
                 self.cut()
                 return
             self._send(sender, data)
-            self._loop.call_at(self._arrives[1 - self.sides.index(sender)], self.cut)
+            self._loop.call_at(self._arrives[1 - self.sides.index(sender)], self.cut, context=self._road.context)
             return
         self._send(sender, data)
 
@@ -174,6 +175,8 @@ class Road:
         self.rng = rng
         self.rules = rules
         self.healed = False
+        self.context = contextvars.copy_context()
+        """That of the world: connections belong to no life."""
         self._links: dict[tuple[str, str], _Link] = {}
         self._blocked: dict[tuple[str, str], float] = {}
         self._networks: dict[str, SimNetwork] = {}
@@ -212,7 +215,7 @@ class Road:
     def _connect_later(self, first: str, second: str) -> None:
         pause = 0.05 if self.healed else self.rng.choice((0.02, self.rng.uniform(0.02, 1.5)))
         wait = 0.0 if self.healed else max(0.0, self._blocked.get((first, second), 0.0) - self.loop.time())
-        self.loop.call_later(pause + wait, self._connect, first, second)
+        self.loop.call_later(pause + wait, self._connect, first, second, context=self.context)
 
     def _connect(self, first: str, second: str) -> None:
         assert LIFE.get() is None, "connections belong to the world"

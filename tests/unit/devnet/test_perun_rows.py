@@ -268,6 +268,15 @@ async def test_every_fact_is_written_once() -> None:
     assert scene.canister.query_events(channel.id, 0, scene.now_ns) == (*expected, Concluded())
 
 
+async def test_an_index_of_an_event_never_changes_its_meaning() -> None:
+    scene, channel = await funded()
+    assert scene.dispute(channel, channel.signed(1, T, T)) is None
+    scene.pass_time(HOUR)
+    assert scene.events(channel, 3) == ["Concluded"], "nobody has acted on the timeout yet"
+    await scene.fund(channel, ALICE, 5)
+    assert scene.events(channel, 3) == ["Concluded", "Funded"]
+
+
 async def test_state_survives_an_upgrade() -> None:
     scene, channel = await funded()
     assert scene.dispute(channel, channel.signed(1, 0, 2 * T)) is None

@@ -32,6 +32,7 @@ from protocol.effects import (
 )
 from protocol.errors import CallerMistake, PeerViolation, Undecodable
 from protocol.messages import (
+    Ack,
     ChannelMessage,
     ChannelReady,
     ErrorMessage,
@@ -47,8 +48,12 @@ from protocol.signing import verify_signed_state
 from protocol.terms import Terms
 from protocol.types import ChannelId, ParticipantIndex, SignedState, State
 
-__all__ = ["Books", "Channel", "ChannelMemory"]
+__all__ = ["DATA_LOSS", "Books", "Channel", "ChannelMemory"]
 
+RECOVERY_STEP: Final = 2**32
+"""A recovering channel's final state has the next multiple of it as its version, where no lost state can be."""
+DATA_LOSS: Final = "data_loss"
+"""The code with which a channel is frozen whose data may be old."""
 UPDATE_ROOM: Final = 65_535 - 512
 """Bytes for payments in an update: what a frame holds less the fixed fields."""
 
@@ -107,6 +112,8 @@ class Channel(ABC):
     peer_is_ready: bool = field(init=False)
     peer_stopped: bool = field(init=False, default=False)
     """The peer said in this session that it updates no more: it closes, leaves, or is frozen."""
+    peer_recovering: bool = field(init=False, default=False)
+    """The peer said in this session that it may have lost data of the channel (rule 7)."""
     highest_peer_id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,6 +167,11 @@ class Channel(ABC):
     @abstractmethod
     def pending(self) -> Update | None:
         """The update that we signed and the peer did not acknowledge (participant 0 only)."""
+
+    @property
+    def recovering(self) -> bool:
+        """Whether this node may have lost data of the channel: it only refutes, adopts and closes (rule 7)."""
+        return self.frozen.startswith(DATA_LOSS)
 
     @property
     def final(self) -> SignedState | None:
@@ -222,7 +234,7 @@ class Channel(ABC):
             return NOTHING
         if self.phase is not Phase.OPEN:
             raise CallerMistake("channel_not_open", f"the channel is {self.phase.value}; it cannot be closed together")
-        if self.frozen:
+        if self.frozen and not self.recovering:
             raise CallerMistake(
                 "channel_frozen",
                 f"the channel no longer updates ({self.frozen}); leave it alone with a dispute",
@@ -257,7 +269,7 @@ class Channel(ABC):
         step = NOTHING
         if self.phase in (Phase.FUNDING, Phase.OPEN) or (self.phase is Phase.CLOSING and self.final is None):
             step = self._enter(Phase.LEAVING, now, f"version {look.version} is registered on the canister")
-        return step + self._judge_registered(look)
+        return step if self._settled else step + self._judge_registered(look, now)
 
     def settled(self, version: int, digest: bytes) -> Step:
         """The canister settled on a state: everything that is not in it ends."""
@@ -265,7 +277,7 @@ class Channel(ABC):
         pending, step = self.pending, NOTHING
         ours_is_settled = pending is not None and digest == self._state_of(pending).digest
         # A settled state that this store never saw may contain anything: nobody knows then how these ended.
-        lost = not ours_is_settled and (version > self.version or self.frozen.startswith("data_loss"))
+        lost = not ours_is_settled and (version > self.version or self.recovering)
         status, code = ("unknown", "data_loss") if lost else ("failed", "settled_without_it")
         step += Step(outgoing=tuple(Received(b, v) for b, v in self._uncounted if v <= version))
         self._uncounted.clear()
@@ -326,6 +338,7 @@ class Channel(ABC):
         match message:
             case Resume():
                 self.peer_stopped = message.phase is ResumePhase.CLOSING
+                self.peer_recovering = message.recovering
                 return self._resumed(message, now)
             case SignedStateMessage():
                 return self._adopt(message, now)
@@ -392,7 +405,7 @@ class Channel(ABC):
             self.newest.state.digest,
             pending.version if pending else 0,
             self._state_of(pending).digest if pending else b"",
-            recovering=False,
+            recovering=self.recovering,
         )
 
     def _state_of(self, update: Update) -> State:
@@ -423,7 +436,7 @@ class Channel(ABC):
 
     def accept_risk(self, now: Moment) -> Step:
         """The operator accepts that this node's state may be old: it may be registered, and updates stay frozen."""
-        self.frozen = self.frozen.replace("data_loss", "risk_accepted", 1)
+        self.frozen = self.frozen.replace(DATA_LOSS, "risk_accepted", 1)
         return Step((PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),))
 
     def _claims_newer(self, theirs: Resume) -> Step:
@@ -450,10 +463,32 @@ class Channel(ABC):
         )
         if signed.state.total != self.terms.total or not verify_signed_state(self.terms.params, signed):
             raise PeerViolation("bad_signature", f"the state of version {message.version} is not signed by both")
+        pending = self.pending
+        if pending is not None and signed.state == self._state_of(pending):
+            return self._receive_updating(Ack(self.id, message.version, message.signature_1), now)
         self.newest = signed
-        return Step((StateRecord(signed, EMPTY, EMPTY),)) + self.freeze(
-            "data_loss", f"version {message.version} came from the peer: this node had lost it", now
-        )
+        # What was under way here may or may not be in that state: nobody can tell any more.
+        step = Step((StateRecord(signed, EMPTY, EMPTY),)) + self._abandon_pending("unknown", DATA_LOSS)
+        step += self._end_undelivered(DATA_LOSS, "unknown")
+        step += self.freeze(DATA_LOSS, f"version {message.version} came from the peer: this node had lost it", now)
+        if not self.recovering:
+            return step  # frozen for another reason before
+        self.connected = True
+        step += Step(outgoing=(Send(self._resume()),))  # the peer has to know that we lost data before it closes
+        if self.phase is not Phase.OPEN:
+            return step
+        # Loss is proven: the channel is only closed, with that allocation (rule 7).
+        return step + self._enter(Phase.CLOSING, now, "this node lost data of the channel") + self.advance(now)
+
+    @abstractmethod
+    def _abandon_pending(self, status: str, code: str) -> Step:
+        """Give up the outstanding update, whose payments end."""
+
+    def _final_version(self) -> int:
+        """Return the version of the final state: far above what either side may have lost, if one did."""
+        if self.recovering or self.peer_recovering:
+            return (self.version // RECOVERY_STEP + 1) * RECOVERY_STEP
+        return self.version + 1
 
     def _agree(self, signed: SignedState, from_0: Batch, from_1: Batch) -> tuple[Record, ...]:
         """Make a fully signed state the newest. Returns what must be durable before anybody is told."""
@@ -507,7 +542,7 @@ class Channel(ABC):
         self.highest_peer_id = max(self.highest_peer_id, *ids)
         return known
 
-    def _judge_registered(self, look: Look) -> Step:
+    def _judge_registered(self, look: Look, now: Moment) -> Step:
         """Compare whole states: what the canister has with what we have (DESIGN, section 8)."""
         pending, mine = self.pending, self.newest.state
         facts: dict[str, str | int | bool] = {"registered": look.version or 0, "ours": mine.version}
@@ -518,7 +553,8 @@ class Channel(ABC):
         if look.version > mine.version:
             if pending is not None and look.digest == self._state_of(pending).digest:
                 return NOTHING
-            return self._alarm("channel.newer_state_registered", facts)
+            text = f"version {look.version} is registered, which this node does not have"
+            return self._alarm("channel.newer_state_registered", facts) + self.freeze(DATA_LOSS, text, now)
         if look.settled:
             return self._alarm("channel.settled_below_ours", facts)
         return NOTHING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.channel import UPDATE_ROOM, Channel
+from protocol.channel import RECOVERY_STEP, UPDATE_ROOM, Channel
 from protocol.effects import (
     NOTHING,
     Delivered,
@@ -81,10 +81,10 @@ class Follower(Channel):
 
     def advance(self, now: Moment) -> Step:
         """Offer what is queued, and ask for the final state when we close."""
-        if not self.connected or self.frozen:
+        if not self.connected or (self.frozen and not self.recovering):
             return NOTHING
         step = NOTHING
-        if self.queue and self.phase is Phase.OPEN and not self.peer_stopped:
+        if self.queue and self.phase is Phase.OPEN and not self.peer_stopped and not self.frozen:
             batch, self.queue = self.queue.peek(), PaymentQueue()
             self._remember_offered(batch)
             step += Step(
@@ -114,7 +114,9 @@ class Follower(Channel):
             return Step(outgoing=(self._ack_again(),))  # our acknowledgement was lost
         if same_version and not self.frozen:
             raise PeerViolation("state_conflict", f"another state of version {update.version} came")
-        if self.frozen or self.phase in (Phase.LEAVING, Phase.CLOSED):
+        if self.frozen and not (self.recovering and update.finalized):
+            return NOTHING
+        if self.phase in (Phase.LEAVING, Phase.CLOSED):
             return NOTHING
         if self.signer.signed_final:
             raise PeerViolation("after_final", "an update came after the final state")
@@ -151,7 +153,10 @@ class Follower(Channel):
     def _check(self, update: Update) -> State:
         """Check everything before anything is signed. Raises `PeerViolation` that names what is wrong."""
         old = self.newest.state
-        if update.version != old.version + 1:
+        far = (old.version // RECOVERY_STEP + 1) * RECOVERY_STEP
+        # After a loss we may have signed another state of the next version: only far above it can we sign (rule 1).
+        allowed = (far,) if self.recovering else (old.version + 1, far) if update.finalized else (old.version + 1,)
+        if update.version not in allowed:
             raise PeerViolation("wrong_version", f"version {update.version} came after {old.version}")
         if update.version > MAX_VERSION:
             raise PeerViolation("wrong_version", f"version {update.version} is above 2^63")
@@ -244,6 +249,11 @@ class Follower(Channel):
             except PeerViolation as violation:
                 step = self.freeze(violation.code, str(violation), now)
         return step + self.advance(now)
+
+    def _abandon_pending(self, status: str, code: str) -> Step:
+        self._held = None
+        undone, self._unconfirmed = b"".join(batch.ids for batch, _ in self._unconfirmed), []
+        return self._end(undone, status, code)
 
     def _forget_pending(self) -> Step:
         self._held = None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from protocol.payments import Batch
 from protocol.types import ChannelId, Nanos, ParticipantKey
 
 __all__ = [
+    "FEATURE_TOWER",
     "Ack",
     "ChannelAccept",
     "ChannelMessage",
@@ -34,8 +35,16 @@ __all__ = [
     "SessionMessage",
     "SignedStateMessage",
     "StateSignature",
+    "TowerForget",
+    "TowerMessage",
+    "TowerReceipt",
+    "TowerRefusal",
+    "TowerState",
     "Update",
 ]
+
+FEATURE_TOWER: Final = 1
+"""Bit 0 of `Hello.features`: its sender is a watchtower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +241,60 @@ class SignedStateMessage:
     signature_1: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class TowerState:
+    """Asks a watchtower to guard a channel with this fully signed state: params, state, both signatures."""
+
+    TYPE: ClassVar[int] = 40
+    nonce: bytes
+    """64 bytes."""
+    participant_0: ParticipantKey
+    participant_1: ParticipantKey
+    challenge_duration_ns: Nanos
+    version: int
+    allocation: tuple[int, int]
+    finalized: bool
+    signature_0: bytes
+    signature_1: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TowerReceipt:
+    """A watchtower's promise, signed: until `expires_ns` it refutes what is registered below this version."""
+
+    TYPE: ClassVar[int] = 42
+    channel: ChannelId
+    version: int
+    """The newest that it holds for this client: above what was sent when that was an older one."""
+    state_hash: bytes
+    """SHA-256 of that state's signed bytes (32 bytes)."""
+    chain_time_ns: Nanos
+    expires_ns: Nanos
+    signature: bytes
+    """64 bytes, ECDSA by the tower's node key. What is signed: `watcher.tower.receipts`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerRefusal:
+    """A watchtower does not guard this channel with this version."""
+
+    TYPE: ClassVar[int] = 44
+    channel: ChannelId
+    version: int
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TowerForget:
+    """The client needs its slot for this channel no more: it is settled."""
+
+    TYPE: ClassVar[int] = 46
+    channel: ChannelId
+
+
 SessionMessage = Hello | ErrorMessage | Ping | Pong
 OpeningMessage = ChannelProposal | ChannelAccept | ChannelReject | StateSignature
 ChannelMessage = ChannelReady | Offer | Decline | Update | Ack | Confirm | CloseRequest | Resume | SignedStateMessage
-Message = SessionMessage | OpeningMessage | ChannelMessage
+TowerMessage = TowerState | TowerReceipt | TowerRefusal | TowerForget
+Message = SessionMessage | OpeningMessage | ChannelMessage | TowerMessage

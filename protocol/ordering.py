@@ -95,12 +95,15 @@ class Orderer(Channel):
 
     def advance(self, now: Moment) -> Step:
         """Make the next update, if one is due and allowed."""
-        if self._pending is not None or self.frozen or not self.connected or self.signer.signed_final:
+        if not self.connected or self.signer.signed_final or self.version >= MAX_VERSION:
             return NOTHING
-        if self.version >= MAX_VERSION:
+        if self.frozen and not self.recovering:
             return NOTHING
-        if self.phase is Phase.CLOSING:
-            return self._propose(True, EMPTY, EMPTY)
+        if self.phase is Phase.CLOSING and (self._pending is None or self.peer_recovering):
+            # A peer that lost data cannot acknowledge what is outstanding: it may have signed that version before.
+            return self._abandon_pending("unknown", "peer_lost_data") + self._propose(True, EMPTY, EMPTY)
+        if self._pending is not None or self.frozen:
+            return NOTHING
         if self.phase is not Phase.OPEN or self.peer_stopped or not (self.queue or self._offers):
             return NOTHING
         if not self.may_update(now):
@@ -143,7 +146,8 @@ class Orderer(Channel):
     def _propose(self, finalized: bool, from_0: Batch, from_1: Batch) -> Step:  # noqa: FBT001
         old = self.newest.state
         moved = from_0.total_e8s - from_1.total_e8s
-        state = State(self.id, old.version + 1, (old.allocation[0] - moved, old.allocation[1] + moved), finalized)
+        version = self._final_version() if finalized else old.version + 1
+        state = State(self.id, version, (old.allocation[0] - moved, old.allocation[1] + moved), finalized)
         signature, signed = self.signer.sign(state)
         update = Update(self.id, state.version, state.allocation, finalized, from_0, from_1, signature)
         self._pending = update
@@ -159,7 +163,9 @@ class Orderer(Channel):
             case Ack():
                 return self._ack(message, now)
             case CloseRequest():
-                if self.frozen or self.phase is not Phase.OPEN:
+                if self.phase is Phase.CLOSING:
+                    return self.advance(now)
+                if (self.frozen and not self.recovering) or self.phase is not Phase.OPEN:
                     return NOTHING
                 return self.close(now, "the peer asked for it")
             case _:
@@ -247,6 +253,7 @@ class Orderer(Channel):
             return NOTHING  # its acknowledgement was lost; it comes again
         if theirs.version > self.version:
             return self._claims_newer(theirs)
+        self.peer_recovering = True  # it acknowledged more than it has: it lost data, and may not know it yet
         return Step(
             (EventRecord("channel.peer_is_behind", self.id, {"theirs": theirs.version, "ours": self.version}),),
             (self._newest_message(),),
@@ -261,6 +268,15 @@ class Orderer(Channel):
 
     def _retry(self, now: Moment) -> Step:
         return self.advance(now)
+
+    def _abandon_pending(self, status: str, code: str) -> Step:
+        update, self._pending = self._pending, None
+        if update is None:
+            return NOTHING
+        step = self._end(update.from_0.ids, status, code)
+        if update.from_1:
+            step += Step((PaymentsEndedRecord(self.id, self.terms.peer_index, update.from_1.ids, status, code),))
+        return step
 
     def _forget_pending(self) -> Step:
         self._pending = None

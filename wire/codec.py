@@ -90,6 +90,12 @@ _DECODERS: Final[dict[type[m.Message], object]] = {
     m.CloseRequest: Decoder(tuple[Literal[25], Bytes64]),
     m.Resume: Decoder(tuple[Literal[30], Bytes64, m.ResumePhase, Nat64, Bytes32, Nat64, Bytes32OrNone, bool]),
     m.SignedStateMessage: Decoder(tuple[Literal[31], Bytes64, Nat64, Allocation, bool, Bytes64, Bytes64]),
+    m.TowerState: Decoder(
+        tuple[Literal[40], Bytes64, Bytes32, Bytes32, Nat64, Nat64, Allocation, bool, Bytes64, Bytes64]
+    ),
+    m.TowerReceipt: Decoder(tuple[Literal[42], Bytes64, Nat64, Bytes32, Nat64, Nat64, Bytes64]),
+    m.TowerRefusal: Decoder(tuple[Literal[44], Bytes64, Nat64, Code, Text]),
+    m.TowerForget: Decoder(tuple[Literal[46], Bytes64]),
 }
 
 
@@ -153,9 +159,9 @@ _recent: tuple[m.Message, bytes] | None = None
 def encode(message: m.Message) -> bytes:
     """Return the bytes of a message, at most 65,535.
 
-    Texts for people (`ErrorMessage.text`, `ChannelReject.text`, `Hello.agent`) are made printable and cut to
-    their bound; everything else out of its bounds is a defect of ours and raises `InvariantBroken`: the peer
-    would end the session over it.
+    Texts for people (`ErrorMessage.text`, `ChannelReject.text`, `TowerRefusal.text`, `Hello.agent`) are made
+    printable and cut to their bound; everything else out of its bounds is a defect of ours and raises
+    `InvariantBroken`: the peer would end the session over it.
     """
     global _recent  # noqa: PLW0603
     if _recent is not None and _recent[0] is message:
@@ -246,12 +252,12 @@ def _batch(columns: Columns) -> Batch:
 def _check(message: m.Message, *, ours: bool = False) -> None:
     """Check what the decoders' types cannot say. Our own texts are made safe instead."""
     match message:
-        case m.Update() | m.SignedStateMessage() | m.ChannelProposal():
+        case m.Update() | m.SignedStateMessage() | m.ChannelProposal() | m.TowerState():
             if sum(message.allocation) > MAX_E8S:
                 raise Undecodable("the allocation is above 2^64-1 e8s in total")
         case m.Hello() if not ours:
             _check_text(message.agent, MAX_AGENT_BYTES)
-        case m.ChannelReject() if not ours:
+        case m.ChannelReject() | m.TowerRefusal() if not ours:
             _check_text(message.text, MAX_TEXT_BYTES)
         case m.ErrorMessage():
             if not ours:

@@ -53,6 +53,8 @@ class Session:
         loop = asyncio.get_running_loop()
         self.since_s = loop.time()
         """Loop time when both had said hello."""
+        self.fault: str | None = None
+        """What the peer did wrong, a word of docs/protocol.md, when that is why we ended the session."""
         self._loop = loop
         self._handler = handler
         self._host = host
@@ -90,6 +92,7 @@ class Session:
 
     def fail(self, code: str, text: str, channel: bytes = b"") -> None:
         """Tell the peer what it did wrong and end the session. `code`: a word of docs/protocol.md."""
+        self.fault = code
         self.send(ErrorMessage(code, text, channel))
         self.close(f"{code}: {text}")
 

@@ -15,7 +15,7 @@ from perund.amounts import format_icp
 from perund.cli import show
 from perund.cli.failing import fail, run_async
 from perund.cli.progress import watching
-from perund.cli.values import Amount, Duration
+from perund.cli.values import Amount, ChannelRef, Duration, PeerRef
 from perund.control import methods, schema
 from perund.control.client import ControlClient
 from perund.control.envelope import ENCODER
@@ -181,7 +181,7 @@ def send(to: str, amount: int, idempotency_key: str | None) -> None:
 
 @main.command()
 @_everywhere
-@click.argument("peer")
+@click.argument("peer", type=PeerRef(place=True))
 def connect(peer: str) -> None:
     """Connect to PEER (NODEID@host:port) and keep connected."""
     params = schema.PeerConnectParams(peer=peer)
@@ -197,7 +197,7 @@ def peers() -> None:
 
 @main.command(name="open")
 @_everywhere
-@click.argument("peer")
+@click.argument("peer", type=PeerRef(place=False))
 @click.option("--mine", type=Amount(zero=True), required=True, help="What this node puts in.")
 @click.option("--theirs", type=Amount(zero=True), default=0, show_default=True, help="What the peer puts in.")
 @click.option("--challenge", type=Duration(), default="1d", show_default=True, help="Time to refute a stale state.")
@@ -231,7 +231,7 @@ def open_channel(
 
 @main.command()
 @_everywhere
-@click.argument("channel")
+@click.argument("channel", type=ChannelRef())
 @click.argument("amount", type=Amount())
 @click.option("--memo", help="Text for the receiver, at most 256 bytes.")
 @click.option("--payment-id", metavar="HEX", help="An id of one's own, 16 bytes.")
@@ -283,7 +283,7 @@ def channels(phase: str | None, limit: int | None) -> None:
 
 @main.command()
 @_everywhere
-@click.argument("channel")
+@click.argument("channel", type=ChannelRef())
 def channel(channel: str) -> None:
     """Show one channel."""
     _call(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel), show.channel)
@@ -291,7 +291,7 @@ def channel(channel: str) -> None:
 
 @main.command()
 @_everywhere
-@click.option("--channel", help="Only those of one channel.")
+@click.option("--channel", type=ChannelRef(), help="Only those of one channel.")
 @click.option("--after", metavar="NEXT", help="Continue after the `next` of the page before.")
 @click.option("--limit", type=click.IntRange(1, 1_000), default=100, show_default=True)
 def payments(channel: str | None, after: str | None, limit: int) -> None:
@@ -302,7 +302,7 @@ def payments(channel: str | None, after: str | None, limit: int) -> None:
 
 @main.command()
 @_everywhere
-@click.argument("channel")
+@click.argument("channel", type=ChannelRef())
 @click.argument("payment")
 def cancel(channel: str, payment: str) -> None:
     """Take back a payment that is still queued."""
@@ -312,7 +312,7 @@ def cancel(channel: str, payment: str) -> None:
 
 @main.command()
 @_everywhere
-@click.argument("channel")
+@click.argument("channel", type=ChannelRef())
 @click.option("--force-after", type=Duration(), help="How long the peer has; then it is done alone.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the money has arrived.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key twice is one close.")
@@ -329,7 +329,7 @@ def close(channel: str, force_after: int | None, idempotency_key: str | None, *,
 
 @main.command()
 @_everywhere
-@click.argument("channel")
+@click.argument("channel", type=ChannelRef())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key twice is one dispute.")
 @click.option("--accept-risk", is_flag=True, help="Also when this node lost data, and its state may be old.")
@@ -358,7 +358,7 @@ def dispute(channel: str, idempotency_key: str | None, *, yes: bool, accept_risk
 
 @main.command()
 @_everywhere
-@click.argument("channel")
+@click.argument("channel", type=ChannelRef())
 def withdraw(channel: str) -> None:
     """Take out now what is ours in a settled CHANNEL; the node does it by itself too."""
     _call(methods.CHANNEL_WITHDRAW, schema.ChannelWithdrawParams(channel=channel), show.channel)

@@ -104,6 +104,7 @@ def channel(one: schema.Channel) -> None:
         ("paid out", None if one.payout_e8s is None else format_icp(one.payout_e8s)),
         ("in block", None if one.payout_block is None else str(one.payout_block)),
         ("costs", ", ".join(f"{cost.what} {format_icp(cost.e8s)}" for cost in one.costs) or None),
+        ("credits", ", ".join(f"{c.what} {format_icp(c.e8s)}" for c in one.credits or ()) or None),
     ]
     _lines(*((name, value) for name, value in facts if value is not None))
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import click
 
 from perund.amounts import parse_amount
 from perund.durations import parse_duration
 from protocol.errors import CallerMistake
 
-__all__ = ["Amount", "Duration"]
+__all__ = ["Amount", "ChannelRef", "Duration", "PeerRef"]
+
+
+_CHANNEL: Final = re.compile(r"[0-9a-f]{8,128}")
+_NODE_ID: Final = r"0[23][0-9a-f]{64}"
+_PLACE: Final = r"@\S+:[0-9]{1,5}"
 
 
 class Amount(click.ParamType[int]):
@@ -42,3 +50,35 @@ class Duration(click.ParamType[int]):
             return parse_duration(str(value))
         except CallerMistake as error:
             self.fail(str(error), param, ctx)
+
+
+class ChannelRef(click.ParamType[str]):
+    """A channel id, or the beginning of one."""
+
+    name = "channel"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it in lower case; what cannot be the beginning of any id is refused before a node is asked."""
+        text = str(value).lower()
+        if _CHANNEL.fullmatch(text) is None:
+            self.fail(
+                f"{value!a} is not a channel: give its id, or at least the first 8 of its 128 hex digits", param, ctx
+            )
+        return text
+
+
+class PeerRef(click.ParamType[str]):
+    """NODEID@host:port. `place`: whether the address is needed; else NODEID alone will do."""
+
+    name = "peer"
+
+    def __init__(self, *, place: bool) -> None:
+        self._pattern = re.compile(_NODE_ID + (_PLACE if place else f"({_PLACE})?"))
+        self._form = "NODEID@host:port" if place else "NODEID or NODEID@host:port"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it; click says what a peer looks like."""
+        text = str(value)
+        if self._pattern.fullmatch(text) is None:
+            self.fail(f"{value!a} is not a peer: write {self._form}, the node id with 66 hex digits", param, ctx)
+        return text

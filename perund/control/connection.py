@@ -29,6 +29,8 @@ log: Final = structlog.get_logger(__name__)
 HANGUP_CHECK_S: Final = 1.0
 _REQUEST: Final = msgspec.json.Decoder(Request)
 _BATCH: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a line can do to the decoder; the last is a line of ten thousand brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,7 @@ class Connection(asyncio.Protocol):
     def _line(self, line: bytes) -> None:
         try:
             request = _REQUEST.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except _UNREADABLE as error:
             self._unusual(line, error)
             return
         if request.id is msgspec.UNSET:
@@ -275,7 +277,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             parts = _BATCH.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError) as broken:
+        except _UNREADABLE as broken:
             self.answer(encode_error(None, RpcError("parse_error", f"not JSON: {broken}")))
             return
         most = self._limits.batch_requests
@@ -288,7 +290,7 @@ class Connection(asyncio.Protocol):
         for part in parts:
             try:
                 request = _REQUEST.decode(part)
-            except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+            except _UNREADABLE as wrong:
                 request_id, answer = _misread(bytes(part), wrong)
                 batch.expect(request_id).error(answer)
                 continue
@@ -422,6 +424,6 @@ def _misread(line: bytes, error: Exception) -> tuple[RequestId, RpcError]:
         return None, RpcError("parse_error", f"not JSON: {error}")
     try:
         request_id = msgspec.json.decode(line, type=_IdOnly).id
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         request_id = None
     return request_id, RpcError("invalid_request", f"not a request of JSON-RPC 2.0: {error}")

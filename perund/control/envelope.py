@@ -84,5 +84,5 @@ def decode_params(method: Method[P, object], params: msgspec.Raw) -> P:
         return method.decode_params(params)
     except msgspec.ValidationError as error:
         raise RpcError("invalid_params", f"{method.name}: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RpcError("parse_error", f"the params of {method.name} are not JSON: {error}") from None

@@ -232,7 +232,7 @@ class Registered(Result, frozen=True, kw_only=True):
 
 
 class Cost(Result, frozen=True, kw_only=True):
-    """Something that the channel cost this node. `what`: a stable word."""
+    """Something that the channel cost this node, or brought it. `what`: a stable word."""
 
     what: str
     e8s: E8s
@@ -264,6 +264,9 @@ class Channel(Result, frozen=True, kw_only=True):
     close_reason: Annotated[str | None, Meta(description="Who closed it, and why.")] = None
     last_look_age_s: float | None = None
     costs: list[Cost]
+    credits: Annotated[
+        list[Cost] | None, Meta(description="What arrived for us that this node did not pay for.")
+    ] = None
     payout_e8s: Annotated[E8s | None, Meta(description="What arrived in the wallet.")] = None
     payout_block: int | None = None
 

@@ -13,7 +13,7 @@ import structlog
 
 from chain.agent import Agent
 from chain.clock import SystemClock
-from chain.errors import ChainError, InterfaceMismatch
+from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown
 from chain.identity import Ed25519Identity
 from chain.ledger import IcpLedger
 from chain.perun import PerunCanister
@@ -74,7 +74,7 @@ class _Later:
     def connected(self, session: Session) -> None:
         self.node.connected(session)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage) -> None:
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
         self.node.received(session, message)
 
     def disconnected(self, session: Session, reason: str) -> None:
@@ -133,7 +133,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         stack.push_async_callback(agent.close)
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
         time = ChainTime(agent, clock, ledger_principal)
-        trust = CanisterTrust(perun, config)
+        trust = CanisterTrust(perun, config, store)
         later = _Later()
         services = Services(
             data_dir=data_dir,
@@ -173,7 +173,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         try:
             async with asyncio.timeout(FIRST_CHECK_S):
                 await trust.check()
-        except InterfaceMismatch:
+        except (InterfaceMismatch, InterfaceUnknown):
             if not node.drivers:
                 raise  # nothing to guard: refuse to start. With channels, watch them, and open no more.
         except (ChainError, TimeoutError) as error:

@@ -15,6 +15,7 @@ from chain.perun import CanisterError, PerunCanister
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
+from perund.node.paid_by_others import records_of_gifts
 from perund.node.transfers import Transfers
 from perund.store.jobs import transfer_ended
 from perund.store.store import Store
@@ -103,7 +104,11 @@ class FundingJob(ChannelJob):
                 # A request signed after the holdings were seen: nothing was registered meanwhile.
                 look = await self._watcher.look(channel.id)
                 if look.registered is None:
-                    self.driver.perform(channel.fund_complete(self._time.now()))
+                    ours = terms.our_index
+                    gifts = records_of_gifts(
+                        self._store.read, self.driver.number, terms, holdings[ours], terms.allocation[ours]
+                    )
+                    self.driver.perform(channel.fund_complete(self._time.now()), records=gifts)
                     log.info("channel.funded", channel=self.driver.short, holdings=list(holdings))
                 return Progress.again()
             case Abort():

@@ -194,6 +194,7 @@ class Node:
             services.wallet_principal,
             lambda: not funding.in_flight,
             self._withdrawal_number,
+            services.transfers,
         )
         self.jobs[terms.channel] = _Jobs(funding, settlement)
         services.watcher.watch(terms.channel, terms.params.challenge_duration_ns)

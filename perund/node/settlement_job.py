@@ -15,10 +15,13 @@ from chain.errors import CallExpired, CallRejected, ChainError
 from chain.ledger import Block, IcpLedger, Transfer
 from chain.perun import CanisterError, PerunCanister
 from chain.request import SignedCall
+from perund.node.canister_fee import CanisterFee
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
 from perund.node.ledger_scan import find_block
+from perund.node.paid_by_others import records_of_gifts
+from perund.node.transfers import Transfers
 from perund.store.jobs import book_cost, insert_withdrawal, withdrawal_ended
 from perund.store.reading import WithdrawalIntent
 from perund.store.store import Store
@@ -62,6 +65,7 @@ class SettlementJob(ChannelJob):
         receiver: bytes,
         deposits_settled: Callable[[], bool],
         next_withdrawal: Callable[[], int],
+        transfers: Transfers,
     ) -> None:
         """`accounts`: the canister's and the wallet's, 32 bytes each; `receiver`: the wallet's principal;
         `deposits_settled`: whether no deposit of ours is in flight; `next_withdrawal`: a fresh row number.
@@ -77,6 +81,10 @@ class SettlementJob(ChannelJob):
         self._receiver = receiver
         self._deposits_settled = deposits_settled
         self._next_withdrawal = next_withdrawal
+        terms = driver.channel.terms
+        self._fee = CanisterFee(
+            driver.number, terms.funding(terms.our_index), store, transfers, perun, ledger, self._canister_account
+        )
         self._books_closed = False
         self.holdings: tuple[int, int] | None = None
 
@@ -138,11 +146,15 @@ class SettlementJob(ChannelJob):
                 self.driver.perform(channel.leave(self._time.now(), "the peer did not close together in time"))
                 return Progress.again()
             case Withdraw():
+                if withdrawals and withdrawals[-1].status == "undecided":
+                    progress = await self._fee.send_if_missing(action.holdings_e8s, fee)
+                    if progress is not None:
+                        return progress
                 return await self._withdraw(action.holdings_e8s)
             case FollowWithdrawal():
                 return await self._follow(withdrawals, look.registered)
             case Finished():
-                return await self._finish(action.dust_e8s)
+                return await self._finish(action.dust_e8s, look.registered)
             case _:
                 assert_never(action)
 
@@ -154,8 +166,9 @@ class SettlementJob(ChannelJob):
         if registered.state.version > 0:
             return share
         # State 0 may be under-funded; then each side gets back what it put in itself, and nobody more than that.
+        # What is not credited yet is in no payout either, and the ledger is not searched for it.
         deposits = self._store.read.deposits(self.driver.number)
-        return min(share, sum(d.amount_e8s for d in deposits if d.status is not IntentStatus.VOID))
+        return min(share, sum(d.amount_e8s for d in deposits if d.status is IntentStatus.CREDITED))
 
     async def _held(self, index: int) -> int:
         funding = self.driver.channel.terms.funding(0 if index == 0 else 1)
@@ -225,6 +238,7 @@ class SettlementJob(ChannelJob):
             [
                 withdrawal_ended(intent.number, "paid", block, received),
                 book_cost(self.driver.number, "withdrawal fee", max(0, intent.holdings_e8s - received)),
+                *self._fee.unbooked(),
                 EventRecord(
                     "channel.withdrawn", self.driver.channel.id, {"received_e8s": str(received), "block": block}
                 ),
@@ -276,11 +290,15 @@ class SettlementJob(ChannelJob):
         block, _ = await find_block(self._ledger, intent.from_block if intent is not None else 0, is_it)
         return block.index if block is not None else None
 
-    async def _finish(self, dust_e8s: int) -> Progress:
+    async def _finish(self, dust_e8s: int, registered: RegisteredState | None) -> Progress:
         if not self._deposits_settled():
             return Progress.wait("a deposit of ours in flight, to withdraw it as well")
-        records = [book_cost(self.driver.number, "dust", dust_e8s)] if dust_e8s else []
-        self.driver.perform(self.driver.channel.closed(self._time.now(), ""), records=tuple(records))
+        number, terms, read = self.driver.number, self.driver.channel.terms, self._store.read
+        records = [book_cost(number, "dust", dust_e8s)] if dust_e8s else []
+        gross_e8s = dust_e8s + sum(w.holdings_e8s for w in read.withdrawals(number) if w.status == "paid")
+        share_e8s = (registered.state if registered is not None else terms.state_0()).allocation[terms.our_index]
+        gifts = records_of_gifts(read, number, terms, gross_e8s, share_e8s)
+        self.driver.perform(self.driver.channel.closed(self._time.now(), ""), records=(*records, *gifts))
         await self.driver.settle_writes()
         log.info("channel.closed", channel=self.driver.short, dust_e8s=dust_e8s)
         return Progress.again()

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from chain.errors import ChainError, InterfaceMismatch
+from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown
+from chain.principal import principal_to_text
+from perund.store.jobs import record_code
+from perund.store.reading import CodeSeen
+from protocol.effects import EventRecord
 
 if TYPE_CHECKING:
     from chain.perun import PerunCanister
     from perund.config import Config
+    from perund.store.store import Store
 
 __all__ = ["CanisterTrust"]
 
@@ -22,14 +27,17 @@ AGAIN_S: Final = 600.0
 
 
 class CanisterTrust:
-    """Checks interface and module hash by certified reads: at the start, and now and then.
+    """Checks interface, module hash and controllers by certified reads: at the start, and now and then.
 
-    A canister with another interface is refused. On any network but a local one channels are opened only on a
-    canister whose certified module hash is in the configuration (DESIGN, section 4).
+    A canister with another interface, or with none to check, is refused. On any network but a local one channels
+    are opened only on a canister whose certified module hash is in the configuration. What was seen is durable: a
+    change of code or controllers, also one while the node was off, raises an alarm, and from then on only a listed
+    hash will do, on a local network too (DESIGN, section 4). Channels that exist are watched whatever it is.
     """
 
-    def __init__(self, perun: PerunCanister, config: Config) -> None:
+    def __init__(self, perun: PerunCanister, config: Config, store: Store) -> None:
         self._perun = perun
+        self._store = store
         self._allowed = {bytes.fromhex(text) for text in config.ic.module_hashes}
         self._local = config.network == "local"
         self._reason: str | None = "the canister is not checked yet: the Internet Computer has not answered"
@@ -39,20 +47,59 @@ class CanisterTrust:
         return self._reason
 
     async def check(self) -> None:
-        """Check once. Raises `InterfaceMismatch` for a canister that is none of ours, `ChainError` without answer."""
+        """Check once.
+
+        Raises `InterfaceMismatch` or `InterfaceUnknown` for a canister that is none of ours, `ChainError` without an
+        answer, `StorageFailed`.
+        """
+        seen = await self._look()
         try:
             await self._perun.check_interface()
-        except InterfaceMismatch as error:
+        except (InterfaceMismatch, InterfaceUnknown) as error:
             self._reason = str(error)
             raise
-        module_hash = (await self._perun.code()).module_hash
-        shown = module_hash.hex() if module_hash is not None else "none: nothing is installed"
-        if self._allowed and module_hash not in self._allowed:
-            self._reason = f"the canister's module hash ({shown}) is not in ic.module_hashes"
-        elif not self._allowed and not self._local:
-            self._reason = f"ic.module_hashes is empty; the canister's module hash is {shown}"
-        else:
-            self._reason = None
+        self._reason = self._judged(seen)
+
+    async def _look(self) -> CodeSeen:
+        """Read what the canister is made of, compare it with what it was, and make the news durable."""
+        code = await self._perun.code()
+        before = self._store.read.code_seen()
+        controllers = tuple(sorted(code.controllers))
+        if before is None:
+            seen = CodeSeen(code.module_hash, controllers, changed=False)
+            await self._store.write([record_code(seen)])
+            return seen
+        if (before.module_hash, before.controllers) == (code.module_hash, controllers):
+            return before
+        seen = CodeSeen(code.module_hash, controllers, changed=True)
+        facts: dict[str, str | int | bool] = {
+            "was": _hex(before.module_hash),
+            "is": _hex(seen.module_hash),
+            "controllers_were": _texts(before.controllers),
+            "controllers_are": _texts(seen.controllers),
+            "listed": seen.module_hash in self._allowed,
+        }
+        # Until the alarm is durable nothing is trusted that was not: a crash here raises it at the next start.
+        self._reason = self._judged(seen)
+        log.error("canister.code_changed", **facts, alarm=True)
+        await self._store.write([record_code(seen), EventRecord("canister.code_changed", None, {**facts, "alarm": True})])
+        return seen
+
+    def _judged(self, seen: CodeSeen) -> str | None:
+        """Return why no channel may be opened on a canister of this code, or None."""
+        if seen.module_hash is not None and seen.module_hash in self._allowed:
+            return None
+        shown = _hex(seen.module_hash)
+        if self._allowed:
+            return f"the canister's module hash ({shown}) is not in ic.module_hashes"
+        if seen.changed:
+            return (
+                f"the canister's code or controllers have changed; its module hash is {shown} now: "
+                "list it in ic.module_hashes if you trust that code"
+            )
+        if not self._local:
+            return f"ic.module_hashes is empty; the canister's module hash is {shown}"
+        return None
 
     async def watch(self) -> None:
         """Check again and again: without an answer soon, else now and then."""
@@ -61,7 +108,7 @@ class CanisterTrust:
             try:
                 await self.check()
                 pause = AGAIN_S
-            except InterfaceMismatch as error:
+            except (InterfaceMismatch, InterfaceUnknown) as error:
                 log.error("canister.refused", error=str(error))
                 pause = AGAIN_S
             except ChainError as error:
@@ -70,3 +117,11 @@ class CanisterTrust:
             if self._reason is not None and self._reason != before:
                 log.error("canister.not_trusted", reason=self._reason)
             await asyncio.sleep(pause)
+
+
+def _hex(module_hash: bytes | None) -> str:
+    return module_hash.hex() if module_hash is not None else "none: nothing is installed"
+
+
+def _texts(controllers: tuple[bytes, ...]) -> str:
+    return " ".join(principal_to_text(controller) for controller in controllers) or "nobody"

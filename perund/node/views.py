@@ -65,6 +65,7 @@ def channel_view(
             else None
         ),
         costs=[schema.Cost(what=cost.what, e8s=E8s(cost.amount_e8s)) for cost in read.costs(row.number)],
+        credits=[schema.Cost(what=c.what, e8s=E8s(c.amount_e8s)) for c in read.credits(row.number)] or None,
         payout_e8s=E8s(sum(w.received_e8s or 0 for w in withdrawals)) if withdrawals else None,
         payout_block=withdrawals[-1].block if withdrawals else None,
     )

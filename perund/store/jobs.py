@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from perund.store.reading import TransferIntent, WithdrawalIntent
+import json
+
+from perund.store.reading import CodeSeen, TransferIntent, WithdrawalIntent
 from perund.store.writer import Statement
 from protocol.effects import Phase
 from protocol.funding import IntentStatus
@@ -11,10 +13,12 @@ from protocol.types import Nanos
 
 __all__ = [
     "book_cost",
+    "book_credit",
     "forget_opening",
     "insert_channel",
     "insert_transfer",
     "insert_withdrawal",
+    "record_code",
     "record_opening",
     "record_peer",
     "record_request",
@@ -94,6 +98,19 @@ def withdrawal_ended(intent: int, status: str, block: int | None, received_e8s: 
 def book_cost(number: int | None, what: str, amount_e8s: int) -> Statement:
     """What a channel cost (rule 6)."""
     return Statement("INSERT INTO cost(number, what, amount) VALUES (?, ?, ?)", (number, what, amount_e8s))
+
+
+def book_credit(number: int, what: str, amount_e8s: int) -> Statement:
+    """What a channel brought that this node did not pay for."""
+    return Statement("INSERT INTO credit(number, what, amount) VALUES (?, ?, ?)", (number, what, amount_e8s))
+
+
+def record_code(seen: CodeSeen) -> Statement:
+    """What was certified of the Perun canister's code."""
+    return Statement(
+        "INSERT OR REPLACE INTO canister_code VALUES (1, ?, ?, ?)",
+        (seen.module_hash, json.dumps([controller.hex() for controller in seen.controllers]), seen.changed),
+    )
 
 
 def record_peer(peer: bytes, host: str, port: int) -> Statement:

@@ -31,6 +31,7 @@ from wire.codec import decode
 
 __all__ = [
     "ChannelRow",
+    "CodeSeen",
     "Cost",
     "EventRow",
     "PaymentRow",
@@ -117,10 +118,22 @@ class TransferIntent:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a channel cost, in e8s."""
+    """What a channel cost, or brought, in e8s."""
 
     what: str
     amount_e8s: int
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSeen:
+    """What was last certified of the Perun canister. `module_hash`: 32 bytes; `controllers`: raw principals, sorted.
+
+    `changed`: whether it was ever another one since this node first saw it.
+    """
+
+    module_hash: bytes | None
+    controllers: tuple[bytes, ...]
+    changed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,12 +356,32 @@ class Reader:
         rows = self._rows("SELECT what, amount FROM cost WHERE number = ? ORDER BY id", (number,))
         return [Cost(*row) for row in rows]
 
+    def credits(self, number: int) -> list[Cost]:
+        """Return what a channel brought that this node did not pay for."""
+        rows = self._rows("SELECT what, amount FROM credit WHERE number = ? ORDER BY id", (number,))
+        return [Cost(*row) for row in rows]
+
     def highest(self, table: str) -> int:
         """Return the largest row number of a table of ours."""
         column = {"event": "cursor", "channel": "number"}.get(table, "id")
         row = self._row(f"SELECT coalesce(max({column}), 0) FROM {table}")
         assert row is not None
         return int(row[0])
+
+    def code_seen(self) -> CodeSeen | None:
+        """Return what was last certified of the Perun canister's code, None before the first time."""
+        row = self._row("SELECT module_hash, controllers, changed FROM canister_code")
+        if row is None:
+            return None
+        return CodeSeen(row[0], tuple(bytes.fromhex(text) for text in json.loads(row[1])), bool(row[2]))
+
+    def sends_to(self, receiver: bytes, memo: int) -> list[TransferIntent]:
+        """Return the plain transfers of the wallet to an account with this memo, oldest first."""
+        rows = self._rows(
+            f"SELECT {_TRANSFER_COLUMNS} FROM transfer WHERE number IS NULL AND receiver = ? AND memo = ? ORDER BY id",
+            (receiver, memo.to_bytes(8, "little")),
+        )
+        return [_transfer(row) for row in rows]
 
     def peers(self) -> dict[bytes, tuple[str, int]]:
         """Return where peers were last reached."""

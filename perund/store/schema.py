@@ -160,7 +160,24 @@ CREATE TABLE event(
 );
 """
 
-MIGRATIONS: Final = (_V1,)
+_V2: Final = """
+CREATE TABLE canister_code(          -- what was certified of the Perun canister: another code is an alarm
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  module_hash BLOB,                  -- 32 bytes, or null: nothing is installed
+  controllers TEXT NOT NULL,         -- principals: a JSON list of hex, sorted
+  changed INTEGER NOT NULL           -- whether it was ever another one
+);
+
+CREATE TABLE credit(                 -- what a channel brought that this node did not pay for
+  id INTEGER PRIMARY KEY,
+  number INTEGER NOT NULL REFERENCES channel(number),
+  what TEXT NOT NULL,
+  amount INTEGER NOT NULL
+);
+CREATE INDEX credit_of ON credit(number);
+"""
+
+MIGRATIONS: Final = (_V1, _V2)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

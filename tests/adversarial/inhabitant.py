@@ -32,12 +32,12 @@ from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
 from perund.store.store import Store
 from protocol.effects import Phase
-from protocol.messages import Ack, ChannelReady, CloseRequest, Hello, Message, Resume, ResumePhase, Update
+from protocol.messages import Ack, ChannelReady, Hello, Message, Resume, Update
 from protocol.opening import Opened
 from protocol.payments import Batch, Payment
 from protocol.signing import ChannelKey
 from protocol.terms import Terms, network_hash
-from protocol.types import Nanos, Params, ParticipantIndex, SignedState, State
+from protocol.types import Nanos, Params, SignedState, State
 from tests.adversarial.house import ICP, House, eventually
 from watcher.watch import Watcher
 from wire.limits import Limits, Timing
@@ -215,20 +215,14 @@ class Inhabitant:
     async def peer_pays(self, e8s: int = THEIRS) -> None:
         await self.house.deposit(PEER_PRINCIPAL, self.driver.channel.terms.funding(1), e8s)
 
-    async def connect(self, peer: Peer) -> None:
+    def connect(self, peer: Peer) -> None:
+        """Begin a session with the peer."""
         self.driver.session_began(peer, 1)
-        resume = self._resume_of(peer)
-        self.driver.receive(peer, resume)
-
-    def _resume_of(self, peer: Peer) -> Resume:
-        newest = peer.signed[max(peer.signed)].state
-        phase = ResumePhase.FUNDING if self.driver.channel.phase is Phase.FUNDING else ResumePhase.OPEN
-        return Resume(newest.channel, phase, newest.version, newest.digest, 0, b"", recovering=False)
 
     async def opened(self, peer: Peer) -> None:
         """Return when the channel is funded and open."""
         await self.until(lambda: self.driver.channel.we_are_ready, "our look at both deposits")
-        await self.connect(peer)
+        self.connect(peer)
         await self.until(lambda: self.driver.channel.phase is Phase.OPEN, "an open channel")
 
     async def open(self) -> Peer:
@@ -242,7 +236,7 @@ class Inhabitant:
     async def pay(self, e8s: int) -> None:
         """Pay the peer once."""
         version = self.driver.channel.version
-        payment = Payment(self.services.payment_ids.next(), e8s, b"")
+        payment = Payment(self.services.payment_ids.make(1), e8s, b"")
         self.driver.pay(Batch.of([payment]), None)
         await self.until(lambda: self.driver.durable_newest.state.version > version, "a payment")
 
@@ -260,6 +254,3 @@ class Inhabitant:
 
     def events(self) -> list[str]:
         return [row.kind for row in self.services.store.read.events(0, 10_000)]
-
-
-_ = (ParticipantIndex, CloseRequest)

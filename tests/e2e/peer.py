@@ -149,7 +149,7 @@ class Peer:
         """Take the newest session."""
         self.session = session
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage) -> None:
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
         """Keep what is said."""
         self._keep(message)
 

@@ -47,18 +47,13 @@ async def test_a_node_that_is_told_a_wrong_key_opens_nothing(town: Town) -> None
             await alice.control.call(method, params)
         assert refused.value.name == "untrusted_answer", refused.value
         assert "root" in f"{refused.value} {refused.value.hint}"
+    with pytest.raises(RpcError) as refused:  # its peers see another network, and say so
+        await alice.control.call("peer.connect", {"peer": bob.address})
+    assert refused.value.name == "wrong_network"
     health = await alice.control.call("node.health")
     assert health["ok"] is False
     assert await town.balance(alice) == 300 * ICP
     assert await town.balance(bob) == 300 * ICP
-
-
-async def test_a_peer_on_another_network_is_told_so(town: Town) -> None:
-    bob = await town.node("bob")
-    alice = await town.node("alice", "--root-key", flipped(town.devnet.root_key))
-    with pytest.raises(RpcError) as refused:
-        await alice.control.call("peer.connect", {"peer": bob.address})
-    assert refused.value.name == "wrong_network"
 
 
 @pytest.mark.parametrize("moment", ["funding", "closing"])

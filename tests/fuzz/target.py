@@ -45,10 +45,9 @@ def as_text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
 
     def parse_bytes(data: bytes) -> object:
         try:
-            return parse(data.decode())
-        except UnicodeDecodeError as error:
-            if error.object is not data:  # the parser's own: that would be a finding
-                raise
-        return parse(data.decode("latin-1"))
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = data.decode("latin-1")
+        return parse(text)
 
     return parse_bytes

@@ -12,6 +12,7 @@ from chain.clock import Certified, ChainTime
 from chain.errors import (
     CallExpired,
     CallRejected,
+    ChainError,
     LyingReplica,
     OutcomeUnknown,
     RequestRefused,
@@ -42,7 +43,7 @@ class _Sent:
 
     work: Work
     outcome: asyncio.Future[object] | None = None
-    verdict: CallRejected | None = None
+    verdict: ChainError | None = None
 
 
 class Memory:
@@ -135,7 +136,7 @@ class SimAgent:
             if fault == "never":
                 await asyncio.sleep(expires_in_s + 2.0)
                 if sent.outcome is None:
-                    sent.verdict = cast(CallRejected, CallExpired(call.request_id))
+                    sent.verdict = CallExpired(call.request_id)
             elif fault == "rejected":
                 sent.verdict = CallRejected(5, "the canister trapped: it is busy", "IC0503")
             else:

@@ -129,6 +129,7 @@ class Desk:
             self.identity.sender,
             lambda: not self.funding.in_flight,
             self._next_withdrawal,
+            self.transfers,
         )
         self.watcher.watch(terms.channel, terms.params.challenge_duration_ns)
 
@@ -195,6 +196,7 @@ class Desk:
         """Take steps, as `ChannelJob.run` does but without its pauses, until a condition holds."""
         for _ in range(most):
             if until():
+                self.waiting_for = ""
                 return
             try:
                 await self.step(job())
@@ -211,10 +213,11 @@ class Desk:
         """Get the money out; time passes whenever the job waits for it."""
 
         def done() -> bool:
-            if self.waiting_for.startswith("the challenge period"):
+            if until() if until is not None else self.phase is Phase.CLOSED:
+                return True
+            if self.waiting_for == "the challenge period to end":
                 self.net.advance(61)
-                self.waiting_for = ""
-            return until() if until is not None else self.phase is Phase.CLOSED
+            return False
 
         await self.work(lambda: self.settlement, done)
 

@@ -214,7 +214,9 @@ def test_a_claim_to_hold_more_takes_nothing_away(liar: str, lie: dict[str, Any])
     name = "bob" if liar == "alice" else "alice"
     scene.receive(name, resume(scene, liar, **lie))
     assert not scene.frozen(name)
-    assert scene.sent(name, ErrorMessage)[-1].code == "unproven_claim"
+    error = scene.sent(name, ErrorMessage)[-1]
+    assert isinstance(error, ErrorMessage)
+    assert error.code == "unproven_claim"
     assert not scene[name].channel.connected
     assert scene[name].disk.events[-1].kind == "channel.peer_claims_newer"
     scene.ready()

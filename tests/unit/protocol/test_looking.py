@@ -178,7 +178,8 @@ def test_what_is_registered_is_compared_with_what_we_have() -> None:
     scene.register(newer)
     for _ in range(3):
         scene.look("bob")
-    assert alarms(scene, "bob") == ["channel.newer_state_registered"]
+    assert alarms(scene, "bob") == ["channel.newer_state_registered", "channel.frozen"]
+    assert scene.frozen("bob") == "data_loss"  # the canister shows what this node does not have (rule 7)
 
 
 def test_our_own_outstanding_state_may_be_the_registered_one() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from protocol.effects import Phase
 from protocol.messages import Ack, ChannelReady, Confirm, Decline, Message, Offer, Resume, SignedStateMessage, Update
-from protocol.types import State
+from protocol.types import SignedState, State
 from tests.unit.protocol.scene import Scene, sign_both
 
 
@@ -189,7 +189,7 @@ def test_an_update_that_comes_before_we_are_open_waits_without_asking_for_looks(
 
 
 @pytest.mark.parametrize("outstanding", [False, True])
-def test_alice_from_an_old_copy_freezes_adopts_the_newest_state_and_signs_nothing(outstanding: bool) -> None:
+def test_alice_from_an_old_copy_adopts_the_newest_state_and_only_closes(outstanding: bool) -> None:
     scene = Scene().ready()
     scene.pay("alice", 1)
     scene.run()
@@ -207,14 +207,38 @@ def test_alice_from_an_old_copy_freezes_adopts_the_newest_state_and_signs_nothin
     signed = dict(scene.alice.disk.signed)
     scene.ready()
     assert scene.frozen("alice") == "data_loss"
-    assert scene.alice.disk.newest == newest
     assert scene.sent("bob", SignedStateMessage)
-    assert scene.alice.disk.signed == signed
     assert not scene.frozen("bob")  # the peer's loss is no violation
-    scene.settle(newest.state, "alice")
+    check_closed_far_above(scene, newest, "alice", signed)
     if outstanding:
         ended = [r for (s, _), r in scene.alice.disk.rows.items() if s == 0 and r.payment.amount_e8s == 2]
         assert [r.status for r in ended] == ["unknown"]  # it was delivered: "failed" would have it paid twice
+
+
+def check_closed_far_above(scene: Scene, newest: SignedState, name: str, signed: dict[int, bytes]) -> None:
+    """The only thing signed after a loss is a final state with the newest allocation, where no lost state can be."""
+    final = scene[name].disk.newest.state
+    assert final.finalized
+    assert final.version == 2**32
+    assert final.allocation == newest.state.allocation
+    assert scene.alice.disk.newest == scene.bob.disk.newest
+    assert {v: d for v, d in scene[name].disk.signed.items() if v != final.version} == signed
+    scene.settle(final, name)
+
+
+def test_a_peer_that_lost_data_cannot_acknowledge_what_is_outstanding(scene: Scene) -> None:
+    """It may have signed that version before: the final state supersedes it, and the payment's end is unknown."""
+    old = copy.deepcopy(scene.bob.disk)
+    scene.pay("alice", 1)
+    scene.run()
+    scene.lose(Update)
+    (unclear,) = scene.pay("alice", 2)
+    scene.run()
+    newest, signed = scene.alice.disk.newest, dict(old.signed)
+    scene.restore("bob", old)
+    scene.ready()
+    check_closed_far_above(scene, newest, "bob", signed)
+    assert scene.alice.disk.status(0, unclear) == "unknown"
 
 
 def test_bob_from_an_old_copy_freezes_and_adopts() -> None:
@@ -226,12 +250,11 @@ def test_bob_from_an_old_copy_freezes_and_adopts() -> None:
     old = copy.deepcopy(scene.bob.disk)
     scene.ready()
     scene.restore("bob", old)
-    acks = len(scene.sent("bob", Ack))
+    newest, signed = scene.alice.disk.newest, dict(scene.bob.disk.signed)
     scene.ready()
     assert scene.frozen("bob") == "data_loss"
-    assert scene.bob.disk.newest == scene.alice.disk.newest
-    assert len(scene.sent("bob", Ack)) == acks
     assert not scene.frozen("alice")
+    check_closed_far_above(scene, newest, "bob", signed)
     assert any(e.kind == "channel.peer_is_behind" for e in scene.alice.disk.events)
     scene.settle(scene.alice.disk.newest.state, "bob")
     assert scene.bob.disk.status(1, unclear) == "unknown"

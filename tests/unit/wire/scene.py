@@ -36,7 +36,7 @@ class Recorder:
     def connected(self, session: Session) -> None:
         self._note("connected", session, None)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage) -> None:
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
         self._note("received", session, message)
         if self.on_message is not None:
             self.on_message(session, message)

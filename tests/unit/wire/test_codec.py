@@ -76,6 +76,12 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.SignedStateMessage: st.builds(
         m.SignedStateMessage, channels, nat64, allocations(), st.booleans(), signatures, signatures
     ),
+    m.TowerState: st.builds(
+        m.TowerState, signatures, keys, keys, nanos, nat64, allocations(), st.booleans(), signatures, signatures
+    ),
+    m.TowerReceipt: st.builds(m.TowerReceipt, channels, nat64, bytes32, nanos, nanos, signatures),
+    m.TowerRefusal: st.builds(m.TowerRefusal, channels, nat64, codes, printable(256)),
+    m.TowerForget: st.builds(m.TowerForget, channels),
 }
 any_message = st.one_of(*MESSAGES.values())
 
@@ -97,6 +103,12 @@ EXAMPLES: list[m.Message] = [
     m.CloseRequest(CHANNEL),
     m.Resume(CHANNEL, m.ResumePhase.OPEN, 9, bytes(32), 10, bytes(32), False),
     m.SignedStateMessage(CHANNEL, 9, (4, 6), True, bytes(64), bytes(64)),
+    m.TowerState(
+        bytes(64), ParticipantKey(bytes(32)), ParticipantKey(b"a" * 32), Nanos(10), 9, (4, 6), True, bytes(64), bytes(64)
+    ),
+    m.TowerReceipt(CHANNEL, 9, bytes(32), Nanos(5), Nanos(6), bytes(64)),
+    m.TowerRefusal(CHANNEL, 9, "full", "no room"),
+    m.TowerForget(CHANNEL),
 ]
 
 

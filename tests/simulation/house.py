@@ -1,0 +1,266 @@
+"""A node of the simulation: its keys, its disk, its surroundings, and the life that runs now."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from chain.agent import Agent
+from chain.ledger import IcpLedger
+from chain.perun import PerunCanister
+from chain.principal import account_identifier, principal_to_text
+from perund.config import Close, Config, Ic, Policy
+from perund.keys import Keys
+from perund.node.api import NodeService
+from perund.node.canister import WatchedCanister
+from perund.node.chain_time import ChainTime
+from perund.node.node import Node
+from perund.node.payment_ids import PaymentIds
+from perund.node.services import Services
+from perund.node.transfers import Transfers
+from perund.store.errors import StorageFailed
+from perund.store.store import Store
+from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage
+from protocol.types import ChannelId, Params, SignedState
+from tests.simulation.faults import Faults
+from tests.simulation.power import Fuse, Life, PowerCut, Statistics
+from tests.simulation.rules import Rules
+from tests.simulation.sim_chain import LEDGER, PERUN, SimChain
+from tests.simulation.sim_clients import Memory, SimAgent, SimLedger, SimPerun
+from tests.simulation.sim_disk import SimDisk
+from tests.simulation.sim_net import Road, SimNetwork
+from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
+from watcher.ports import CertifiedLook
+from watcher.watch import Watcher
+from wire.network import PeerNetwork
+from wire.session import Session
+
+if TYPE_CHECKING:
+    from perund.node.driver import ChannelDriver
+
+__all__ = ["House"]
+
+NETWORK = b"\x5e" * 32
+
+
+@cache
+def _keys(name: str) -> Keys:
+    return Keys(name.encode().ljust(32, b"."))
+
+
+@cache
+def _identity(name: str) -> tuple[bytes, bytes]:
+    """Return wallet principal and node id."""
+    keys = _keys(name)
+    from chain.identity import Ed25519Identity
+
+    return Ed25519Identity(keys.wallet_seed).sender, keys.node_key.public_key.format()
+
+
+@cache
+def _config(force_after_s: int) -> Config:
+    return Config(
+        network="local",
+        ic=Ic(
+            urls=("http://simulated",),
+            perun_canister=principal_to_text(PERUN),
+            icp_ledger=principal_to_text(LEDGER),
+            root_key="00" * 133,
+        ),
+        policy=Policy(min_total_e8s=1, contribute_max_e8s=10**9, min_challenge_s=1),
+        close=Close(force_after_s=force_after_s),
+    )
+
+
+class _Later:
+    """Stands for the node while the parts that it is made of are made."""
+
+    node: Node
+
+    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
+        return self.node.newest(channel)
+
+    def looked(self, channel: ChannelId, look: CertifiedLook) -> None:
+        self.node.looked(channel, look)
+
+    def look_failed(self, channel: ChannelId, error: str) -> None:
+        self.node.look_failed(channel, error)
+
+    def refuting(self, channel: ChannelId, registered: int, ours: int) -> None:
+        self.node.refuting(channel, registered, ours)
+
+    def refuted(self, channel: ChannelId, ours: int) -> None:
+        self.node.refuted(channel, ours)
+
+    def connected(self, session: Session) -> None:
+        self.node.connected(session)
+
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+        self.node.received(session, message)
+
+    def disconnected(self, session: Session, reason: str) -> None:
+        self.node.disconnected(session, reason)
+
+    def peer_error(self, session: Session, message: ErrorMessage) -> None:
+        self.node.peer_error(session, message)
+
+    def is_known(self, peer: bytes) -> bool:
+        return self.node.is_known(peer)
+
+
+class House:
+    """One node through all its lives."""
+
+    honest = True
+
+    def __init__(
+        self,
+        name: str,
+        rng: random.Random,
+        loop: VirtualLoop,
+        chain: SimChain,
+        memory: Memory,
+        road: Road,
+        rules: Rules,
+        statistics: Statistics,
+        force_after_s: int,
+        went: Callable[[House], None],
+    ) -> None:
+        """`went`: called when a life ended."""
+        self.name = name
+        self.rng = rng
+        self.loop = loop
+        self.chain = chain
+        self.rules = rules
+        self.statistics = statistics
+        self.faults = Faults(rng)
+        self.disk = SimDisk(rng, self.faults)
+        self.keys = _keys(name)
+        self.principal, self.node_id = _identity(name)
+        self.account = account_identifier(self.principal)
+        self.life: Life | None = None
+        self.lives = 0
+        self._memory = memory
+        self._road = road
+        self._went = went
+        self._config = _config(force_after_s)
+        self.services: Services
+        self.node: Node
+        self.api: NodeService
+        self.clock: VirtualClock
+
+    # --- lives -------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        return self.life is not None and self.life.alive
+
+    def boot(self, fuse: Fuse | None) -> None:
+        """Start the node, from what is on the disk."""
+        assert not self.is_up
+        self.lives += 1
+        life = self.life = Life(self, self.lives, fuse, self.statistics)
+        try:
+            life.context.run(self._start, life)
+        except PowerCut:
+            return
+        self._road.add(self.name, self._network)
+
+    def _start(self, life: Life) -> None:
+        # As `perund.node.daemon` does, with the simulated parts in the places of the real ones.
+        clock = self.clock = VirtualClock(self.loop, self.rng.choice((0, 0, self.rng.randint(-(10**10), 10**10))))
+        store = Store(cast("Path", self.disk), NETWORK, self._failed)
+        sim_agent = SimAgent(life, self.chain, self._memory, self.principal, clock)
+        agent = cast("Agent", sim_agent)
+        perun, ledger = cast("PerunCanister", SimPerun(sim_agent)), cast("IcpLedger", SimLedger(sim_agent))
+        time = ChainTime(agent, clock, LEDGER)
+        later = _Later()
+        hello = Hello(1, NETWORK, 0, f"perund/{self.name}", self._config.policy.minimum_payment_e8s)
+        self._network = SimNetwork(life, self.node_id, hello, later, self._road)
+        self.services = Services(
+            data_dir=cast("Path", self.disk),
+            config=self._config,
+            keys=self.keys,
+            store=store,
+            agent=agent,
+            perun=perun,
+            ledger=ledger,
+            time=time,
+            transfers=Transfers(store, ledger, self.account, time, self._config.fees.max_fee_e8s),
+            payment_ids=PaymentIds(clock.wall_ns, self.rng.randbytes),
+            root_key=bytes(133),
+            network_hash=NETWORK,
+            perun_principal=PERUN,
+            ledger_principal=LEDGER,
+            wallet_principal=self.principal,
+            wallet_principal_text=principal_to_text(self.principal),
+            wallet_account=self.account,
+            canister_account=self.chain.account,
+            reason_not_to_open=lambda: None,
+            watcher=Watcher(later, WatchedCanister(perun), later, clock, self._config.watch.looks_per_challenge),
+            network=cast("PeerNetwork", self._network),
+        )
+        self.node = later.node = Node(self.services, self._failed)
+        self.node.load()
+        self.node.spawn(self.services.watcher.run(), "watcher")
+        self.api = NodeService(self.node, lambda: None, "simulated")
+        self.node.background()
+
+    def _failed(self, error: Exception) -> None:
+        """The node ends itself: a write failed (rule 8), or a rule would have been broken."""
+        if not isinstance(error, StorageFailed):
+            self.rules.fail(f"{self.name}: {type(error).__name__}: {error}")
+        life = self.life
+        assert life is not None
+        self.statistics.facts["stopped by a failed write"] += 1
+        self.loop.call_later(self.rng.uniform(0, 0.2), life.end)
+
+    def crash(self) -> None:
+        """The power goes now."""
+        if self.life is not None and self.life.alive:
+            self.statistics.facts["crashes between effects"] += 1
+            self.life.end()
+
+    def life_ended(self, life: Life) -> None:
+        assert life is self.life
+        self._road.remove(self.name)
+        self._went(self)
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Do something in the node, as its control socket would."""
+        if self.life is None or not self.life.alive:
+            return
+        try:
+            self.life.context.run(work)
+        except PowerCut:
+            return
+
+    # --- what rules ask ----------------------------------------------------------------------------------
+
+    def driver(self, channel: ChannelId) -> ChannelDriver:
+        return self.node.drivers[channel]
+
+    def challenge_ns(self, channel: ChannelId) -> int:
+        return self.node.drivers[channel].channel.terms.params.challenge_duration_ns
+
+    def participant(self, channel: ChannelId, signature: bytes) -> bytes:
+        """Return who signed: a node has one key in a channel."""
+        del channel, signature
+        return self.name.encode()
+
+    def watched(self) -> set[ChannelId]:
+        return set(self.services.watcher._watched)
+
+    # --- what a Byzantine node does otherwise ------------------------------------------------------------
+
+    def outgoing(self, message: Message) -> tuple[Message, ...]:
+        """Return what is really sent."""
+        return (message,)
+
+    def note_received(self, message: Message) -> None:
+        """Hear what arrives."""
+
+

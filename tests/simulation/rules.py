@@ -1,0 +1,261 @@
+"""The safety rules (DESIGN, section 3), checked from outside while everything happens.
+
+Nothing here trusts what a node thinks of itself: signatures are counted when they leave, what is said is compared
+with what is on the disk at that moment, ages of looks are computed anew, and money is counted on the ledger.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from chain.clock import Certified
+from chain.ledger import TransferArgs
+from chain.request import SignedCall
+from protocol.effects import Delivered, Effect, PaymentsEnded, Received
+from protocol.messages import (
+    Ack,
+    ChannelAccept,
+    ChannelProposal,
+    ChannelReady,
+    Confirm,
+    Decline,
+    Message,
+    Offer,
+    Resume,
+    SignedStateMessage,
+    StateSignature,
+    Update,
+)
+from protocol.payments import Payment
+from protocol.signing import verify_signed_state
+from protocol.types import ChannelId, RegisteredState, SignedState, State
+from tests.simulation.sim_chain import SimChain
+from wire.codec import encode
+
+if TYPE_CHECKING:
+    from tests.simulation.power import Life
+
+__all__ = ["Rules"]
+
+ID = 16
+
+
+@dataclass(frozen=True)
+class _Look:
+    asked_ns: int
+    version: int | None
+
+
+@dataclass
+class _Left:
+    """What left of one participant in one channel."""
+
+    versions: dict[int, bytes] = field(default_factory=dict)
+    final: bytes = b""
+
+
+class Rules:
+    """Watches every honest node of a world."""
+
+    def __init__(self, chain: SimChain) -> None:
+        self._chain = chain
+        self.broken: list[str] = []
+        self._totals: dict[ChannelId, int] = {}
+        self._unpaid: dict[int, int] = {}
+        """E8s that may still be paid in, by the funding's memo."""
+        self._made: dict[bytes, State] = {}
+        self._left: dict[tuple[ChannelId, bytes], _Left] = {}
+        self._looks: dict[tuple[str, int, ChannelId], _Look] = {}
+        self._told: Counter[tuple[str, str, bytes]] = Counter()
+        self._length = 0
+
+    def fail(self, text: str) -> None:
+        self.broken.append(text)
+
+    def _need(self, condition: object, text: str) -> None:
+        if not condition:
+            self.fail(text)
+
+    # --- rule 1 and 4: signatures ------------------------------------------------------------------------
+
+    def signed(self, life: Life, state: State, signature: bytes) -> None:
+        """A key made a signature."""
+        self._made[signature] = state
+        if not life.house.honest:
+            return
+        total = self._totals.setdefault(state.channel, state.total)
+        self._need(state.total == total, f"rule 6: version {state.version} allocates {state.total} of {total} e8s")
+        if state.finalized or state.version == 0:
+            return
+        look = self._looks.get((life.house.name, life.number, state.channel))
+        challenge_ns = life.house.challenge_ns(state.channel)
+        clean = look is not None and look.version is None
+        young = look is not None and 3 * (life.house.clock.monotonic_ns() - look.asked_ns) < challenge_ns
+        self._need(clean and young, f"rule 4: {life.house.name} signed version {state.version} on the look {look}")
+
+    def looked(self, life: Life, channel: ChannelId, answer: Certified[RegisteredState | None]) -> None:
+        """A look came back."""
+        key = (life.house.name, life.number, channel)
+        before = self._looks.get(key)
+        if before is None or before.asked_ns <= answer.signed_at_mono_ns:
+            registered = answer.value
+            version = registered.state.version if registered is not None else None
+            self._looks[key] = _Look(answer.signed_at_mono_ns, version)
+
+    def _signature_leaves(self, life: Life, signature: bytes) -> None:
+        state = self._made.get(signature)
+        if state is None:
+            return  # the peer's, shown to it again
+        disk = life.house.disk
+        self._need(
+            disk.one("SELECT 1 FROM opening WHERE signature = ?", signature)
+            or disk.one("SELECT 1 FROM channel WHERE channel = ? AND ? IN (signature_0, signature_1)", state.channel, signature)
+            if state.version == 0
+            else disk.one(
+                "SELECT 1 FROM channel_state s JOIN channel c USING (number) WHERE c.channel = ? AND "
+                "(s.signed_version > ? OR (s.signed_version = ? AND s.signed_digest = ?))",
+                state.channel, state.version, state.version, state.digest,
+            ),
+            f"rule 2: the signature of {life.house.name} on version {state.version} left before it was durable",
+        )  # fmt: skip
+        left = self._left.setdefault((state.channel, life.house.participant(state.channel, signature)), _Left())
+        earlier = left.versions.setdefault(state.version, state.digest)
+        self._need(earlier == state.digest, f"rule 1: {life.house.name} let two states of version {state.version} go")
+        self._need(not left.final or left.final == state.digest, f"rule 1: {life.house.name} signed after a final state")
+        if state.finalized:
+            left.final = state.digest
+
+    # --- rule 2: what leaves -----------------------------------------------------------------------------
+
+    def leaves(self, life: Life, message: Message) -> None:
+        """A message leaves an honest node: what it commits to is on the disk."""
+        if not life.house.honest:
+            return
+        disk, name = life.house.disk, life.house.name
+        what = f"rule 2: {name} sent {type(message).__name__} before it was durable"
+        match message:
+            case ChannelProposal() | ChannelAccept():
+                self._need(disk.one("SELECT 1 FROM opening WHERE proposal_id = ?", message.proposal_id), what)
+            case StateSignature():
+                self._signature_leaves(life, message.signature)
+            case Update():
+                self._signature_leaves(life, message.signature)
+                row = disk.one(
+                    "SELECT s.version, o.message FROM channel c JOIN channel_state s USING (number) "
+                    "LEFT JOIN outstanding o USING (number) WHERE c.channel = ?", message.channel
+                )  # fmt: skip
+                self._need(row and (row[0] >= message.version or row[1] == encode(message)), what)  # type: ignore[operator]
+            case Ack():
+                self._signature_leaves(life, message.signature)
+                self._holds(life, message.channel, message.version, what)
+            case SignedStateMessage():
+                self._signature_leaves(life, message.signature_0)
+                self._signature_leaves(life, message.signature_1)
+                self._holds(life, message.channel, message.version, what)
+            case Confirm() | Resume():
+                self._holds(life, message.channel, message.version, what)
+            case ChannelReady():
+                self._holds(life, message.channel, 0, what)
+            case Offer():
+                for payment in message.payments:
+                    self._need(self._status(life, message.channel, payment.id) not in (None, "queued"), what)
+            case Decline():
+                for start in range(0, len(message.ids), ID):
+                    self._need(
+                        self._status(life, message.channel, message.ids[start : start + ID]) == "declined", what
+                    )
+            case _:
+                pass
+
+    def _holds(self, life: Life, channel: ChannelId, version: int, what: str) -> None:
+        row = life.house.disk.one(
+            "SELECT s.version FROM channel c JOIN channel_state s USING (number) WHERE c.channel = ?", channel
+        )
+        self._need(row is not None and row[0] >= version, what)  # type: ignore[operator]  # an integer of the schema
+
+    def _status(self, life: Life, channel: ChannelId, payment_id: bytes) -> object:
+        row = life.house.disk.one(
+            "SELECT coalesce(p.status, 'included') FROM payment p JOIN channel c USING (number) "
+            "WHERE c.channel = ? AND p.id = ?", channel, payment_id
+        )  # fmt: skip
+        return row[0] if row else None
+
+    # --- rule 3 and 6: money -----------------------------------------------------------------------------
+
+    def transfers(self, life: Life, call: SignedCall, args: TransferArgs) -> None:
+        """A transfer is about to be asked for."""
+        if not life.house.honest:
+            return
+        disk = life.house.disk
+        row = disk.one(
+            "SELECT number FROM transfer WHERE created_at_ns = ? AND amount = ? AND last_expiry_ns >= ?",
+            args.created_at_time_ns, args.amount_e8s, call.ingress_expiry_ns,
+        )  # fmt: skip
+        if row is None:
+            self.fail(f"rule 2: {life.house.name} pays {args.amount_e8s} e8s before the intent is durable")
+        if args.to != self._chain.account:
+            return
+        for channel in disk.read.live_channels():
+            funding = channel.terms.funding(channel.terms.our_index)
+            if funding.memo != args.memo:
+                continue
+            self._unpaid.setdefault(args.memo, channel.terms.allocation[channel.terms.our_index])
+            state_0 = channel.terms.state_0()
+            found = disk.one("SELECT signature_0, signature_1 FROM channel WHERE number = ?", channel.number)
+            assert found is not None
+            signed = SignedState(state_0, found)  # type: ignore[arg-type]  # two blobs of the schema
+            self._need(verify_signed_state(channel.terms.params, signed), "rule 3: state 0 is not fully signed")
+            self._need(channel.terms.channel in life.house.watched(), "rule 3: paid into a channel nobody watches")
+            return
+        self.fail(f"rule 3: {life.house.name} pays into a channel whose state 0 is not on its disk")
+
+    def withdraws(self, life: Life, call: SignedCall) -> None:
+        """A withdrawal is about to be asked for."""
+        row = life.house.disk.one("SELECT 1 FROM withdrawal WHERE envelope = ?", call.to_bytes())
+        if life.house.honest and row is None and call.signed_at_mono_ns > 0:
+            self.fail(f"rule 2: {life.house.name} withdraws before the call is durable")
+
+    def settles(self, life: Life, signed: SignedState) -> None:
+        """A state is about to be registered or concluded with."""
+        if life.house.honest:
+            state = signed.state
+            self._holds(life, state.channel, state.version, "rule 2: registers a state that is not on its disk")
+
+    def money(self) -> None:
+        """Nothing appears and nothing disappears: after every turn in which the ledger changed."""
+        ledger = self._chain.ledger
+        if ledger.chain_length == self._length or self._chain.executing:
+            return
+        for block in self._chain.blocks(self._length, ledger.chain_length - self._length):
+            operation = block.operation
+            if getattr(operation, "to", b"") == self._chain.account and block.memo in self._unpaid:
+                self._unpaid[block.memo] -= operation.amount_e8s  # type: ignore[union-attr]  # it has an account
+                self._need(self._unpaid[block.memo] >= 0, "rule 6: more than the share is paid in")
+        self._length = ledger.chain_length
+        held = ledger.balance(self._chain.account)
+        self._need(held >= self._chain.perun.owed_e8s, f"rule 6: the canister owes more than its {held} e8s")
+
+    # --- payments ----------------------------------------------------------------------------------------
+
+    def told(self, life: Life, effects: tuple[Effect, ...], channel: ChannelId) -> None:
+        """Users are told of payments: of each once."""
+        if not life.house.honest:
+            return
+        for effect in effects:
+            match effect:
+                case Delivered() | Received():
+                    kind = "received" if isinstance(effect, Received) else "sent"
+                    for payment in effect.payments:
+                        self._once(life, kind, payment)
+                case PaymentsEnded():
+                    for start in range(0, len(effect.ids), ID):
+                        self._once(life, "sent", Payment(effect.ids[start : start + ID], 0))
+                case _:
+                    pass
+
+    def _once(self, life: Life, kind: str, payment: Payment) -> None:
+        key = (life.house.name, kind, payment.id)
+        self._told[key] += 1
+        self._need(self._told[key] == 1, f"payment {payment.id.hex()} is counted twice as {kind} by {life.house.name}")

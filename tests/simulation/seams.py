@@ -1,0 +1,97 @@
+"""Where simulated parts take the places of real ones, for as long as a world runs."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import apsw
+import structlog
+
+from perund.node import api as api_module
+from perund.node import driver as driver_module
+from perund.node import node as node_module
+from perund.node import openings as openings_module
+from perund.store import store as store_module
+from perund.store.reading import Reader
+from protocol.effects import Effect
+from protocol.signing import ChannelKey
+from protocol.types import State
+from tests.simulation.power import LIFE
+from tests.simulation.sim_disk import SimDisk, SimWriter
+
+__all__ = ["installed"]
+
+
+def _connect(path: Path) -> apsw.Connection:
+    assert isinstance(path, SimDisk)
+    return path.database
+
+
+def _open_reader(path: Path) -> Reader:
+    assert isinstance(path, SimDisk)
+    return path.read
+
+
+_real_sign = ChannelKey.sign_state
+_real_do = driver_module.ChannelDriver._do
+
+
+def _sign_state(self: ChannelKey, state: State) -> bytes:
+    signature = _real_sign(self, state)
+    life = LIFE.get()
+    if life is not None:
+        life.house.rules.signed(life, state, signature)
+    return signature
+
+
+def _do(self: driver_module.ChannelDriver, outgoing: tuple[Effect, ...], session: object) -> None:
+    life = LIFE.get()
+    if life is not None and outgoing:
+        life.house.rules.told(life, outgoing, self.channel.id)
+    _real_do(self, outgoing, session)  # type: ignore[arg-type]  # handed on as it came
+
+
+def _report_defect(logger: object, method: str, event: dict[str, object]) -> str:
+    """A logged error of these names is a defect that the node survived: here it fails the seed."""
+    del logger, method
+    life = LIFE.get()
+    if life is not None and life.alive and event.get("event") in DEFECTS:
+        error = event.get("exc_info")
+        life.house.rules.fail(f"{life.house.name}: {event} {error!r}")
+    raise structlog.DropEvent
+
+
+DEFECTS = ("job.crashed", "watcher.round_failed", "node.task_failed")
+
+
+@contextmanager
+def installed(rng: random.Random) -> Iterator[None]:
+    """Put the seams in place. `rng` gives what the operating system's randomness would."""
+    random_source = SimpleNamespace(urandom=rng.randbytes, getpid=lambda: 1)
+    before = structlog.get_config()
+    structlog.configure(
+        processors=[_report_defect],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        with (
+            patch.object(store_module, "Writer", SimWriter),
+            patch.object(store_module, "connect", _connect),
+            patch.object(store_module, "open_reader", _open_reader),
+            patch.object(openings_module, "os", random_source),
+            patch.object(api_module, "os", random_source),
+            patch.object(node_module, "TICK_S", 5.0),  # it only expires openings; the rest of the time is free
+            patch.object(ChannelKey, "sign_state", _sign_state),
+            patch.object(driver_module.ChannelDriver, "_do", _do),
+        ):
+            yield
+    finally:
+        structlog.configure(**before)

@@ -1,0 +1,327 @@
+"""One seed: a town of nodes, everything that goes wrong in it, and how it heals."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Any, Final
+
+from perund.store.errors import StorageFailed
+from protocol.effects import Phase
+from protocol.errors import InvariantBroken
+from protocol.types import State
+from tests.simulation import books
+from tests.simulation.house import House
+from tests.simulation.power import Fuse, PowerCut, Statistics
+from tests.simulation.rules import Rules
+from tests.simulation.seams import installed
+from tests.simulation.sim_chain import SimChain
+from tests.simulation.sim_clients import Memory
+from tests.simulation.sim_net import Road
+from tests.simulation.user import User
+from tests.simulation.virtual_loop import VirtualLoop
+
+__all__ = ["SeedFailed", "World", "run_seed"]
+
+NAMES: Final = ("alice", "bob", "carol")
+WALLET_E8S: Final = 5_000_000
+FUSED_KINDS: Final = (
+    "disk.ask", "disk.write", "disk.written", "disk.then",
+    "send.ChannelProposal", "sent.ChannelProposal", "send.ChannelAccept", "sent.ChannelAccept",
+    "send.StateSignature", "sent.StateSignature", "send.ChannelReady", "sent.ChannelReady",
+    "send.Resume", "sent.Resume", "send.Update", "sent.Update", "send.Ack", "sent.Ack",
+    "send.Offer", "sent.Offer", "send.Confirm", "sent.Confirm", "send.CloseRequest", "sent.CloseRequest",
+    "call.transfer", "answered.transfer", "call.notify", "answered.notify", "call.deposit", "answered.deposit",
+    "call.dispute", "answered.dispute", "call.conclude", "answered.conclude", "call.withdraw", "answered.withdraw",
+    "call.query_state", "answered.query_state", "call.query_holdings", "answered.query_holdings",
+    "call.fee", "answered.fee", "call.balance", "answered.balance", "call.blocks", "answered.blocks",
+    "call.chain_length", "answered.chain_length", "call.time", "answered.time",
+)  # fmt: skip
+"""Every kind of effect of a node in an honest town: each must have been a crash point in any long run."""
+CONVERGES_WITHIN_S: Final = 1_500.0
+CLOSES_WITHIN_S: Final = 4_000.0
+
+
+class SeedFailed(AssertionError):
+    """A rule was broken in this seed, or the town did not heal."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What kind of town a seed makes."""
+
+    houses: int
+    steps: int
+    challenge_s: int
+    funding_s: int
+    force_after_s: int
+    pace_s: float
+    crashing: float
+    """How likely a life has a fuse."""
+
+
+def _plan(rng: random.Random) -> _Plan:
+    return _Plan(
+        houses=3 if rng.random() < 0.1 else 2,
+        steps=rng.randint(25, 60),
+        challenge_s=rng.choice((20, 60, 300)),
+        funding_s=rng.choice((60, 300, 3_000)),
+        force_after_s=rng.choice((20, 120)),
+        pace_s=rng.choice((0.01, 0.1, 1.0)),
+        crashing=rng.choice((0.0, 0.5, 0.9)),
+    )
+
+
+class World:
+    """The town of one seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.plan = _plan(self.rng)
+        self.statistics = Statistics()
+        self.loop = VirtualLoop(self._after_turn)
+        self.loop.set_exception_handler(self._unhandled)
+        self.loop.set_task_factory(_adopting)
+        self.chain = SimChain(self.loop)
+        self.rules = Rules(self.chain)
+        self.road = Road(self.loop, self.rng, self.rules)
+        self.memory = Memory()
+        self.healing = False
+        self.over = False
+        self.houses = [self._house(name) for name in NAMES[: self.plan.houses]]
+        self.users = [User(house, self.rng) for house in self.houses]
+        self.chain.on_registered = self._registered
+
+    def _house(self, name: str) -> House:
+        house = House(
+            name, self.rng, self.loop, self.chain, self.memory, self.road, self.rules, self.statistics,
+            self.plan.force_after_s, self._went,
+        )  # fmt: skip
+        self.chain.mint(house.account, WALLET_E8S)
+        return house
+
+    # --- running -----------------------------------------------------------------------------------------
+
+    def run(self) -> Statistics:
+        """Run the seed. Raises `SeedFailed`."""
+        with installed(self.rng):
+            try:
+                self.loop.run_until_complete(self._live())
+            finally:
+                self.over = True
+                self._shut_down()
+        return self.statistics
+
+    def _shut_down(self) -> None:
+        ending = self.loop.create_task(self._end())
+        while not ending.done():  # what failed may have left its own stop behind
+            self.loop.call_soon(self.loop.stop)
+            self.loop.run_forever()
+        self.loop.close()
+
+    async def _end(self) -> None:
+        for house in self.houses:
+            if house.life is not None:
+                house.life.end()
+        tasks = asyncio.all_tasks(self.loop) - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _after_turn(self) -> None:
+        if self.over:
+            return
+        self.rules.money()
+        if self.rules.broken:
+            raise SeedFailed(f"seed {self.seed} at {self.loop.time():.3f} s: {self.rules.broken[0]}")
+
+    def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, PowerCut | StorageFailed):
+            return
+        text = f"{context.get('message')}: {type(error).__name__}: {error}"
+        if isinstance(error, SeedFailed):
+            text = str(error)
+        if isinstance(error, InvariantBroken):
+            text = f"a node would have broken a rule: {text}"
+        self.rules.fail(text)
+
+    async def _live(self) -> None:
+        for house in self.houses:
+            house.boot(self._fuse())
+        await self._storm()
+        await self._heal()
+        books.check(self)
+
+    # --- what goes wrong ---------------------------------------------------------------------------------
+
+    def _fuse(self) -> Fuse | None:
+        rng = self.rng
+        if self.healing or rng.random() >= self.plan.crashing:
+            return None
+        if rng.random() < 0.5:
+            return Fuse(rng.randint(1, rng.choice((20, 150, 600))))
+        return Fuse(rng.randint(1, 3), rng.choice(FUSED_KINDS))
+
+    def _went(self, house: House) -> None:
+        pause_s = 0.01 if self.healing else self.rng.choice((0.001, self.rng.uniform(0, 5), self.rng.uniform(0, 40)))
+        self.loop.call_later(pause_s, self._boot, house, context=self.road.context)
+
+    def _boot(self, house: House) -> None:
+        if not house.is_up and not self.over:
+            house.boot(self._fuse())
+
+    def _registered(self, state: State, timeout_ns: int) -> None:
+        """Somebody registered a state."""
+
+    async def _storm(self) -> None:
+        await asyncio.sleep(0.5)
+        self.users[0].open(self.houses[1], self.plan.challenge_s, self.plan.funding_s)
+        if self.plan.houses > 2:
+            self.users[2].open(self.houses[1], self.plan.challenge_s, self.plan.funding_s)
+        await asyncio.sleep(self.rng.choice((0.3, 3.0, 15.0)))
+        for _ in range(self.plan.steps):
+            self._step()
+            await asyncio.sleep(self.rng.expovariate(1.0) * self.plan.pace_s)
+
+    def _step(self) -> None:
+        rng = self.rng
+        place = rng.randrange(len(self.houses))
+        house, user = self.houses[place], self.users[place]
+        peer = self.houses[(place + rng.randint(1, len(self.houses) - 1)) % len(self.houses)]
+        what = rng.random()
+        if what < 0.55:
+            self._pay(house, user)
+        elif what < 0.62:
+            user.ask_again()
+        elif what < 0.66:
+            self._cancel(house, user)
+        elif what < 0.70:
+            self.road.cut(house.name, peer.name, rng.choice((0.0, 1.0, rng.uniform(0, 60))))
+        elif what < 0.735:
+            if rng.random() < self.plan.crashing:
+                house.crash()
+                if rng.random() < 0.2:
+                    peer.crash()
+        elif what < 0.76:
+            house.faults.chain_down_until_s = self.loop.time() + rng.uniform(0, 90)
+        elif what < 0.78:
+            self.chain.fee_in_doubt_until_s = self.loop.time() + rng.uniform(0, 20)
+        elif what < 0.80:
+            user.open(peer, self.plan.challenge_s, self.plan.funding_s)
+        elif what < 0.81:
+            channel = self._channel(house)
+            if channel is not None:
+                rng.choice((user.close, user.close, user.dispute))(channel)
+        elif what < 0.90:
+            self.loop.pass_time(rng.choice((0.0, 0.0, 0.001, 0.1)))  # a busy machine: timers come late
+        else:
+            return
+
+    def _channel(self, house: House) -> bytes | None:
+        if not house.is_up or not house.node.drivers:
+            return None
+        return self.rng.choice(list(house.node.drivers))
+
+    def _pay(self, house: House, user: User) -> None:
+        channel = self._channel(house)
+        if channel is not None:
+            for _ in range(self.rng.choice((1, 1, 1, 3))):
+                user.pay(channel)
+
+    def _cancel(self, house: House, user: User) -> None:
+        rows = house.disk.all(
+            "SELECT c.channel, p.id FROM payment p JOIN channel c USING (number) "
+            "WHERE p.sender = c.our_index AND p.status = 'queued'"
+        )
+        if rows:
+            channel, payment_id = self.rng.choice(rows)
+            assert isinstance(channel, bytes)
+            assert isinstance(payment_id, bytes)
+            user.cancel(channel, payment_id)
+
+    # --- healing -----------------------------------------------------------------------------------------
+
+    async def _heal(self) -> None:
+        self.healing = self.road.healed = True
+        self.chain.fee_in_doubt_until_s = 0.0
+        for house in self.houses:
+            house.faults.healed = True
+            if house.life is not None:
+                house.life.fuse = None
+            if not house.is_up:
+                house.boot(None)
+        await self._until(lambda: not self._open_business(), CONVERGES_WITHIN_S, self._open_business)
+        for house, user in zip(self.houses, self.users, strict=True):
+            for channel in self._open_channels(house):
+                user.close(channel)
+            await asyncio.sleep(self.rng.choice((0.0, 0.5)))
+        await self._until(self._all_closed, CLOSES_WITHIN_S, self._unclosed)
+
+    async def _until(self, condition: Any, seconds: float, why: Any) -> None:
+        deadline, pause = self.loop.time() + seconds, 0.25
+        while not condition():
+            if self.loop.time() > deadline:
+                self.rules.fail(f"not healed within {seconds:.0f} s: {why()}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, 10.0)
+
+    def _open_business(self) -> list[str]:
+        """Return what should end by itself while everything works."""
+        found = []
+        for house in self.houses:
+            for row in house.disk.all(
+                "SELECT c.number, s.phase, s.frozen FROM channel c JOIN channel_state s USING (number) "
+                "WHERE s.phase != 'closed'"
+            ):
+                number, phase, frozen = row
+                if phase != Phase.OPEN:
+                    found.append(f"{house.name}: channel {number} is {phase}")
+                elif not frozen:
+                    found += [
+                        f"{house.name}: a payment in channel {number} is {status}"
+                        for status in self._statuses(house, number)
+                        if status in ("queued", "offered", "signed")
+                    ]
+            if house.disk.one("SELECT 1 FROM opening WHERE phase NOT IN ('opened', 'dead')"):
+                found.append(f"{house.name}: an opening is under way")
+        return found
+
+    def _statuses(self, house: House, number: object) -> set[str]:
+        assert isinstance(number, int)
+        return {row.status for _, row in house.disk.read.payments(number, (0, -1, b""), 100_000)}
+
+    def _open_channels(self, house: House) -> list[bytes]:
+        if not house.is_up:
+            return []
+        return [channel for channel, driver in house.node.drivers.items() if driver.channel.phase is Phase.OPEN]
+
+    def _unclosed(self) -> list[str]:
+        return [
+            f"{house.name}: channel {row[0]} is {row[1]}, waiting for "
+            + "; ".join(
+                f"{job.name}: {job.waiting_for} {job.problem}" for jobs in house.node.jobs.values() for job in jobs.of()
+            )
+            for house in self.houses
+            for row in house.disk.all("SELECT number, phase FROM channel_state WHERE phase != 'closed'")
+        ]
+
+    def _all_closed(self) -> bool:
+        return not self._unclosed()
+
+
+def _adopting(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    from tests.simulation.power import LIFE
+
+    task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+    life = LIFE.get()
+    if life is not None:
+        life.adopt(task)
+    return task
+
+
+def run_seed(seed: int) -> Statistics:
+    """Run one seed and return what happened. Raises `SeedFailed`."""
+    return World(seed).run()

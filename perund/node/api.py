@@ -307,9 +307,9 @@ class NodeService:
             if earlier is None:
                 driver = self._living(channel)
                 now = self._services.time.now()
-                if driver.channel.frozen.startswith("data_loss") and params.accept_risk:
+                if driver.channel.recovering and params.accept_risk:
                     driver.perform(driver.channel.accept_risk(now))
-                elif driver.channel.frozen.startswith("data_loss"):
+                elif driver.channel.recovering:
                     # Rule 7: with possibly old data, only refute and recover.
                     raise CallerMistake(
                         "channel_recovering",

@@ -420,6 +420,16 @@ class Node:
         if live is not None and live is session:
             driver.session_began(live, live.hello.minimum_payment_e8s)
 
+    def signed_again(self, proposal_id: bytes, session: PeerSession) -> None:
+        """Resume anew: without our signature the proposer had no channel that our first `Resume` could mean."""
+        number = self.services.store.read.channel_of_proposal(proposal_id)
+        driver = next((d for d in self.drivers.values() if d.number == number), None)
+        if driver is None:
+            return
+        live = self.services.network.session(driver.channel.terms.peer)
+        if live is not None and live is session:
+            driver.session_began(live, live.hello.minimum_payment_e8s)
+
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         """An opening of ours came to nothing."""
         waiter = self._opening_waiters.pop(proposal_id, None)

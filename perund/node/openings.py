@@ -78,6 +78,10 @@ class Surroundings(Protocol):
         """Take over a channel, durable together with these records; then send what is to be sent."""
         ...
 
+    def signed_again(self, proposal_id: bytes, session: PeerSession) -> None:
+        """The proposer asked for our signature on state 0 again: it had not got it."""
+        ...
+
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         """An opening of ours came to nothing."""
         ...
@@ -187,6 +191,8 @@ class Openings:
         if phase is None or isinstance(phase, Opened):
             if isinstance(message, StateSignature):
                 self._say(session, repeated)  # the same message again gets the same answer
+                if repeated:
+                    self._store.commit((), lambda: self._node.signed_again(message.proposal_id, session))
             return
         we_proposed = not isinstance(phase, Accepted)
         share = phase.accept.nonce_share if isinstance(phase, Accepted) else phase.proposal.nonce_share

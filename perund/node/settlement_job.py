@@ -119,7 +119,7 @@ class SettlementJob(ChannelJob):
             fee_e8s=fee,
             force_at_ns=Nanos(row.since_ns + row.force_after_ns),
         )
-        if channel.frozen.startswith("data_loss") and (
+        if channel.recovering and (
             isinstance(action, ForceOut) or (isinstance(action, Dispute) and look.registered is None)
         ):
             # Rule 7: with possibly old data it refutes what is lower still, and opens no dispute.

@@ -92,7 +92,11 @@ async def line(peer: Peer) -> Line:
 # --- bytes ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("junk", [b"GET / HTTP/1.1\r\nHost: an-address-of-this-node\r\n\r\n", bytes(50), b"\xff" * 100_000], ids=["http", "zeros", "ff"])
+@pytest.mark.parametrize(
+    "junk",
+    [b"GET / HTTP/1.1\r\nHost: an-address-of-this-node\r\n\r\n", bytes(50), b"\xff" * 100_000],
+    ids=["http", "zeros", "ff"],
+)
 async def test_bytes_that_are_no_handshake(street: Street, junk: bytes) -> None:
     assert street.bob.info.listen is not None
     host, _, port = street.bob.info.listen.rpartition(":")
@@ -282,9 +286,7 @@ async def test_a_message_before_resume(street: Street, line: Line) -> None:
     ],
     ids=["another hash", "a version ahead", "another pending state", "pending far ahead"],
 )
-async def test_a_resume_that_lies(
-    street: Street, line: Line, lie: Callable[[Resume], Resume], code: str
-) -> None:
+async def test_a_resume_that_lies(street: Street, line: Line, lie: Callable[[Resume], Resume], code: str) -> None:
     good = line.newest
     line.peer.session.close("to connect again")
     await line.peer.session.closed()

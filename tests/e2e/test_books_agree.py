@@ -45,8 +45,13 @@ async def test_after_a_close(town: Town) -> None:
     await town.pay(bob, channel, 7)
 
     found = (await read_books(town, await claims(alice, bob))).json
-    assert found == {"minted": 600 * ICP, "wallets": 164 * ICP - 2 * FEE, "canister": 436 * ICP, "fees": 2 * FEE,
-                     "held": 2 * 436 * ICP}  # fmt: skip  (both sides claim the same holdings)
+    assert found == {
+        "minted": 600 * ICP,
+        "wallets": 164 * ICP - 2 * FEE,
+        "canister": 436 * ICP,
+        "fees": 2 * FEE,
+        "held": 2 * 436 * ICP,
+    }  # fmt: skip  (both sides claim the same holdings)
     await town.close(alice, channel)
     await town.closed(bob, channel)
     found = (await read_books(town, await claims(alice, bob))).json

@@ -253,12 +253,19 @@ class World:
                 house.life.fuse = None
             if not house.is_up:
                 house.boot(None)
-        await self._until(lambda: not self._open_business(), CONVERGES_WITHIN_S, self._open_business)
-        for house, user in zip(self.houses, self.users, strict=True):
-            for channel in self._open_channels(house):
-                user.close(channel)
-            await asyncio.sleep(self.rng.choice((0.0, 0.5)))
+        converges_s = self.plan.funding_s + CONVERGES_WITHIN_S
+        await self._until(lambda: not self._open_business(), converges_s, self._open_business)
+        closing = self.loop.create_task(self._close_everything())
         await self._until(self._all_closed, CLOSES_WITHIN_S, self._unclosed)
+        closing.cancel()
+
+    async def _close_everything(self) -> None:
+        while True:
+            for house, user in zip(self.houses, self.users, strict=True):
+                for channel in self._open_channels(house):
+                    user.close(channel)
+                await asyncio.sleep(self.rng.choice((0.0, 0.5)))
+            await asyncio.sleep(60.0)
 
     async def _until(self, condition: Any, seconds: float, why: Any) -> None:
         deadline, pause = self.loop.time() + seconds, 0.25

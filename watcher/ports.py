@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from protocol.effects import Look
 from protocol.types import ChannelId, Nanos, Params, RegisteredState, SignedState
 
-__all__ = ["Canister", "CertifiedLook", "Clock", "Reports", "States"]
+__all__ = [
+    "Canister",
+    "CertifiedLook",
+    "CertifiedPage",
+    "Clock",
+    "DisputeLog",
+    "Hints",
+    "LogEntry",
+    "Notices",
+    "Reports",
+    "States",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,28 @@ class CertifiedLook:
         return Look(
             self.asked_ns, self.chain_ns, state.state.version, state.state.digest, settled=state.settled(self.chain_ns)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A channel with a registered state. `index`: the place of its newest registration in the log.
+
+    `registered` is None for a channel of another kind than ours, with three participants, say.
+    """
+
+    index: int
+    channel: bytes
+    registered: RegisteredState | None
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedPage:
+    """A certified page of the log of registrations. `head`: the log's next index; the rest as in `CertifiedLook`."""
+
+    entries: tuple[LogEntry, ...]
+    head: int
+    asked_ns: int
+    chain_ns: Nanos
 
 
 class States(Protocol):
@@ -56,11 +89,38 @@ class Canister(Protocol):
         ...
 
 
+class DisputeLog(Protocol):
+    """The canister's log of registrations over all channels, if it keeps one."""
+
+    def available(self) -> Awaitable[bool]:
+        """Return whether it keeps one, certified. Raises `PerundError` when nothing certified came."""
+        ...
+
+    def page(self, cursor: int, limit: int) -> Awaitable[CertifiedPage]:
+        """Return up to `limit` entries from index `cursor` on, by a new request. Raises `PerundError`."""
+        ...
+
+    def hint_page(self, cursor: int, limit: int) -> Awaitable[tuple[LogEntry, ...]]:
+        """Return the same on one node's word: it may start a look, never replace one. Raises `PerundError`."""
+        ...
+
+
+class Hints(Protocol):
+    """What one node says of one channel."""
+
+    def hint(self, channel: ChannelId) -> Awaitable[RegisteredState | None]:
+        """Return what is registered, on one node's word: it may start a look, never replace one.
+
+        Raises `PerundError`.
+        """
+        ...
+
+
 class Reports(Protocol):
     """Who hears of what the watcher sees. The calls return at once."""
 
     def looked(self, channel: ChannelId, look: CertifiedLook) -> None:
-        """A certified look."""
+        """A certified look. Channels in which nothing is registered are also covered by `Watcher.horizon`."""
         ...
 
     def look_failed(self, channel: ChannelId, error: str) -> None:
@@ -73,6 +133,14 @@ class Reports(Protocol):
 
     def refuted(self, channel: ChannelId, ours: int) -> None:
         """A look shows a version at least ours."""
+        ...
+
+
+class Notices(Protocol):
+    """Who hears of the watcher's own state. The calls return at once."""
+
+    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
+        """Something about the watching itself; `facts["alarm"]` is True for what somebody must hear of now."""
         ...
 
 

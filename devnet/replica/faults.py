@@ -12,25 +12,20 @@ from aiohttp import web
 
 from devnet.replica.exchange import ENDPOINTS, Endpoint, Exchange, Handler
 from devnet.replica.line_faults import LINE_FAULTS
-from devnet.replica.lying_faults import (
-    LYING_FAULTS,
-    CertificateFault,
-    Copy,
-    NoPast,
-    QueryFault,
-    StaleCertificate,
-    StaleQuery,
-)
+from devnet.replica.lying_faults import LYING_FAULTS, Copy, NoPast, Replayed, StaleCertificate, StaleQuery
 from devnet.replica.order import Behaviour, Order
 from devnet.replica.replica import Replica
 
 __all__ = ["DELAYED", "ENDPOINTS", "KINDS", "Copy", "Endpoint", "Faults", "NoPast", "Order"]
 
 _PLAIN: Final = {**LINE_FAULTS, **LYING_FAULTS}
-_NEEDING_THE_PAST: Final = {"stale_certificate": CertificateFault.endpoints, "stale_query": QueryFault.endpoints}
+_OF_THE_PAST: Final[dict[str, type[Behaviour]]] = {
+    "stale_certificate": StaleCertificate,
+    "replayed": Replayed,
+    "stale_query": StaleQuery,
+}
 KINDS: Final[dict[str, frozenset[str]]] = {
-    **{name: kind.endpoints for name, kind in _PLAIN.items()},
-    **_NEEDING_THE_PAST,
+    name: kind.endpoints for name, kind in (*_PLAIN.items(), *_OF_THE_PAST.items())
 }
 """Every fault, and the endpoints that it can hit."""
 DELAYED: Final = frozenset({"slow", "withheld"})
@@ -58,6 +53,8 @@ class Faults:
         match order.kind:
             case "stale_certificate":
                 return StaleCertificate(order, await self._replica.rounds.certified())
+            case "replayed":
+                return Replayed(order, await self._replica.rounds.certified())
             case "stale_query":
                 async with self._replica.gate.passage():  # no save in the middle of a call
                     return StaleQuery(order, self._copy)

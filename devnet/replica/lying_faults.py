@@ -27,9 +27,10 @@ from devnet.replica.principals import self_authenticating
 from devnet.replica.rounds import Round
 from devnet.replica.state_tree import FIRST_CANISTER, LAST_CANISTER
 
-__all__ = ["LYING_FAULTS", "CallFault", "CertificateFault", "NoPast", "QueryFault", "StaleCertificate", "StaleQuery"]
+__all__ = ["LYING_FAULTS", "Copy", "NoPast", "Replayed", "StaleCertificate", "StaleQuery"]
 
 _OVERLOADED: Final = Rejected(2, "Subnet is overloaded (a fault that was ordered)", "IC0202")
+_ANOTHER_REQUEST: Final = b"\x77" * 32
 _NOBODYS_CHANNEL: Final = bytes(64)
 
 Copy = Callable[[], Mapping[bytes, CanisterModule]]
@@ -112,19 +113,21 @@ class StaleCertificate(CertificateFault):
 
 
 class Replayed(AnyFault):
-    """Done, and answered byte for byte as the first request that this fault hit (which gets its honest answer)."""
+    """Done, and answered with what was certified for another request (or with what a node signed for it)."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, then: Round) -> None:
         super().__init__(order)
-        self._first: bytes | None = None
+        self._then = then
 
     async def serve(self, exchange: Exchange) -> web.StreamResponse:
         """Answer with somebody else's answer."""
-        answer = await exchange.answer()
-        if self._first is None:
-            self._first = body_of(answer) or None
-            return answer
-        return cbor_response(self._first)
+        replica = exchange.replica
+        if exchange.endpoint == "query":
+            outcome = await replica.ask(exchange.id, exchange.body)
+            return cbor_response(replica.signed_answer(_ANOTHER_REQUEST, outcome))
+        if not await exchange.certified():
+            return await exchange.answer()
+        return exchange.with_certificate(self._then.certificate([(b"request_status", _ANOTHER_REQUEST)]))
 
 
 class HiddenStatus(CertificateFault):
@@ -293,7 +296,6 @@ LYING_FAULTS: Final[dict[str, type[Behaviour]]] = {
     "reject": Reject,
     "reject_executed": RejectExecuted,
     "reject_certified": RejectCertified,
-    "replayed": Replayed,
     "hidden_status": HiddenStatus,
     "wrong_signature": WrongSignature,
     "wrong_node": WrongNode,

@@ -61,6 +61,8 @@ class FundingJob(ChannelJob):
         self._time = time
         self._canister_account = canister_account
         self.holdings: tuple[int, int] | None = None
+        self._planning = False
+        """Whether a deposit is decided on and not durable yet: the channel must not be forgotten meanwhile."""
 
     @property
     def needed(self) -> bool:
@@ -70,7 +72,9 @@ class FundingJob(ChannelJob):
     @property
     def in_flight(self) -> bool:
         """Whether a deposit of ours is neither credited nor proven void."""
-        return any(i.status not in SETTLED_INTENTS for i in self._store.read.deposits(self.driver.number))
+        return self._planning or any(
+            i.status not in SETTLED_INTENTS for i in self._store.read.deposits(self.driver.number)
+        )
 
     async def step(self) -> Progress:
         """Do the next thing."""
@@ -126,16 +130,24 @@ class FundingJob(ChannelJob):
     async def _pay_new(self, amount_e8s: int) -> Progress:
         terms = self.driver.channel.terms
         funding = terms.funding(terms.our_index)
-        # Rule 3, said once more where the money leaves: state 0 is on the disk, and a look was made.
-        if self.driver.channel.look is None:
-            await self._watcher.look(terms.channel)
-        intent = await self._transfers.plan(
-            self._canister_account,
-            amount_e8s,
-            funding.memo,
-            self.driver.number,
-            [EventRecord("channel.depositing", terms.channel, {"amount_e8s": str(amount_e8s)})],
-        )
+        self._planning = True
+        try:
+            # Rule 3, said once more where the money leaves: state 0 is on the disk, and a look was made.
+            if self.driver.channel.look is None:
+                await self._watcher.look(terms.channel)
+            intent = await self._transfers.plan(
+                self._canister_account,
+                amount_e8s,
+                funding.memo,
+                self.driver.number,
+                [EventRecord("channel.depositing", terms.channel, {"amount_e8s": str(amount_e8s)})],
+            )
+        finally:
+            self._planning = False
+        if self.driver.channel.phase is not Phase.FUNDING:
+            # It failed meanwhile, and the ledger was never asked: nothing was paid, and nothing is paid any more.
+            await self._store.write([transfer_ended(intent.number, IntentStatus.VOID, None)])
+            return Progress.again()
         log.info("channel.depositing", channel=self.driver.short, amount_e8s=amount_e8s, fee_e8s=intent.fee_e8s)
         await self._transfers.drive(intent.number)
         return Progress.again()

@@ -427,7 +427,7 @@ class Node:
         if driver is None:
             return
         live = self.services.network.session(driver.channel.terms.peer)
-        if live is not None and live is session:
+        if live is not None and live is session and not driver.channel.connected:
             driver.session_began(live, live.hello.minimum_payment_e8s)
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:

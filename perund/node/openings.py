@@ -283,13 +283,7 @@ class Openings:
             step = expire(phase, now)
             if step is None:
                 continue
-            if isinstance(phase, Accepted):
-                # We signed nothing, and a peer could make any number of these: nothing of it is kept.
-                del self._live[phase.proposal.proposal_id]
-                self._store.commit([forget_opening(phase.proposal.proposal_id)])
-                log.info("opening.expired", peer=phase.peer.hex())
-            else:
-                self._commit(step, None, (), we_proposed=True)
+            self._commit(step, None, (), we_proposed=not isinstance(phase, Accepted))
 
     def _commit(
         self, step: OpeningStep, session: PeerSession | None, records: tuple[Statement, ...], *, we_proposed: bool
@@ -303,7 +297,11 @@ class Openings:
             return
         proposal_id = phase.proposal.proposal_id
         self._live[proposal_id] = phase
-        if isinstance(phase, Dead):
+        if isinstance(phase, Dead) and not we_proposed:
+            # We signed nothing, and a peer could make any number of these: nothing of it is kept.
+            log.info("opening.ended", peer=phase.peer.hex(), code=phase.code, text=phase.text)
+            durable = (forget_opening(proposal_id),)
+        elif isinstance(phase, Dead):
             durable = (*durable, EventRecord("opening.ended", None, {"code": phase.code, "text": phase.text}))
 
         def then() -> None:

@@ -101,6 +101,8 @@ class SettlementJob(ChannelJob):
         if settled and look.registered is not None and not self._books_closed:
             self._books_closed = True
             self.driver.settled(look.registered)
+        # Asked before the holdings: a deposit that is credited while they are read would be in neither.
+        deposits_settled = self._deposits_settled()
         self.holdings = (await self._held(0), await self._held(1))
         fee = (await self._ledger.fee()).value
         withdrawals = self._store.read.withdrawals(self.driver.number)
@@ -114,7 +116,7 @@ class SettlementJob(ChannelJob):
             holdings_e8s=self.holdings[terms.our_index],
             owed_e8s=self._owed(look.registered),
             paid_out=any(w.status == "paid" for w in withdrawals),
-            anything_held=sum(self.holdings) > 0 or not self._deposits_settled(),
+            anything_held=sum(self.holdings) > 0 or not deposits_settled,
             withdrawal_open=any(w.status == "open" for w in withdrawals),
             fee_e8s=fee,
             force_at_ns=Nanos(row.since_ns + row.force_after_ns),

@@ -82,7 +82,9 @@ class CanisterTrust:
         # Until the alarm is durable nothing is trusted that was not: a crash here raises it at the next start.
         self._reason = self._judged(seen)
         log.error("canister.code_changed", **facts, alarm=True)
-        await self._store.write([record_code(seen), EventRecord("canister.code_changed", None, {**facts, "alarm": True})])
+        await self._store.write(
+            [record_code(seen), EventRecord("canister.code_changed", None, {**facts, "alarm": True})]
+        )
         return seen
 
     def _judged(self, seen: CodeSeen) -> str | None:

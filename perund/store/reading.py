@@ -160,11 +160,11 @@ _CHANNEL_COLUMNS = (
     "s.settled_version"
 )
 _STATUS = (
+    # A payment that was delivered stays so: who had it could enforce it. What was not, ends with the settlement.
     "CASE WHEN p.version IS NULL THEN p.status "
-    "WHEN p.version > s.settled_version THEN 'failed' "
-    "WHEN p.sender != c.our_index "
-    "THEN iif(p.version <= max(s.version, coalesce(s.settled_version, 0)), 'delivered', 'signed') "
-    "WHEN p.version <= max(s.peer_holds, coalesce(s.settled_version, 0)) THEN 'delivered' ELSE 'signed' END"
+    "WHEN p.version <= coalesce(s.settled_version, 0) THEN 'delivered' "
+    "WHEN p.version <= iif(p.sender = c.our_index, s.peer_holds, s.version) THEN 'delivered' "
+    "WHEN s.settled_version IS NOT NULL THEN 'failed' ELSE 'signed' END"
 )
 
 

@@ -195,14 +195,14 @@ class Inhabitant:
         (driver,) = self.node.drivers.values()
         return driver
 
-    def agree(self, ours: int = OURS, theirs: int = THEIRS, deadline_s: int = 3600) -> Peer:
+    def agree(self, ours: int = OURS, theirs: int = THEIRS, deadline_s: int = 3600, nonce: bytes = b"n") -> Peer:
         """Have a channel whose state 0 both signed; the node begins to fund it. Returns the peer, not connected."""
         our_share, peer_share = b"1" * 32, b"2" * 32
         key, peer_key = ChannelKey(self.keys.participant_seed(our_share)), ChannelKey(b"peer".ljust(32, b"."))
-        params = Params(b"n" * 64, (key.public, peer_key.public), Nanos(CHALLENGE_S * 10**9))
+        params = Params(nonce * 64, (key.public, peer_key.public), Nanos(CHALLENGE_S * 10**9))
         deadline = Nanos(self.house.now_ns + deadline_s * 10**9)
         peer = b"\x02" * 33
-        terms = Terms(b"p" * 32, peer, 0, params, (ours, theirs), deadline, our_share, peer_share)
+        terms = Terms(nonce * 32, peer, 0, params, (ours, theirs), deadline, our_share, peer_share)
         state = terms.state_0()
         signed = SignedState(state, (key.sign_state(state), peer_key.sign_state(state)))
         self.node.open_channel(Opened(terms, signed, None), (), None)

@@ -103,7 +103,7 @@ class Books:
         )
         if channel["phase"] != "closed":
             self.same(f"{who}, held", int(channel["total_e8s"]), held)
-            return held
+            return int(held)
         self.same(f"{who}, held after it closed", 0, held)
         if registered:
             state = registered[0]["state"]

@@ -27,10 +27,12 @@ from protocol.messages import (
     ChannelReady,
     ErrorMessage,
     Hello,
+    Message,
     OpeningMessage,
     Resume,
     ResumePhase,
     StateSignature,
+    TowerMessage,
     Update,
 )
 from protocol.payments import EMPTY, Batch, Payment
@@ -60,7 +62,7 @@ class Peer:
         self.wallet = Ed25519Identity(os.urandom(32))
         self.agent = Agent([devnet.url], self.root_key, self.wallet)
         self.perun, self.ledger = PerunCanister(self.agent, self.perun_principal), IcpLedger(self.agent, ledger)
-        self.inbox: list[OpeningMessage | ChannelMessage | ErrorMessage] = []
+        self.inbox: list[Message] = []
         self._arrived = asyncio.Event()
         self.session: Session
 
@@ -164,7 +166,7 @@ class Peer:
         """Everybody is."""
         return True
 
-    def _keep(self, message: OpeningMessage | ChannelMessage | ErrorMessage) -> None:
+    def _keep(self, message: Message) -> None:
         self.inbox.append(message)
         self._arrived.set()
 

@@ -27,7 +27,7 @@ class Ran:
     err: str
 
     @property
-    def json(self) -> Any:  # noqa: ANN401  (tests look into it)
+    def json(self) -> Any:
         """Standard output as one JSON object."""
         assert self.code == 0, self
         return json.loads(self.out)

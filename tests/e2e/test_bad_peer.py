@@ -171,7 +171,8 @@ def resigned(**changes: object) -> Break:
 @pytest.mark.parametrize(
     ("spoil", "code"),
     [
-        (lambda line, u: line.signed(replace(u, allocation=(u.allocation[0] + 1, u.allocation[1]))), "wrong_allocation"),
+        (lambda line, u: line.signed(replace(u, allocation=(u.allocation[0] + 1, u.allocation[1]))),
+         "wrong_allocation"),
         (lambda line, u: line.signed(replace(u, allocation=(u.allocation[0] + 1, u.allocation[1] - 1))),
          "wrong_allocation"),
         (resigned(version=3), "wrong_version"),

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -57,13 +58,13 @@ async def terminals(tmp_path: Path) -> AsyncIterator[list[Terminal]]:
             await terminal.process.wait()
 
 
-async def answers(directory: str) -> dict[str, str]:
+async def answers(directory: str) -> dict[str, Any]:
     """Ask `perun info` until the node answers."""
 
-    async def ask() -> dict[str, str]:
+    async def ask() -> dict[str, Any]:
         while (ran := await perun("--dir", directory, "info", "--json")).code != 0:
             assert ran.code == 4, ran  # unreachable, as long as it is starting
-        found: dict[str, str] = ran.json
+        found: dict[str, Any] = ran.json
         return found
 
     return await within(ask(), "the node answering", 40)
@@ -88,8 +89,7 @@ async def test_three_terminals(tmp_path: Path, terminals: list[Terminal]) -> Non
     text = policy.read_text()
     assert "contribute_max_e8s = 0" in text
     policy.write_text(text.replace("contribute_max_e8s = 0", 'contribute_max_e8s = "194 ICP"'))
-    for directory in (alice, bob):
-        terminals.append(await Terminal.open(Path(directory + ".log"), "run", "--dir", directory))
+    terminals += [await Terminal.open(Path(d + ".log"), "run", "--dir", d) for d in (alice, bob)]
 
     info = {directory: await answers(directory) for directory in (alice, bob)}
     assert {

@@ -1,7 +1,7 @@
 """Every command of `perun`, once for people and once for programs."""
 
 import json
-from pathlib import Path
+from typing import Any
 
 from perund.demo.processes import NodeProcess
 from tests.e2e.shell import Ran, perun
@@ -17,7 +17,7 @@ class Both:
     async def run(self, *arguments: str) -> Ran:
         return await perun(*arguments, "--dir", str(self.node.dir))
 
-    async def __call__(self, *arguments: str) -> tuple[str, object]:
+    async def __call__(self, *arguments: str) -> tuple[str, Any]:
         people = await self.run(*arguments)
         assert people.code == 0, people
         assert people.err == ""
@@ -30,7 +30,7 @@ async def test_looking(town: Town) -> None:
 
     text, found = await both("info")
     assert f"node id         {alice.info.node_id}" in text
-    assert found["node_id"] == alice.info.node_id  # type: ignore[index]
+    assert found["node_id"] == alice.info.node_id
     text, found = await both("wallet", "address")
     assert text.strip() == alice.info.account
     assert found == {"account": alice.info.account, "principal": alice.info.principal}
@@ -45,17 +45,17 @@ async def test_looking(town: Town) -> None:
     assert found == {"node_id": bob.info.node_id, "address": bob.info.listen}
     text, found = await both("peers")
     assert bob.info.node_id in text
-    assert found["peers"][0]["connected"] is True  # type: ignore[index]
+    assert found["peers"][0]["connected"] is True
     text, found = await both("health")
     assert text == "ok\n"
-    assert found["ok"] is True  # type: ignore[index]
+    assert found["ok"] is True
     text, found = await both("channels")
     assert (text, found) == ("no channels\n", {"channels": []})
     text, found = await both("call", "node.info")
-    assert json.loads(text)["node_id"] == found["node_id"]  # type: ignore[index]
+    assert json.loads(text)["node_id"] == found["node_id"]
 
 
-async def test_a_channel_from_open_to_dispute(town: Town, tmp_path: Path) -> None:
+async def test_a_channel_from_open_to_dispute(town: Town) -> None:
     alice, bob = await town.pair()
     both = Both(alice)
 
@@ -66,16 +66,16 @@ async def test_a_channel_from_open_to_dispute(town: Town, tmp_path: Path) -> Non
     assert "phase" in second.out
     text, found = await both("channels")
     assert channel[:16] in text
-    assert len(found["channels"]) == 2  # type: ignore[index]
+    assert len(found["channels"]) == 2
     text, found = await both("channel", channel[:10])
     assert f"channel    {channel}" in text
-    assert found["channel"] == channel  # type: ignore[index]
+    assert found["channel"] == channel
     text, found = await both("pay", channel, "0.5", "--memo", "a coffee")
     assert text.startswith("0.5 ICP delivered")
-    assert found["status"] == "delivered"  # type: ignore[index]
+    assert found["status"] == "delivered"
     text, found = await both("payments", "--channel", channel)
     assert text.count("a coffee") == 2
-    assert [p["amount_e8s"] for p in found["payments"]] == ["50000000"] * 2  # type: ignore[index]
+    assert [p["amount_e8s"] for p in found["payments"]] == ["50000000"] * 2
 
     await bob.kill()
     queued = (await both.run("pay", channel, "1", "--no-wait", "--json")).json
@@ -90,14 +90,14 @@ async def test_a_channel_from_open_to_dispute(town: Town, tmp_path: Path) -> Non
     assert (unsure.code, unsure.err) == (2, "error: a dispute needs a yes; give --yes in scripts\n")
     text, found = await both("dispute", channel, "--yes")
     assert "leaving" in text
-    assert found["phase"] == "leaving"  # type: ignore[index]
+    assert found["phase"] == "leaving"
     await town.until(alice, channel, lambda c: c.registered is not None and c.registered.ours, "ours registered")
     early = await both.run("withdraw", channel, "--json")
     assert (early.code, early.error["name"]) == (3, "not_settled")
     await town.devnet.advance(13)
     text, found = await both("withdraw", channel)
     assert "closed" in text
-    assert found["payout_e8s"] == str(19 * ICP - FEE)  # type: ignore[index]
+    assert found["payout_e8s"] == str(19 * ICP - FEE)
 
     events = await both.run("events", "--after", "0", "--kind", "channel.open", "--count", "1", "--json")
     assert events.json["event"] == "channel.open"
@@ -114,8 +114,8 @@ async def test_sending_and_stopping(town: Town) -> None:
     sent = await both.run("wallet", "send", bob.info.principal, "1.25 ICP", "--json")
     assert sent.json["amount_e8s"] == "125000000"
     assert await town.balance(bob) == 300 * ICP + 425_000_000
-    text, found = await both("wallet", "balance")
-    assert found["balance_e8s"] == str(300 * ICP - 425_000_000 - 2 * FEE)  # type: ignore[index]
+    _, found = await both("wallet", "balance")
+    assert found["balance_e8s"] == str(300 * ICP - 425_000_000 - 2 * FEE)
     stopped = await both.run("stop")
     assert stopped.out == "the node is stopping\n"
     assert await alice._wait() == 0

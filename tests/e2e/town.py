@@ -1,4 +1,4 @@
-"""A town for end-to-end tests: a devnet, nodes as processes of their own, and a look at the canister by nobody's node."""
+"""A town for end-to-end tests: a devnet, nodes as processes of their own, and an eye on them that trusts no node."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 
@@ -51,7 +51,7 @@ def free_port() -> int:
     raise AssertionError("every port is taken")
 
 
-async def within(work: Coroutine[Any, Any, T], what: str, patience_s: float = PATIENCE_S) -> T:
+async def within(work: Awaitable[T], what: str, patience_s: float = PATIENCE_S) -> T:
     """Return what `work` comes to, or fail by saying what did not happen."""
     try:
         return await asyncio.wait_for(work, patience_s)
@@ -180,7 +180,7 @@ class Town:
         """Return the channel when a node says so."""
 
         async def look() -> schema.Channel:
-            while not condition(view := await self.view(node, channel)):
+            while not condition(view := await self.view(node, channel)):  # noqa: ASYNC110  (asked over a socket)
                 await asyncio.sleep(LOOK_AGAIN_S)
             return view
 

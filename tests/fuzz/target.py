@@ -20,7 +20,8 @@ class Target:
     """One parser of bytes from outside.
 
     `parse`: takes an input, raises nothing but `errors`; `corpus`: inputs that it accepts; `trees`: values whose
-    encoding by `encode` it accepts; `tokens`: pieces of the format that random bytes would hardly hit.
+    encoding by `encode` it accepts; `tokens`: pieces of the format that random bytes would hardly hit; `close`: to be
+    called at the end.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Target:
     trees: tuple[Tree, ...] = ()
     encode: Callable[[Tree], bytes] = _bytes_only
     tokens: tuple[bytes, ...] = ()
+    close: Callable[[], None] = lambda: None
 
     def seeds(self) -> tuple[bytes, ...]:
         """Return everything that it accepts."""

@@ -21,6 +21,7 @@ from perund.node.node import Node
 from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
+from perund.node.trust import CanisterTrust
 from perund.store.errors import StorageFailed
 from perund.store.store import Store
 from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage
@@ -128,8 +129,9 @@ class House:
         statistics: Statistics,
         force_after_s: int,
         went: Callable[[House], None],
+        tell: Callable[[str], None] | None,
     ) -> None:
-        """`went`: called when a life ended."""
+        """`went`: called when a life ended; `tell`: gets a line for everything that happens."""
         self.name = name
         self.rng = rng
         self.loop = loop
@@ -146,6 +148,7 @@ class House:
         self._memory = memory
         self._road = road
         self._went = went
+        self.tell = tell
         self._config = _config(force_after_s)
         self.services: Services
         self.node: Node
@@ -162,6 +165,8 @@ class House:
         """Start the node, from what is on the disk."""
         assert not self.is_up
         self.lives += 1
+        if self.tell is not None:
+            self.tell(f"{self.name} starts, life {self.lives}, fuse {fuse}")
         life = self.life = Life(self, self.lives, fuse, self.statistics)
         try:
             life.context.run(self._start, life)
@@ -177,6 +182,7 @@ class House:
         agent = cast("Agent", sim_agent)
         perun, ledger = cast("PerunCanister", SimPerun(sim_agent)), cast("IcpLedger", SimLedger(sim_agent))
         time = ChainTime(agent, clock, LEDGER)
+        trust = CanisterTrust(perun, self._config, store)
         later = _Later()
         hello = Hello(1, NETWORK, 0, f"perund/{self.name}", self._config.policy.minimum_payment_e8s)
         self._network = SimNetwork(life, self.node_id, hello, later, self._road)
@@ -199,13 +205,14 @@ class House:
             wallet_principal_text=principal_to_text(self.principal),
             wallet_account=self.account,
             canister_account=self.chain.account,
-            reason_not_to_open=lambda: None,
+            reason_not_to_open=trust.reason_not_to_open,
             watcher=Watcher(later, WatchedCanister(perun), later, clock, self._config.watch.looks_per_challenge),
             network=cast("PeerNetwork", self._network),
         )
         self.node = later.node = Node(self.services, self._failed)
         self.node.load()
         self.node.spawn(self.services.watcher.run(), "watcher")
+        self.node.spawn(trust.watch(), "canister trust")
         self.api = NodeService(self.node, lambda: None, "simulated")
         self.node.background()
 
@@ -226,6 +233,8 @@ class House:
 
     def life_ended(self, life: Life) -> None:
         assert life is self.life
+        if self.tell is not None:
+            self.tell(f"{self.name} loses its power")
         self._road.remove(self.name)
         self._went(self)
 

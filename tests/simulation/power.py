@@ -64,6 +64,8 @@ class Life:
         if not self.alive:
             raise PowerCut
         self._statistics.effects[kind] += 1
+        if self.house.tell is not None:
+            self.house.tell(f"{self.house.name} {kind}")
         fuse = self.fuse
         if fuse is not None and (not fuse.kind or fuse.kind == kind):
             fuse.count -= 1

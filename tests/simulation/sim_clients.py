@@ -20,7 +20,7 @@ from chain.errors import (
     Unreachable,
 )
 from chain.ledger import ArchivedBlocks, Block, BlockPage, TransferArgs, TransferError
-from chain.perun import CanisterError
+from chain.perun import CanisterCode, CanisterError
 from chain.request import SignedCall, call_content, hash_of_map
 from protocol.types import ChannelId, Funding, Params, RegisteredState, SignedState, WithdrawalRequest
 from tests.simulation.power import Life
@@ -180,6 +180,15 @@ class SimPerun:
     def __init__(self, agent: SimAgent) -> None:
         self._agent = agent
         self._chain = agent.chain
+
+    async def check_interface(self) -> None:
+        await self._agent.look("interface", lambda: None)
+
+    async def code(self) -> CanisterCode:
+        return (await self._agent.look("code", lambda: CanisterCode(b"\xc0" * 32, ()))).value
+
+    async def supports_disputes_since(self) -> bool:
+        return True
 
     async def query_state(self, channel: ChannelId) -> Certified[RegisteredState | None]:
         await self._agent.ensure_time(PERUN)

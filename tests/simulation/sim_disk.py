@@ -101,7 +101,7 @@ class SimWriter:
             return
         self.transactions += 1
         self._life.effect("disk.written")
-        self._report_at = max(self._report_at, self._loop.time() + self._disk.faults.report_s())
+        self._report_at = max(self._report_at + 1e-6, self._loop.time() + self._disk.faults.report_s())
         self._loop.call_at(self._report_at, self._report, [then for _, then in units if then is not None])
 
     def _execute(self, statements: list[Statement]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Road", "SimNetwork", "SimSession"]
 
+TICK_S: Final = 1e-6
 UNNOTICED_S: Final = 3.0
 """At most so long until a side notices that its session is over."""
 
@@ -92,9 +93,13 @@ class SimNetwork:
         if old is not None:
             old.end("the peer opened a newer session")
         self._sessions[session.peer] = session
+        if self.life.house.tell is not None:
+            self.life.house.tell(f"{self.life.house.name} has a session")
         self.handler.connected(session)  # type: ignore[arg-type]  # the part of a session that handlers use
 
     def session_ended(self, session: SimSession, reason: str) -> None:
+        if self.life.house.tell is not None:
+            self.life.house.tell(f"{self.life.house.name} lost a session: {reason}")
         if self._sessions.get(session.peer) is session:
             del self._sessions[session.peer]
         self.handler.disconnected(session, reason)  # type: ignore[arg-type]  # as above
@@ -127,14 +132,15 @@ class _Link:
                 self.cut()
                 return
             self._send(sender, data)
-            self._loop.call_at(self._arrives[1 - self.sides.index(sender)], self.cut, context=self._road.context)
+            self._loop.call_at(self._arrives[1 - self.sides.index(sender)] + TICK_S, self.cut, context=self._road.context)
             return
         self._send(sender, data)
 
     def _send(self, sender: SimSession, data: bytes) -> None:
         place = 1 - self.sides.index(sender)
         receiver = self.sides[place]
-        at = max(self._arrives[place], self._loop.time() + self._road.faults_of(sender).travel_s())
+        # Timers of one moment run in any order: messages arrive one after the other.
+        at = max(self._arrives[place] + TICK_S, self._loop.time() + self._road.faults_of(sender).travel_s())
         self._arrives[place] = at
         self._loop.call_at(at, self._arrive, receiver, data, context=receiver.network.life.context)
 
@@ -145,6 +151,8 @@ class _Link:
         assert message is not None
         house = receiver.network.life.house
         house.note_received(message)
+        if house.tell is not None:
+            house.tell(f"{house.name} receives {message}")
         if isinstance(message, ErrorMessage):
             receiver.network.handler.peer_error(receiver, message)  # type: ignore[arg-type]  # as in `began`
         else:

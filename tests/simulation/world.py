@@ -76,8 +76,9 @@ def _plan(rng: random.Random) -> _Plan:
 class World:
     """The town of one seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, verbose: bool = False) -> None:
         self.seed = seed
+        self.verbose = verbose
         self.rng = random.Random(seed)
         self.plan = _plan(self.rng)
         self.statistics = Statistics()
@@ -97,7 +98,7 @@ class World:
     def _house(self, name: str) -> House:
         house = House(
             name, self.rng, self.loop, self.chain, self.memory, self.road, self.rules, self.statistics,
-            self.plan.force_after_s, self._went,
+            self.plan.force_after_s, self._went, self._tell if self.verbose else None,
         )  # fmt: skip
         self.chain.mint(house.account, WALLET_E8S)
         return house
@@ -147,6 +148,9 @@ class World:
         if isinstance(error, InvariantBroken):
             text = f"a node would have broken a rule: {text}"
         self.rules.fail(text)
+
+    def _tell(self, line: str) -> None:
+        print(f"{self.loop.time():12.4f} {line}")
 
     async def _live(self) -> None:
         for house in self.houses:
@@ -329,6 +333,6 @@ def _adopting(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -
     return task
 
 
-def run_seed(seed: int) -> Statistics:
+def run_seed(seed: int, *, verbose: bool = False) -> Statistics:
     """Run one seed and return what happened. Raises `SeedFailed`."""
-    return World(seed).run()
+    return World(seed, verbose=verbose).run()

@@ -196,7 +196,7 @@ async def test_payments_of_one_turn_share_an_update(pair: Pair) -> None:
 
 async def test_payments_of_one_turn_are_checked_together(pair: Pair) -> None:
     pair.alice.driver.pay(Batch.of([payment(1, 600)]), None)
-    with pytest.raises(CallerMistake, match="insufficient|more than") as caught:
+    with pytest.raises(CallerMistake) as caught:
         pair.alice.driver.pay(Batch.of([payment(2, 600)]), None)
     assert caught.value.code == "insufficient_balance"
     await asyncio.sleep(0)

@@ -26,7 +26,7 @@ def test_they_rise_and_are_unique_whatever_the_clock_says(calls: list[tuple[int,
 
 
 def test_the_counter_runs_over_into_the_next_millisecond() -> None:
-    ids = PaymentIds(now_ns=lambda: 5 * MS, random=lambda count: bytes(count))
+    ids = PaymentIds(now_ns=lambda: 5 * MS, random=bytes)
     ids._counter, ids._ms = (1 << 24) - 2, 5
     two, more = cut(ids.make(2)), cut(ids.make(2))
     assert two == [bytes.fromhex("000000000005fffffe") + bytes(7), bytes.fromhex("000000000005ffffff") + bytes(7)]

@@ -1,0 +1,95 @@
+"""Every parser of bytes from outside meets 100,000 changed inputs and answers with nothing but its typed errors.
+
+`FUZZ_SEED` and `FUZZ_ROUNDS` choose other inputs, or more. A finding is printed with the entry that keeps it in
+`regressions.json`: pieces in hex, each with how often it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import chain_targets, devnet_targets, node_targets, wire_targets
+from tests.fuzz.target import Target
+
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "100000"))
+SLOW_S = 1.0
+"""Of processor time for one input, however large: strangers must not be able to stop the node."""
+LARGE = 1 << 20
+MAKERS: dict[str, Callable[[], Target]] = {
+    make.__name__: make
+    for targets in (wire_targets, chain_targets, node_targets, devnet_targets)
+    for make in targets.TARGETS
+}
+REGRESSIONS = json.loads((Path(__file__).parent / "regressions.json").read_text())
+
+pytestmark = pytest.mark.timeout(600)
+
+
+class Finding(AssertionError):
+    """An input that a parser answers with a defect of its own."""
+
+
+@pytest.fixture
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    made = MAKERS[request.param]()
+    yield made
+    made.close()
+
+
+def feed(target: Target, data: bytes, origin: str) -> bool:
+    """Return whether a parser accepts an input. Fails when it does anything but accept or refuse, in time."""
+    start = time.thread_time()
+    try:
+        target.parse(data)
+        accepted = True
+    except target.errors:
+        accepted = False
+    except Exception as error:
+        raise Finding(f"{target.name}, {origin}: {type(error).__name__}; {as_entry(target, data)}") from error
+    if (took := time.thread_time() - start) > SLOW_S:
+        raise Finding(f"{target.name}, {origin}: {took:.1f} s; {as_entry(target, data)}")
+    return accepted
+
+
+def as_entry(target: Target, data: bytes) -> str:
+    return json.dumps({"target": target.name, "what": "", "input": [[data.hex(), 1]]})
+
+
+@pytest.mark.parametrize("target", sorted(MAKERS), indirect=True)
+def test_what_is_changed_is_right(target: Target) -> None:
+    for place, data in enumerate(target.seeds()):
+        assert feed(target, data, f"example {place}"), f"{target.name} refuses its example {place}"
+
+
+@pytest.mark.parametrize("target", sorted(MAKERS), indirect=True)
+def test_nothing_but_typed_errors(target: Target) -> None:
+    accepted = sum(
+        feed(target, data, f"seed {SEED}, input {place}")
+        for place, data in enumerate(islice(target.inputs(SEED), ROUNDS))
+    )
+    # Where nothing is refused nothing was tested, and where nothing is accepted only the first check was.
+    assert 0 < accepted < ROUNDS
+
+
+@pytest.mark.parametrize("target", sorted(MAKERS), indirect=True)
+def test_what_is_large_costs_little(target: Target) -> None:
+    seed = target.seeds()[0]
+    for piece in {seed[:1], seed[1:2], seed[1:4], seed[:8], seed, *target.tokens, b"\x81", b"\xff", b"\x00", b"1", b" "}:
+        if piece:
+            filler = piece * (LARGE // len(piece))
+            for data in (filler, seed[:1] + filler, seed[: len(seed) // 2] + filler + seed[len(seed) // 2 :]):
+                feed(target, data, f"{piece[:20].hex()} to excess")
+
+
+@pytest.mark.parametrize("entry", REGRESSIONS, ids=lambda entry: f"{entry['target']}: {entry['what']}")
+@pytest.mark.parametrize("makers", [MAKERS], ids=[""])
+def test_what_was_found(entry: dict[str, object], makers: dict[str, Callable[[], Target]]) -> None:
+    pass

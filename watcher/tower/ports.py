@@ -1,0 +1,90 @@
+"""What a watchtower needs of others. `perund` plugs them in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from protocol.messages import TowerState
+from protocol.types import ChannelId, Nanos, Params, SignedState
+from watcher.tower.slots import Guarded, Slot
+
+__all__ = ["Books", "ChainClock", "Guard", "Holdings"]
+
+Facts = dict[str, str | int | bool]
+
+
+class Books(Protocol):
+    """What a tower must not forget. Writes are in order; `then` is called when one is on the disk."""
+
+    def slots(self) -> Iterable[tuple[Guarded, Slot]]:
+        """Return every slot that is on the disk, with facts about its channel."""
+        ...
+
+    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
+        """Return the newest durable state of a channel over all its clients."""
+        ...
+
+    def keep(self, slot: Slot, message: TowerState, then: Callable[[], None]) -> None:
+        """Put this state into its slot, in the place of an older one."""
+        ...
+
+    def change(self, slots: Iterable[Slot], settled_ns: Nanos | None, then: Callable[[], None] | None = None) -> None:
+        """Write what changed about slots but not their states: proof, promises; and their channel's settlement."""
+        ...
+
+    def drop(self, slots: Iterable[Slot]) -> None:
+        """Forget slots and their states."""
+        ...
+
+    def conflict(self, slot: Slot, message: TowerState, at_ns: Nanos) -> None:
+        """Keep the state in the slot and another one of the same version, both fully signed, as evidence."""
+        ...
+
+    def note(self, kind: str, at_ns: Nanos, channel: ChannelId | None, facts: Facts) -> None:
+        """Remember for the operator that something happened. Bounded: the oldest notes go."""
+        ...
+
+
+class Holdings(Protocol):
+    """The Perun canister, as far as a tower asks whether a channel is real."""
+
+    def funded(self, params: Params) -> Awaitable[bool]:
+        """Whether certified looks, asked from now on, show money of either participant or a registered state.
+
+        Raises `PerundError` when no certified answer came.
+        """
+        ...
+
+
+class Guard(Protocol):
+    """The watcher, as far as a tower tells it what to watch."""
+
+    def watch(self, channel: ChannelId, challenge_ns: Nanos) -> None:
+        """Watch a channel from now on."""
+        ...
+
+    def unwatch(self, channel: ChannelId) -> None:
+        """Stop watching."""
+        ...
+
+    def hurry(self, channel: ChannelId) -> None:
+        """Look as soon as possible."""
+        ...
+
+
+class ChainClock(Protocol):
+    """Chain time and local time."""
+
+    @property
+    def certified(self) -> bool:
+        """Whether any certificate told the chain time: nothing is promised before."""
+        ...
+
+    def chain_ns(self) -> Nanos:
+        """Return the chain time."""
+        ...
+
+    def elapsed_ns(self) -> int:
+        """Return local nanoseconds that never go back."""
+        ...

@@ -1,0 +1,136 @@
+"""The slots of a watchtower: one for each channel of each client, counted so that room can be decided about.
+
+Only what decisions need is in memory, some hundred bytes for each; states are in the books.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from protocol.types import ChannelId, Nanos
+
+__all__ = ["Guarded", "Slot", "Slots"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """What a client was promised for a channel. Times are chain times."""
+
+    client: bytes
+    """33 bytes, its node key."""
+    channel: ChannelId
+    version: int
+    digest: bytes
+    """32 bytes, of the state."""
+    since_ns: Nanos
+    lapses_ns: Nanos
+    """When it goes unless it is proven."""
+    expires_ns: Nanos
+    """Until when the newest receipt holds."""
+    proven: bool = False
+    """Whether the channel's money speaks for it."""
+
+
+@dataclass(slots=True)
+class Guarded:
+    """A channel that has slots."""
+
+    channel: ChannelId
+    challenge_ns: Nanos
+    slots: dict[bytes, Slot] = field(default_factory=dict)
+    """By client, in the order in which they came."""
+    settled_ns: Nanos | None = None
+    registered: int | None = None
+    """The version that the newest look showed registered."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether its money was seen: then it is watched."""
+        return any(slot.proven for slot in self.slots.values())
+
+    @property
+    def version(self) -> int:
+        """The newest version over all clients."""
+        return max(slot.version for slot in self.slots.values())
+
+
+@dataclass(slots=True)
+class _Client:
+    slots: int = 0
+    proven: int = 0
+
+
+class Slots:
+    """All slots. Who changes one in a way that is counted does it here."""
+
+    def __init__(self) -> None:
+        self.channels: dict[ChannelId, Guarded] = {}
+        self._clients: dict[bytes, _Client] = {}
+        self.total = 0
+        self.of_strangers = 0
+        """Slots of clients that have no proven one."""
+
+    def __iter__(self) -> Iterator[Slot]:
+        for guarded in self.channels.values():
+            yield from guarded.slots.values()
+
+    @property
+    def clients(self) -> int:
+        """How many clients have slots."""
+        return len(self._clients)
+
+    def get(self, client: bytes, channel: ChannelId) -> Slot | None:
+        """Return a client's slot for a channel."""
+        guarded = self.channels.get(channel)
+        return guarded.slots.get(client) if guarded is not None else None
+
+    def count(self, client: bytes) -> int:
+        """Return how many slots a client has."""
+        counted = self._clients.get(client)
+        return counted.slots if counted is not None else 0
+
+    def unproven(self, client: bytes) -> int:
+        """Return how many slots of a client are not proven."""
+        counted = self._clients.get(client)
+        return counted.slots - counted.proven if counted is not None else 0
+
+    def is_known(self, client: bytes) -> bool:
+        """Whether a client has shown money."""
+        counted = self._clients.get(client)
+        return counted is not None and counted.proven > 0
+
+    def add(self, slot: Slot, challenge_ns: Nanos) -> Guarded:
+        """Take a new slot up; return its channel."""
+        guarded = self.channels.get(slot.channel)
+        if guarded is None:
+            guarded = self.channels[slot.channel] = Guarded(slot.channel, challenge_ns)
+        guarded.slots[slot.client] = slot
+        self._count(slot.client, slots=1, proven=int(slot.proven))
+        return guarded
+
+    def prove(self, slot: Slot) -> None:
+        """Note that the channel's money speaks for a slot."""
+        if not slot.proven:
+            slot.proven = True
+            self._count(slot.client, slots=0, proven=1)
+
+    def remove(self, slot: Slot) -> None:
+        """Forget a slot, and its channel with the last one."""
+        guarded = self.channels[slot.channel]
+        del guarded.slots[slot.client]
+        if not guarded.slots:
+            del self.channels[slot.channel]
+        self._count(slot.client, slots=-1, proven=-int(slot.proven))
+
+    def _count(self, client: bytes, *, slots: int, proven: int) -> None:
+        counted = self._clients.setdefault(client, _Client())
+        if counted.proven == 0:
+            self.of_strangers -= counted.slots
+        counted.slots += slots
+        counted.proven += proven
+        self.total += slots
+        if counted.proven == 0:
+            self.of_strangers += counted.slots
+        if counted.slots == 0:
+            del self._clients[client]

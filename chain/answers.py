@@ -158,7 +158,7 @@ def query_answer(body: bytes) -> QueryAnswer:
     match fields:
         case {"status": "replied", "reply": {"arg": bytes(value)}}:
             result = Reply(value)
-        case {"status": "rejected", "reject_code": int(), "reject_message": str()}:
+        case {"status": "rejected"}:
             result = _rejection(fields)
         case _:
             raise LyingReplica("the answer to a query is neither a reply nor a reject")
@@ -166,7 +166,9 @@ def query_answer(body: bytes) -> QueryAnswer:
     listed = fields.get("signatures")
     for item in listed if isinstance(listed, list) else ():
         match item:
-            case {"timestamp": int(timestamp), "signature": bytes(signature), "identity": bytes(node)}:
+            case {"timestamp": int(timestamp), "signature": bytes(signature), "identity": bytes(node)} if _is_nat(
+                timestamp
+            ):
                 signatures.append(NodeSignature(timestamp, node, signature))
             case _:
                 raise LyingReplica("a signature of a query's answer is malformed")
@@ -175,11 +177,16 @@ def query_answer(body: bytes) -> QueryAnswer:
 
 def _rejection(fields: Mapping[str, Value]) -> Rejection:
     match fields:
-        case {"reject_code": int(code), "reject_message": str(message)}:
+        case {"reject_code": int(code), "reject_message": str(message)} if _is_nat(code):
             error_code = fields.get("error_code")
             return Rejection(code, message, error_code if isinstance(error_code, str) else None)
         case _:
             raise LyingReplica("a reject is malformed")
+
+
+def _is_nat(number: int) -> bool:
+    """Whether it came as a number. Python takes true and false for numbers too; they have no hash."""
+    return not isinstance(number, bool)
 
 
 def _decoded(body: bytes) -> Mapping[str, Value]:

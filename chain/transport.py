@@ -55,13 +55,21 @@ def endpoints(urls: Sequence[str]) -> list[Endpoint]:
     """Return the servers behind these URLs. Raises `ChainError` for one that is not http(s)://host[:port]."""
     found: list[Endpoint] = []
     for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        if not _is_address(url):
             raise ChainError(f"{url!r} is no address of a replica; it looks like https://icp-api.io")
         found.append(Endpoint(url.rstrip("/")))
     if not found:
         raise ChainError("no URL of the Internet Computer is configured; one is needed, such as https://icp-api.io")
     return found
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # checked when it is read
+    except ValueError:  # brackets without an IPv6 address, characters that look like others, a port above 65535
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.query and not parts.fragment
 
 
 def is_mainnet(url: str) -> bool:
@@ -104,12 +112,12 @@ class Transport:
 
     async def status(self, url: str) -> bytes:
         """Return the CBOR of a replica's status page."""
+        (endpoint,) = endpoints([url])
         if is_mainnet(url):
             raise UnsafeRootKey(
                 f"{url} is the Internet Computer itself: its root key is built in and is never fetched; "
                 "remove the setting that marks this network as local"
             )
-        (endpoint,) = endpoints([url])
         page = f"{endpoint.url}/api/v2/status"
         status, answer = await self._request("GET", page, b"", TIMEOUT_S["query"])
         return _accepted(page, status, answer)

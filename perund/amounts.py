@@ -69,7 +69,9 @@ def parse_config_amount(value: int | str) -> int:
         elif not value.strip().lower().endswith(("icp", "e8s")):
             raise CallerMistake("bad_amount", f'{_shown(value)} needs its unit here; write "1.5 ICP" or 150000000')
         return parse_amount(value, zero=True)
-    return parse_amount(f"{value} e8s", zero=True)
+    if value > MAX_E8S:  # before it is written out: TOML has hexadecimal numbers of any length
+        raise CallerMistake("bad_amount", f"the amount is more than {format_icp(MAX_E8S)}, the most a channel can hold")
+    return parse_amount(f"{max(value, -1)} e8s", zero=True)
 
 
 def format_icp(e8s: int) -> str:

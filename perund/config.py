@@ -19,6 +19,7 @@ __all__ = [
     "CANISTER_OF_ICP_LEDGER",
     "DEFAULT_IC_URL",
     "FILE_NAME",
+    "Alarm",
     "Close",
     "Config",
     "Fees",
@@ -26,6 +27,7 @@ __all__ = [
     "Keys",
     "Log",
     "Policy",
+    "Tower",
     "Watch",
     "Wire",
     "default_min_challenge_s",
@@ -39,6 +41,9 @@ _DAY: Final = 86_400
 Url = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=500)]
 CanisterId = Annotated[str, Meta(pattern=r"^[a-z0-9]{1,5}(-[a-z0-9]{1,5}){1,11}$", max_length=63)]
 NodeIdHex = Annotated[str, Meta(pattern=r"^0[23][0-9a-f]{64}$")]
+TowerAddress = Annotated[
+    str, Meta(pattern=r"^0[23][0-9a-f]{64}@([^\s:@]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", max_length=330)
+]
 HashHex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 E8sValue = Annotated[int, Meta(ge=0)]  # the upper bound is that of perund.amounts, which reads these keys
 
@@ -187,6 +192,119 @@ class Watch(_Section, frozen=True, kw_only=True):
         int,
         Meta(ge=3, le=100, description="Certified looks at a channel in each challenge period, 3 to 100."),
     ] = 6
+    interval_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=600,
+            description="Seconds between cheap queries, which may start a certified look before it is due, 1 to 600.",
+        ),
+    ] = 2
+    towers: Annotated[
+        tuple[TowerAddress, ...],
+        Meta(
+            max_length=16,
+            description=(
+                "Watchtowers that guard this node's channels too, NODEID@host:port each, at most 16.\n"
+                "A tower sees the balances of every channel; it never learns a key."
+            ),
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        ids = [tower.partition("@")[0] for tower in self.towers]
+        if len(set(ids)) != len(ids):
+            raise ValueError("`towers` has the same node id twice")
+        for tower in self.towers:
+            if not 1 <= int(tower.rpartition(":")[2]) <= 65_535:
+                raise ValueError(f"`towers` has {tower!a}: a port is 1 to 65535")
+
+
+class Tower(_Section, frozen=True, kw_only=True):
+    """What `perund watchtower` does for others. A node does not read it."""
+
+    clients: Annotated[
+        tuple[NodeIdHex, ...],
+        Meta(max_length=100_000, description="Node ids that are served, 66 hex digits each. Empty: anybody."),
+    ] = ()
+    max_clients: Annotated[int, Meta(ge=1, le=1_000_000, description="Nodes that are served, 1 to 1000000.")] = 1_000
+    max_channels: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="Channels in all, counted for each client, 1 to 10000000.")
+    ] = 100_000
+    max_channels_per_client: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="Channels of one client, 1 to 10000000.")
+    ] = 10_000
+    max_unfunded: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Channels of clients that have not shown money in any yet, all together, 1 to 1000000.",
+        ),
+    ] = 1_000
+    max_unfunded_per_client: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Channels of one client that have not shown money yet, 1 to 1000000.")
+    ] = 100
+    min_challenge_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=365 * _DAY,
+            description="Shortest challenge period that is guarded, in seconds: longer than this tower is ever away.",
+        ),
+    ] = 60
+    max_challenge_s: Annotated[
+        int, Meta(ge=1, le=365 * _DAY, description="Longest challenge period that is guarded, in seconds.")
+    ] = 365 * _DAY
+    min_total_e8s: Annotated[
+        E8sValue, Meta(description='Least money of both sides in a channel: e8s, or a text such as "0.1 ICP".')
+    ] = 0
+    max_total_e8s: Annotated[
+        E8sValue, Meta(description="Most money of both sides in a channel: e8s or a text. 0: any amount.")
+    ] = 0
+    funding_s: Annotated[
+        int,
+        Meta(
+            ge=60, le=30 * _DAY, description="Seconds that money has to appear in a channel, else its slot is dropped."
+        ),
+    ] = 43_200
+    receipt_s: Annotated[
+        int, Meta(ge=60, le=365 * _DAY, description="Seconds that a receipt for a funded channel holds.")
+    ] = 30 * _DAY
+    grace_s: Annotated[
+        int, Meta(ge=0, le=365 * _DAY, description="Seconds that a settled channel is remembered, 0 to 31536000.")
+    ] = _DAY
+
+    def __post_init__(self) -> None:
+        if self.min_challenge_s > self.max_challenge_s:
+            raise ValueError(
+                f"`min_challenge_s` is {self.min_challenge_s}, above `max_challenge_s` {self.max_challenge_s}"
+            )
+        if 0 < self.max_total_e8s < self.min_total_e8s:
+            raise ValueError(f"`min_total_e8s` is {self.min_total_e8s}, above `max_total_e8s` {self.max_total_e8s}")
+
+
+class Alarm(_Section, frozen=True, kw_only=True):
+    """Who is told of alarms, besides the log, the event stream and `perun health`."""
+
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            max_length=64,
+            description=(
+                'Program with its arguments, ["/usr/local/bin/page-me", "channels"], run for each alarm without a\n'
+                "shell. It gets one JSON object on standard input, and 30 seconds. Empty: none."
+            ),
+        ),
+    ] = ()
+    webhook: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^\s/]+(/[^\s]*)?)?$",
+            max_length=2_000,
+            description="Address that the same JSON object is posted to, http(s)://host/path, three tries. Empty: none",
+        ),
+    ] = ""
 
 
 class Fees(_Section, frozen=True, kw_only=True):
@@ -248,6 +366,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     wire: Wire = Wire()
     policy: Policy = Policy()
     watch: Watch = Watch()
+    tower: Tower = Tower()
+    alarm: Alarm = Alarm()
     fees: Fees = Fees()
     close: Close = Close()
     keys: Keys = Keys()

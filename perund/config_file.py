@@ -27,11 +27,16 @@ from protocol.errors import CallerMistake
 __all__ = ["load_config", "render_config", "write_config"]
 
 MAX_FILE_BYTES: Final = 1_048_576
+MAX_DIGITS: Final = 20
+MAX_DOTS: Final = 64
+"""In one line. A dotted key costs tomllib time that grows with the square of its parts."""
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "ic": schema.Ic,
     "wire": schema.Wire,
     "policy": schema.Policy,
     "watch": schema.Watch,
+    "tower": schema.Tower,
+    "alarm": schema.Alarm,
     "fees": schema.Fees,
     "close": schema.Close,
     "keys": schema.Keys,
@@ -115,11 +120,14 @@ class _Reading:
         self.environment = environment
         try:
             self.text = content.decode()
+            _refuse_long_keys(path, self.text)
             self.tables: dict[str, object] = tomllib.loads(self.text)
         except UnicodeDecodeError as error:
             raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # TOMLDecodeError, or Python's own for a number of thousands of digits
             raise ConfigError(f"{path} is not TOML: {error}", "see https://toml.io for its syntax") from None
+        except RecursionError:
+            raise ConfigError(f"{path} nests thousands of brackets", "it is not a configuration of perund") from None
         self.overridden: dict[tuple[str, str], str] = {}
 
     def config(self) -> Config:
@@ -177,7 +185,7 @@ class _Reading:
                 raise ConfigError(f"{self._where(section, key)}: {text!a} is not allowed", "write true or false")
             return text == "true"
         if hint is int and not key.endswith("_e8s"):
-            if not (text.isascii() and text.isdigit()):
+            if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
                 raise ConfigError(
                     f"{self._where(section, key)}: {text!a} is not a whole number",
                     f"allowed: {_description(struct, key)}",
@@ -237,6 +245,12 @@ class _Reading:
             elif inside == section and re.match(rf"[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
                 return number
         return begins
+
+
+def _refuse_long_keys(path: Path, text: str) -> None:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.count(".") > MAX_DOTS and not line.lstrip().startswith("#"):
+            raise ConfigError(f"{path}, line {number} has more than {MAX_DOTS} dots", "keys have one at most")
 
 
 def _instead(wrong: str, allowed: list[str] | tuple[str, ...]) -> str:

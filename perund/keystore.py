@@ -154,7 +154,7 @@ class KeyStore:
             raise KeyStoreError(f"{self.path} is open to other users (mode {mode:04o})", f"run `chmod 600 {self.path}`")
         try:
             return msgspec.json.decode(content, type=_File)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise KeyStoreError(
                 f"{self.path} is damaged or of another version ({error})",
                 "restore it from your backup, or run `perund init --phrase-file` with your 24 words",

@@ -8,7 +8,7 @@ sections 5 to 8; docs/protocol.md.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from protocol.effects import (
@@ -31,6 +31,7 @@ from protocol.effects import (
     Step,
 )
 from protocol.errors import CallerMistake, PeerViolation, Undecodable
+from protocol.horizon import Horizon
 from protocol.messages import (
     Ack,
     ChannelMessage,
@@ -94,6 +95,8 @@ class Channel(ABC):
     memory: ChannelMemory
     minimum_e8s: int = 1
     """The smallest payment that we take."""
+    horizon: Horizon = field(default_factory=Horizon)
+    """The newest certified look at all quiet channels at once: shared with whoever makes it."""
 
     phase: Phase = field(init=False)
     newest: SignedState = field(init=False)
@@ -178,15 +181,27 @@ class Channel(ABC):
         """The fully signed final state, if there is one."""
         return self.newest if self.newest.state.finalized else None
 
+    @property
+    def looked_at_ns(self) -> int | None:
+        """When the newest look at this channel was asked for, in local elapsed time; None before the first.
+
+        While its own looks show nothing registered, that is its own or the `horizon`'s, whichever is newer.
+        """
+        if self.look is None:
+            return None
+        swept_ns = self.horizon.asked_ns if self.look.version is None else None
+        return self.look.asked_ns if swept_ns is None else max(self.look.asked_ns, swept_ns)
+
     def may_update(self, now: Moment) -> bool:
         """Rule 4: only while the newest look shows no registered state and is younger than a third of the
         challenge period. Only enforceable states count.
         """
-        look = self.look
+        asked_ns = self.looked_at_ns
         return (
-            look is not None
-            and look.version is None
-            and 3 * (now.elapsed_ns - look.asked_ns) < self.terms.params.challenge_duration_ns
+            asked_ns is not None
+            and self.look is not None
+            and self.look.version is None
+            and 3 * (now.elapsed_ns - asked_ns) < self.terms.params.challenge_duration_ns
         )
 
     def check_payable(self, amount_e8s: int, smallest_e8s: int | None = None) -> None:
@@ -260,9 +275,13 @@ class Channel(ABC):
         return step + self._open_if_ready(now)
 
     def looked(self, look: Look, now: Moment) -> Step:
-        """Take a certified look at what is registered. Older looks than the newest are ignored."""
+        """Take a certified look at what is registered. Older looks than the newest are ignored, unless they show more:
+        answers overtake each other, and what is registered stays registered.
+        """
         if self.look is not None and look.asked_ns < self.look.asked_ns:
-            return NOTHING
+            if not look.shows_more_than(self.look):
+                return NOTHING
+            look = replace(look, asked_ns=self.look.asked_ns)
         self.look = look
         if look.version is None:
             return self._count_received(now) + self._retry(now)

@@ -81,6 +81,10 @@ class Look:
     settled: bool
     """Whether it can no longer be replaced at `chain_ns`."""
 
+    def shows_more_than(self, other: Look) -> bool:
+        """Whether a state is registered here, and none or one of a lower version there."""
+        return self.version is not None and (other.version is None or self.version > other.version)
+
 
 # --- records: durable before anything is sent -------------------------------------------------------------
 

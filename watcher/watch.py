@@ -1,242 +1,425 @@
 """The watcher: looks at every channel until its money is out, and refutes what is below ours.
 
 It is level-triggered: each round compares what the canister has with what the store has, so a missed event
-cannot blind it. The newest state comes from the store at the moment of use.
+cannot blind it. The newest state comes from the store at the moment of use. Where the canister keeps a log of
+registrations, one certified sweep of it is a look at every quiet channel (`Horizon`); where not, or while the sweep
+fails, each channel is looked at in turn. DESIGN, section 8; docs/watching.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
-from protocol.errors import PerundError
-from protocol.types import ChannelId, Nanos, RegisteredState
-from watcher.ports import Canister, CertifiedLook, Clock, Reports, States
+from protocol.errors import InvariantBroken, PerundError
+from protocol.horizon import Horizon
+from protocol.types import ChannelId, Nanos
+from watcher.looking import Looks
+from watcher.ports import Canister, CertifiedLook, Clock, DisputeLog, Hints, Notices, Reports, States
+from watcher.refuting import RETRY_FIRST_S, RETRY_LAST_S, Refuter
+from watcher.roster import LONGEST_INTERVAL_NS, Roster, Watched
+from watcher.schedule import Schedule
+from watcher.suspicion import Suspicion
+from watcher.sweep import Sweep
+from watcher.vitals import Condition, Vitals
 
-__all__ = ["Watcher"]
+__all__ = ["DAY_NS", "LONGEST_INTERVAL_NS", "LOOKS_IN_FLIGHT", "RETRY_LAST_S", "Watcher"]
 
 log = structlog.get_logger()
 
-LONGEST_INTERVAL_NS: Final = 600 * 1_000_000_000
-SHORTEST_INTERVAL_NS: Final = 250_000_000
-RETRY_FIRST_S: Final = 0.25
-RETRY_LAST_S: Final = 15.0
+DAY_NS: Final = 86_400 * 1_000_000_000
 LOOKS_IN_FLIGHT: Final = 16
+"""Of the rounds. Refutations and looks that are asked for do not wait behind them."""
 MOST_DOUBLINGS: Final = 10
+MOST_PATIENCE_S: Final = 60.0
+LEAST_PATIENCE_S: Final = 2.0
+TOGETHER: Final = 500
+RESTART_FIRST_S: Final = 1.0
+RESTART_LAST_S: Final = 30.0
+LATE_NS: Final = 60 * 1_000_000_000
+LONG_RUN_NS: Final = 60 * 1_000_000_000
+LONGEST_TICK_S: Final = 5.0
+SHORTEST_TICK_S: Final = 0.1
 
 
-@dataclass(slots=True)
-class _Watched:
-    channel: ChannelId
-    interval_ns: int
-    due_ns: int
-    last_asked_ns: int | None = None
-    failures: int = 0
-    again: bool = False
-    """A look was asked for while another was under way, whose request may be older than the suspicion."""
-    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    refutation: asyncio.Task[None] | None = None
+class _Unheard:
+    """Takes notices where nobody else does: they are logged."""
+
+    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
+        log.error(kind, channel=channel.hex() if channel is not None else None, **facts)
 
 
 class Watcher:
-    """Runs as a task of the node. See `run`."""
+    """Runs as a task of the node, or in a process of its own. See `run`."""
 
     def __init__(
-        self, states: States, canister: Canister, reports: Reports, clock: Clock, looks_per_challenge: int = 6
+        self,
+        states: States,
+        canister: Canister,
+        reports: Reports,
+        clock: Clock,
+        looks_per_challenge: int = 6,
+        *,
+        disputes: DisputeLog | None = None,
+        hints: Hints | None = None,
+        hint_every_s: float = 2.0,
+        notices: Notices | None = None,
     ) -> None:
-        """`looks_per_challenge`: at least 3; twice that, so that one may fail and payments still go on (rule 4)."""
-        self._states = states
-        self._canister = canister
-        self._reports = reports
+        """`looks_per_challenge`: at least 3; twice that, so that one may fail and payments still go on (rule 4).
+
+        `disputes`: the canister's log, asked at the start whether there is one; `hints`: cheap queries of single
+        channels; `hint_every_s`: how often queries are made between looks. Without them there are looks only.
+        """
+        self.horizon = Horizon()
+        """What `protocol.channel` takes as the look at a quiet channel."""
         self._clock = clock
-        self._looks = looks_per_challenge
-        self._watched: dict[ChannelId, _Watched] = {}
-        self._due: list[tuple[int, int, ChannelId]] = []
-        self._order = 0
+        self._reports = reports
+        self._notices = notices or _Unheard()
+        self._disputes = disputes
+        self._hints = hints
+        self._hint_every_s = hint_every_s
+        self._canister = canister
+        self._roster = Roster(looks_per_challenge)
+        self._vitals = Vitals(self._roster, clock)
+        self._schedule = Schedule(self._roster)
+        self._looks = Looks(canister, reports, clock, self._roster, self._vitals)
+        self._refuter = Refuter(states, canister, reports, self._notices, self._roster, self._vitals, self._looks)
+        self._suspicion = Suspicion(self._roster, clock, self._hurry)
+        self._sweep = (
+            Sweep(disputes, self._roster, self._vitals, clock, self.horizon, self._take)
+            if disputes is not None
+            else None
+        )
+        self._by_log = False
+        self._blind = False
         self._wake = asyncio.Event()
-        self._slots = asyncio.Semaphore(LOOKS_IN_FLIGHT)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._came = asyncio.Event()
+        self._rounds: set[asyncio.Task[None]] = set()
+        self._asked = asyncio.Semaphore(LOOKS_IN_FLIGHT)
 
     # --- what is watched ---------------------------------------------------------------------------------
 
     def watch(self, channel: ChannelId, challenge_ns: Nanos) -> None:
         """Watch a channel from now on, with a look at once."""
-        if channel in self._watched:
-            return
-        interval = min(max(challenge_ns // self._looks, SHORTEST_INTERVAL_NS), LONGEST_INTERVAL_NS)
-        entry = _Watched(channel, interval, self._clock.monotonic_ns())
-        self._watched[channel] = entry
-        self._schedule(entry, entry.due_ns)
+        now_ns = self._clock.monotonic_ns()
+        entry = self._roster.add(channel, challenge_ns, now_ns)
+        if entry is not None:
+            self._plan(entry, now_ns)
+            self._came.set()
 
     def unwatch(self, channel: ChannelId) -> None:
         """Stop watching: the money is out."""
-        entry = self._watched.pop(channel, None)
-        if entry is not None and entry.refutation is not None:
-            entry.refutation.cancel()
+        entry = self._roster.remove(channel)
+        if entry is not None:
+            self._vitals.failing.discard(channel)
+            if entry.refutation is not None:
+                entry.refutation.cancel()
 
     def hurry(self, channel: ChannelId) -> None:
         """Look as soon as possible: something is suspected."""
-        entry = self._watched.get(channel)
-        if entry is None:
-            return
-        if entry.looking.locked():
+        entry = self._roster.get(channel)
+        if entry is not None:
+            self._hurry(entry)
+
+    def _hurry(self, entry: Watched) -> None:
+        if entry.looking:
             entry.again = True
         else:
-            self._schedule(entry, self._clock.monotonic_ns())
+            self._schedule.hurry(entry)
+            self._wake.set()
+
+    def _plan(self, entry: Watched, due_ns: int) -> None:
+        self._schedule.at(entry, due_ns)
+        self._wake.set()
+
+    def _plan_next(self, entry: Watched) -> None:
+        """Plan the next look that is due by itself: a quiet channel that the log covers needs one a day."""
+        period = DAY_NS if self._by_log and entry.registered is None else entry.interval_ns
+        self._plan(entry, entry.next_slot_ns(period, self._clock.monotonic_ns()))
+
+    # --- what can be asked -------------------------------------------------------------------------------
+
+    def watched(self) -> set[ChannelId]:
+        """Return the channels that are watched."""
+        return {entry.channel for entry in self._roster}
 
     def oldest_look_age_ns(self) -> int | None:
         """Return the age of the oldest newest look, or None when a channel was never looked at or none is watched."""
-        asked = [entry.last_asked_ns for entry in self._watched.values()]
-        if not asked or None in asked:
-            return None
-        return self._clock.monotonic_ns() - min(a for a in asked if a is not None)
+        oldest: int | None = None
+        for entry in self._roster:
+            if entry.looked_ns is None:
+                return None
+            asked_ns = max(entry.looked_ns, (self.horizon.asked_ns or 0) if entry.registered is None else 0)
+            oldest = asked_ns if oldest is None else min(oldest, asked_ns)
+        return self._clock.monotonic_ns() - oldest if oldest is not None else None
 
     def failing(self) -> dict[ChannelId, int]:
         """Return the channels whose last looks failed, with how many did."""
-        return {entry.channel: entry.failures for entry in self._watched.values() if entry.failures}
+        found = (self._roster.get(channel) for channel in list(self._vitals.failing))
+        return {entry.channel: entry.failures for entry in found if entry is not None}
+
+    def condition(self) -> Condition:
+        """Return the watcher's own health."""
+        vitals = self._vitals
+        return Condition(
+            state=vitals.state,
+            watched=len(self._roster),
+            chain_ns=vitals.chain_ns,
+            lag_ns=vitals.lag_ns,
+            least_margin_ns=self._refuter.least_margin_ns(),
+            by_log=self._by_log,
+            looks=vitals.looks,
+            looks_failed=vitals.looks_failed,
+            sweeps=vitals.sweeps,
+            restarts=vitals.restarts,
+        )
 
     # --- looking -----------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Look at every channel when it is due, for ever. A fault of one channel does not stop the others."""
-        try:
-            while True:
-                now = self._clock.monotonic_ns()
-                while self._due and self._due[0][0] <= now:
-                    due, _, channel = heapq.heappop(self._due)
-                    entry = self._watched.get(channel)
-                    if entry is not None and entry.due_ns == due:
-                        self._spawn(self._round(entry))
-                timeout = (self._due[0][0] - now) / 1e9 if self._due else None
-                self._wake.clear()
-                try:
-                    await asyncio.wait_for(self._wake.wait(), timeout)
-                except TimeoutError:
-                    continue
-        finally:
-            tasks = [*self._tasks, *(e.refutation for e in self._watched.values() if e.refutation is not None)]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def look(self, channel: ChannelId) -> CertifiedLook:
         """Make a look by a request signed after this call, and report it.
 
         Raises `PerundError` when no certified answer came.
         """
-        entry = self._watched.get(channel)
+        entry = self._roster.get(channel)
         if entry is None:
             return await self._canister.look(channel)
+        async with self._asked:
+            return await self._looks.make(entry, MOST_PATIENCE_S, self._refuter.consider)
+
+    def _take(self, entry: Watched, look: CertifiedLook) -> None:
+        """Take what the log shows of a channel."""
+        quiet_before = entry.registered is None
+        self._looks.take(entry, look, self._refuter.consider)
+        if look.registered is None or quiet_before:
+            self._plan_next(entry)
+
+    async def _round(self, entry: Watched) -> None:
+        entry.looking, failed = True, False
         try:
-            async with entry.looking:
-                return await self._look(entry)
-        finally:
-            self._again(entry)
+            patience_s = min(max(entry.challenge_ns / 3e9, LEAST_PATIENCE_S), MOST_PATIENCE_S)
+            await self._looks.make(entry, patience_s, self._refuter.consider)
+        except PerundError:
+            failed = True
+            entry.again = False  # what failed is tried again soon anyway
+        finally:  # whatever happened, there is a next round
+            entry.looking = False
+            if self._roster.holds(entry):
+                if failed:
+                    doublings = min(entry.failures, MOST_DOUBLINGS)  # after hours 2**failures would be no float
+                    pause_ns = int(min(RETRY_FIRST_S * 2**doublings, RETRY_LAST_S) * 1e9)
+                    self._plan(entry, self._clock.monotonic_ns() + min(pause_ns, entry.interval_ns))
+                else:
+                    self._plan_next(entry)
+                if entry.again:
+                    entry.again = False
+                    self._hurry(entry)
 
-    def _again(self, entry: _Watched) -> None:
-        """Have the look made that was asked for during the one that ended."""
-        if entry.again and self._watched.get(entry.channel) is entry and not entry.looking.locked():
-            entry.again = False
-            self._schedule(entry, self._clock.monotonic_ns())
-
-    def _schedule(self, entry: _Watched, due_ns: int) -> None:
-        entry.due_ns = due_ns
-        self._order += 1
-        heapq.heappush(self._due, (due_ns, self._order, entry.channel))
+    def _round_ended(self, task: asyncio.Task[None]) -> None:
+        self._rounds.discard(task)
         self._wake.set()
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # A defect in the path that guards money is loud, and the rounds go on.
             log.error("watcher.round_failed", exc_info=error)
+            self._pass_on(error)
 
-    async def _round(self, entry: _Watched) -> None:
-        delay_ns = entry.interval_ns
+    # --- running -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Watch for ever. A fault of one channel does not stop the others, a fault of one part not the other parts."""
+        parts: dict[str, Callable[[], Awaitable[None]]] = {"rounds": self._go_round, "pulse": self._feel_pulse}
+        if self._sweep is not None:
+            parts["sweep"] = self._sweep_again
+        if self._disputes is not None or self._hints is not None:
+            parts["hints"] = self._ask_for_hints
+        tasks = [asyncio.ensure_future(self._keep(name, part)) for name, part in parts.items()]
         try:
-            async with entry.looking:
-                await self._look(entry)
-        except PerundError:
-            doublings = min(entry.failures, MOST_DOUBLINGS)  # after hours without an answer 2**failures is no float
-            delay_ns = min(delay_ns, int(min(RETRY_FIRST_S * 2**doublings, RETRY_LAST_S) * 1e9))
-            entry.again = False  # what failed is tried again soon anyway
-        finally:  # whatever happened, there is a next round
-            if self._watched.get(entry.channel) is entry:
-                self._schedule(entry, self._clock.monotonic_ns() + delay_ns)
-                self._again(entry)
-
-    async def _look(self, entry: _Watched) -> CertifiedLook:
-        async with self._slots:
-            try:
-                look = await self._canister.look(entry.channel)
-            except PerundError as error:
-                entry.failures += 1
-                self._reports.look_failed(entry.channel, str(error))
-                raise
-        entry.failures = 0
-        entry.last_asked_ns = max(look.asked_ns, entry.last_asked_ns or look.asked_ns)
-        self._reports.looked(entry.channel, look)
-        if look.registered is not None:
-            self._consider(entry, look.registered, look.chain_ns)
-        return look
-
-    # --- refuting ----------------------------------------------------------------------------------------
-
-    def _consider(self, entry: _Watched, registered: RegisteredState, chain_ns: Nanos) -> None:
-        known = self._states.newest(entry.channel)
-        if known is None or registered.settled(chain_ns) or entry.refutation is not None:
-            return
-        if self._watched.get(entry.channel) is not entry:
-            return  # nobody would end the refutation of a channel that is watched no more
-        ours = known[1].state.version
-        if registered.state.version >= ours:
-            return  # above ours is never refuted
-        self._reports.refuting(entry.channel, registered.state.version, ours)
-        entry.refutation = asyncio.ensure_future(self._refute(entry))
-        entry.refutation.add_done_callback(self._ended)
-
-    async def _refute(self, entry: _Watched) -> None:
-        """Register the newest state until a look shows a version at least ours, or it is settled."""
-        delay = RETRY_FIRST_S
-        try:
-            while True:
-                known = self._states.newest(entry.channel)
-                if known is None:
-                    return
-                params, signed = known
-                try:
-                    # The newest at once: a peer that registers its old states one by one would otherwise
-                    # restart the timer each time.
-                    answer = await self._canister.refute(params, signed)
-                    log.info(
-                        "watcher.refutation_sent",
-                        channel=entry.channel.hex(),
-                        version=signed.state.version,
-                        answer=answer,
-                    )
-                except PerundError as error:
-                    log.warning("watcher.refutation_failed", channel=entry.channel.hex(), error=str(error))
-                try:
-                    look = await self.look(entry.channel)
-                except PerundError:
-                    look = None
-                if look is not None and look.registered is not None:
-                    if look.registered.state.version >= signed.state.version:
-                        self._reports.refuted(entry.channel, signed.state.version)
-                        return
-                    if look.registered.settled(look.chain_ns):
-                        return  # too late; the look was reported, and the channel raises the loss alarm
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, RETRY_LAST_S)
+            await asyncio.gather(*tasks)
         finally:
-            entry.refutation = None
+            every = [*tasks, *self._rounds, *self._refuter.tasks()]
+            for task in every:
+                task.cancel()
+            await asyncio.gather(*every, return_exceptions=True)
+
+    async def once(self) -> None:
+        """Make one certified round instead of `run`: look at every channel, refute, and wait until that is done.
+
+        A look that fails is reported, and not made again. A refutation ends when a look shows its end, or a minute
+        after its deadline.
+        """
+        if self._sweep is not None and self._disputes is not None:
+            try:
+                if await self._disputes.available():
+                    await self._sweep.make()
+            except PerundError as error:
+                self._vitals.sweep_fails = True
+                log.warning("watcher.sweep_failed", error=str(error))
+        try:
+            looks = [self.look(entry.channel) for entry in self._roster if entry.looked_ns is None]
+            for outcome in await asyncio.gather(*looks, return_exceptions=True):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, PerundError):
+                    raise outcome
+            while tasks := self._refuter.tasks():
+                await asyncio.wait(tasks, timeout=1)
+                self._refuter.warn()
+                if (self._refuter.least_margin_ns() or 0) < -LATE_NS:
+                    break
+        finally:
+            for task in self._refuter.tasks():
+                task.cancel()
+
+    async def _keep(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part for ever, through its own faults."""
+        pause_s = RESTART_FIRST_S
+        while True:
+            began_ns = self._clock.monotonic_ns()
+            try:
+                await part()
+            except Exception as error:  # what guards money starts again, whatever it was; and loudly
+                log.exception("watcher.part_failed", part=name)
+                self._pass_on(error)
+                self._vitals.restarts += 1
+                self._vitals.down.add(name)
+                self._say_restarted(name, error)
+            if self._clock.monotonic_ns() - began_ns > LONG_RUN_NS:
+                pause_s = RESTART_FIRST_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RESTART_LAST_S)
+
+    def _say_restarted(self, name: str, error: Exception) -> None:
+        try:
+            self._notices.noticed(
+                "watcher.restarted", None, {"part": name, "error": type(error).__name__, "alarm": True}
+            )
+        except Exception as unheard:  # whoever listens must not stop the watch either
+            log.exception("watcher.notice_failed", part=name)
+            self._pass_on(unheard)
+
+    def _pass_on(self, error: BaseException) -> None:
+        """Let the node know of a broken safety rule: it ends the node, wherever it shows."""
+        if isinstance(error, InvariantBroken):
+            asyncio.get_running_loop().call_exception_handler({"message": str(error), "exception": error})
+
+    async def _go_round(self) -> None:
+        """Look at every channel when it is due."""
+        self._vitals.down.discard("rounds")
+        while True:
+            self._wake.clear()
+            now_ns = self._clock.monotonic_ns()
+            while len(self._rounds) < LOOKS_IN_FLIGHT and (entry := self._schedule.take(now_ns)) is not None:
+                self._start_round(self._round(entry))
+            due_ns = self._schedule.next_due_ns() if len(self._rounds) < LOOKS_IN_FLIGHT else None
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), (due_ns - now_ns) / 1e9 if due_ns is not None else None)
+
+    def _start_round(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="look")
+        self._rounds.add(task)
+        task.add_done_callback(self._round_ended)
+
+    async def _feel_pulse(self) -> None:
+        """Say when no certified answer comes any more, and warn of deadlines that come near."""
+        self._vitals.down.discard("pulse")
+        while True:
+            shortest = self._roster.shortest_challenge_ns
+            tick_s = min(max(shortest / 30e9, SHORTEST_TICK_S), LONGEST_TICK_S) if shortest else LONGEST_TICK_S
+            await asyncio.sleep(tick_s)
+            self._refuter.warn()
+            blind = self._vitals.blind
+            if blind != self._blind:
+                self._blind = blind
+                lag_ns = self._vitals.lag_ns
+                facts: dict[str, str | int | bool] = {"channels": len(self._roster)}
+                if lag_ns is not None:
+                    facts["lag_s"] = round(lag_ns / 1e9)
+                if blind:
+                    self._notices.noticed("watcher.blind", None, {**facts, "alarm": True})
+                else:
+                    self._notices.noticed("watcher.sees", None, facts)
+
+    # --- the log -----------------------------------------------------------------------------------------
+
+    async def _sweep_again(self) -> None:
+        """Sweep the log, if the canister keeps one, as often as the shortest challenge period asks for."""
+        assert self._sweep is not None
+        assert self._disputes is not None
+        available: bool | None = None
+        failures = 0
+        while True:
+            if not len(self._roster):
+                self._came.clear()
+                await self._came.wait()
+            try:
+                if not available:
+                    available = await self._disputes.available()
+                if available:
+                    await self._sweep.make()
+            except PerundError as error:
+                failures += 1
+                self._vitals.sweep_fails = True
+                log.warning("watcher.sweep_failed", error=str(error))
+                await self._when_the_log_fails()
+                pause_ns = int(min(RETRY_FIRST_S * 2 ** min(failures, MOST_DOUBLINGS), RETRY_LAST_S) * 1e9)
+            else:
+                failures = 0
+                self._vitals.sweep_fails = False
+                self._vitals.down.discard("sweep")
+                if available:
+                    await self._rely_on_log()
+                pause_ns = self._interval_ns() if available else LONGEST_INTERVAL_NS
+            await self._pause(min(pause_ns, self._interval_ns()) if available else pause_ns)
+
+    def _interval_ns(self) -> int:
+        return self._roster.interval_ns or LONGEST_INTERVAL_NS
+
+    async def _pause(self, pause_ns: int) -> None:
+        """Wait so long, or less when a channel comes whose challenge period asks for sooner."""
+        until_ns = self._clock.monotonic_ns() + pause_ns
+        while (left_ns := until_ns - self._clock.monotonic_ns()) > 0:
+            self._came.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._came.wait(), left_ns / 1e9)
+            until_ns = min(until_ns, self._clock.monotonic_ns() + self._interval_ns())
+
+    async def _rely_on_log(self) -> None:
+        """From now on the log covers quiet channels; each has a look of its own once a day."""
+        if self._by_log:
+            return
+        self._by_log = True
+        log.info("watcher.follows_log", channels=len(self._roster))
+        await self._plan_quiet_anew()
+
+    async def _when_the_log_fails(self) -> None:
+        """Look at each channel again before the horizon is too old for payments to go on."""
+        shortest, asked_ns = self._roster.shortest_challenge_ns, self.horizon.asked_ns
+        if not self._by_log or shortest is None:
+            return
+        if asked_ns is not None and 4 * (self._clock.monotonic_ns() - asked_ns) < shortest:
+            return
+        self._by_log = False
+        log.warning("watcher.looks_at_each_channel", channels=len(self._roster))
+        await self._plan_quiet_anew()
+
+    async def _plan_quiet_anew(self) -> None:
+        for number, entry in enumerate(self._roster):
+            # Who was never looked at stays where it stands: in the line of those whose look is due.
+            if entry.registered is None and entry.looked_ns is not None and not entry.looking and not entry.failures:
+                self._plan_next(entry)
+            if number % TOGETHER == TOGETHER - 1:
+                await asyncio.sleep(0)
+
+    async def _ask_for_hints(self) -> None:
+        """Ask single nodes between the looks: what they say may start one."""
+        self._vitals.down.discard("hints")
+        while True:
+            await asyncio.sleep(self._hint_every_s)
+            if not len(self._roster):
+                continue
+            if self._by_log and self._sweep is not None and self._disputes is not None:
+                await self._suspicion.ask_log(self._disputes, self._sweep.cursor)
+            elif self._hints is not None:
+                await self._suspicion.ask_around(self._hints)

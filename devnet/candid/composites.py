@@ -31,7 +31,7 @@ class _Blob(Shape[bytes]):
     def read(self, reader: Reader, ref: Ref) -> bytes:
         del ref
         reader.spend(1)
-        return reader.take(reader.uleb())
+        return reader.take(reader.size())
 
     def write(self, out: bytearray, value: bytes) -> None:
         out += uleb128(len(value))

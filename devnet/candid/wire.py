@@ -50,6 +50,8 @@ _MAX_VALUES: Final = 200_000
 """Values that one message may hold, empty ones too: what the real system bounds by counting instructions."""
 _MAX_DEPTH: Final = 64
 _MAX_PRINCIPAL: Final = 29
+_MAX_SHORT_LEB: Final = 10
+"""Bytes of a number that fits 64 bits."""
 
 
 class NotCandid(ValueError):
@@ -125,7 +127,7 @@ class Reader:
             self.table.append(self._entry())
         for entry in self.table:
             self._check_refs(entry)
-        return [self._checked(self.sleb()) for _ in range(self.count())]
+        return [self._checked(self.type_code()) for _ in range(self.count())]
 
     def take(self, size: int) -> bytes:
         """Return the next `size` bytes."""
@@ -143,15 +145,21 @@ class Reader:
         """Return a natural number of any size."""
         return _from_groups(self._leb())
 
+    def size(self) -> int:
+        """Return a length, a label or a position: what counts something in these bytes."""
+        return _from_groups(self._short_leb())
+
     def sleb(self) -> int:
         """Return an integer of any size."""
-        raw = self._leb()
-        number = _from_groups(raw)
-        return number - (1 << 7 * len(raw)) if raw[-1] & 0x40 else number
+        return _signed(self._leb())
+
+    def type_code(self) -> int:
+        """Return a type: a place in the table, or a negative code."""
+        return _signed(self._short_leb())
 
     def count(self) -> int:
         """Return a number of things that follow, each of which costs a part of the budget."""
-        count = self.uleb()
+        count = self.size()
         self.spend(count)
         return count
 
@@ -165,7 +173,7 @@ class Reader:
         """Return the raw bytes of a principal."""
         if self.byte() != 1:
             raise NotCandid("an opaque reference stands where a principal is expected")
-        size = self.uleb()
+        size = self.size()
         if size > _MAX_PRINCIPAL:
             raise NotCandid(f"a principal of {size} bytes; at most {_MAX_PRINCIPAL} are allowed")
         return self.take(size)
@@ -173,7 +181,7 @@ class Reader:
     def text(self) -> str:
         """Return a text."""
         try:
-            return self.take(self.uleb()).decode()
+            return self.take(self.size()).decode()
         except UnicodeDecodeError as exc:
             raise NotCandid(f"a text that is not UTF-8: {exc}") from exc
 
@@ -199,7 +207,7 @@ class Reader:
 
     def choice(self, fields: Fields) -> tuple[int, Ref]:
         """Read which alternative of a variant follows; return its label and type."""
-        position = self.uleb()
+        position = self.size()
         if position >= len(fields):
             raise NotCandid(f"alternative {position} of a variant that has {len(fields)}")
         return fields[position]
@@ -224,7 +232,7 @@ class Reader:
                 if self.flag():
                     self.skip(entry.inner)
             case VecType(inner=inner) if inner == NAT8:
-                self.take(self.uleb())
+                self.take(self.size())
             case VecType():
                 for _ in range(self.count()):
                     self.skip(entry.inner)
@@ -258,12 +266,21 @@ class Reader:
         self._at = end + 1
         return data[start : end + 1]
 
+    def _short_leb(self) -> bytes:
+        start = self._at
+        raw = self._leb()
+        if len(raw) > _MAX_SHORT_LEB:  # also: nobody could print it
+            raise NotCandid(
+                f"a length or type of {len(raw)} bytes at offset {start}; at most {_MAX_SHORT_LEB} are read"
+            )
+        return raw
+
     def _entry(self) -> WireType:
-        code = self.sleb()
+        code = self.type_code()
         if code == _OPT:
-            return OptType(self.sleb())
+            return OptType(self.type_code())
         if code == _VEC:
-            return VecType(self.sleb())
+            return VecType(self.type_code())
         if code == _RECORD:
             return RecordType(self._fields())
         if code == _VARIANT:
@@ -271,23 +288,23 @@ class Reader:
         if code == _FUNC:
             for _ in range(2):
                 for _ in range(self.count()):
-                    self.sleb()
-            self.take(self.uleb())
+                    self.type_code()
+            self.take(self.size())
             return FuncType()
         if code == _SERVICE:
             for _ in range(self.count()):
                 self.text()
-                self.sleb()
+                self.type_code()
             return ServiceType()
         raise NotCandid(f"type {code} cannot stand in the table of types")
 
     def _fields(self) -> Fields:
         fields: list[tuple[int, Ref]] = []
         for _ in range(self.count()):
-            label = self.uleb()
+            label = self.size()
             if label >= 1 << 32 or (fields and label <= fields[-1][0]):
                 raise NotCandid(f"label {label} is out of order or above 2^32-1")
-            fields.append((label, self.sleb()))
+            fields.append((label, self.type_code()))
         return tuple(fields)
 
     def _check_refs(self, entry: WireType) -> None:
@@ -304,6 +321,11 @@ class Reader:
         if ref >= len(self.table) or (ref < 0 and ref not in _PRIMITIVES):
             raise NotCandid(f"type {ref} is neither a primitive nor one of the table's {len(self.table)}")
         return ref
+
+
+def _signed(raw: bytes) -> int:
+    number = _from_groups(raw)
+    return number - (1 << 7 * len(raw)) if raw[-1] & 0x40 else number
 
 
 def _from_groups(raw: bytes) -> int:

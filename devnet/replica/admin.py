@@ -30,7 +30,8 @@ from protocol.types import MAX_E8S
 
 __all__ = ["Admin", "Mint", "account_of", "add_admin_routes"]
 
-_MAX_ADVANCE_NS: Final = 100 * 365 * 24 * 3600 * 1_000_000_000
+_MAX_ADVANCE_S: Final = 100 * 365 * 24 * 3600
+_MAX_ADVANCE_NS: Final = _MAX_ADVANCE_S * 1_000_000_000
 """Further ahead, times would not fit a nat64 for long."""
 _MAX_BODY: Final = 64 * 1024
 _MAX_FAULTS: Final = 1_000_000
@@ -95,7 +96,7 @@ async def _read_object(request: web.Request) -> dict[str, object]:
     try:
         # Decimals keep what was written: 0.1 seconds are 100000000 ns, not a float's idea of them.
         body: object = json.loads(await request.read(), parse_float=Decimal)
-    except (ValueError, RecursionError) as exc:
+    except (ValueError, ArithmeticError, RecursionError) as exc:  # 1e9999999999999999999 is no Decimal
         raise BadInput(f"the body is not JSON: {exc}") from exc
     if not isinstance(body, dict):
         raise BadInput("the body must be a JSON object")
@@ -106,7 +107,7 @@ async def _advance(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
     seconds = fields.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int | Decimal) or not Decimal(seconds).is_finite():
         raise BadInput('"seconds" must be a number above 0, for example {"seconds": 60}')
-    if not 0 < seconds * 1_000_000_000 <= _MAX_ADVANCE_NS:
+    if not 0 < seconds <= _MAX_ADVANCE_S:
         raise BadInput(f'"seconds" must be above 0 and at most a hundred years, not {seconds}')
     nanoseconds = int(seconds * 1_000_000_000)
     if nanoseconds == 0:

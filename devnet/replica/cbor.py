@@ -21,6 +21,7 @@ _MAX_DEPTH: Final = 32
 """Deeper than any request; a body of a million brackets must not exhaust the stack."""
 _UNSIGNED, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 0, 2, 3, 4, 5, 6, 7
 _NULL, _UNDEFINED, _BREAK = 22, 23, 31
+_MAX_BIG_NATURAL: Final = 256
 _MAX_UINT64: Final = 2**64 - 1
 
 
@@ -140,7 +141,10 @@ class _Reader:
         major, info = self._initial()
         if major != _BYTES:
             raise NotCbor(f"a big natural at offset {self.at - 1} is not a byte string")
-        return int.from_bytes(self._string(major, info), "big")
+        raw = self._string(major, info)
+        if len(raw) > _MAX_BIG_NATURAL:  # the hash of a number takes time that grows with the square of its length
+            raise NotCbor(f"a big natural of {len(raw)} bytes; at most {_MAX_BIG_NATURAL} are read")
+        return int.from_bytes(raw, "big")
 
 
 def encode(value: Value) -> bytes:

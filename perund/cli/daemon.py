@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
+from perund.cli import recovery
 from perund.cli.failing import FAILED, fail, run_async
 from perund.cli.values import Amount
 from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, default_min_challenge_s
@@ -25,6 +26,7 @@ from perund.setup_errors import ConfigError, PassphraseError
 
 if TYPE_CHECKING:
     from devnet.server import Ready
+    from perund.tower.books import Status
 
 __all__ = ["main"]
 
@@ -145,6 +147,76 @@ def run(data_dir: Path, passphrase_file: str | None) -> None:
 
 
 @main.command()
+@_DIR
+@click.option("--once", is_flag=True, help="Make one full round and end: status 1 when anything was wrong.")
+def watch(data_dir: Path, *, once: bool) -> None:
+    """Watch the node's channels in a process of its own, until SIGINT or SIGTERM.
+
+    It reads the node's store and needs no passphrase: it refutes, and cannot pay or withdraw. It goes on while the
+    node is stuck, stopped or being upgraded.
+    """
+
+    async def work() -> int:
+        config = load_config(data_dir)
+        configure_logs(config.log.level, config.log.format)
+        from perund.watching.process import run_watch  # noqa: PLC0415  (as in `run`)
+
+        return await run_watch(data_dir, config, once=once)
+
+    sys.exit(run_async(work))
+
+
+@main.command()
+@_DIR
+@_PASSPHRASE
+@click.option("--status", is_flag=True, help="Print what the tower in that directory guards, and end.")
+@click.option("--json", "as_json", is_flag=True, help="With --status: print one JSON object.")
+def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_json: bool) -> None:
+    """Guard the channels of other nodes, until SIGINT or SIGTERM.
+
+    The directory is made by `perund init`, and is the tower's own: its node id and its address are what clients
+    write into `watch.towers`. No wallet is needed.
+    """
+    if status:
+        _print_tower(data_dir, as_json=as_json)
+        return
+
+    async def work() -> int:
+        config = load_config(data_dir)
+        store = KeyStore(data_dir)
+        store.node_id()  # a missing or damaged file is named before anybody types a passphrase
+        keys = store.open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
+        configure_logs(config.log.level, config.log.format)
+        from perund.tower.daemon import run_watchtower  # noqa: PLC0415  (as in `run`)
+
+        return await run_watchtower(data_dir, config, keys)
+
+    sys.exit(run_async(work))
+
+
+def _print_tower(data_dir: Path, *, as_json: bool) -> None:
+    from perund.node.views import moment  # noqa: PLC0415  (as in `run`)
+    from perund.tower.books import STORE_NAME, read_status  # noqa: PLC0415
+
+    async def work() -> Status:
+        return read_status(data_dir / STORE_NAME)
+
+    found = run_async(work, as_json=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode(asdict(found), enc_hook=str).decode())
+        return
+    click.echo(f"channels   {found.channels} in {found.slots} slots of {found.clients} clients")
+    click.echo(f"unfunded   {found.unproven} slots whose money was not seen yet")
+    click.echo(f"settled    {found.settled} slots")
+    click.echo(f"conflicts  {found.conflicts}")
+    click.echo(f"disk       {found.disk_bytes} bytes")
+    for note in found.notes:
+        facts = " ".join(f"{key}={value}" for key, value in note.facts.items())
+        channel = f" channel={note.channel[:16]}" if note.channel else ""
+        click.echo(f"  {moment(note.at_ns)} {note.kind}{channel} {facts}")
+
+
+@main.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=4943, show_default=True, help="0: any free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Directory that keeps the network.")
@@ -187,6 +259,9 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
 
+
+for _command in (recovery.backup, recovery.restore, recovery.check):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

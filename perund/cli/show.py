@@ -42,9 +42,17 @@ def info(node: schema.NodeInfo) -> None:
 def health(found: schema.Health) -> None:
     """Print what needs an eye."""
     click.echo("ok" if found.ok else "not ok")
+    if (watcher := found.watcher) is not None:
+        lag = f", last certified answer {watcher.lag_s:.1f} s ago" if watcher.lag_s is not None else ""
+        left = f", {watcher.least_margin_s:.0f} s left to refute" if watcher.least_margin_s is not None else ""
+        click.echo(f"watcher: {watcher.state}, {watcher.channels} channels{lag}{left}")
     for problem in found.problems:
         where = f" [{problem.channel[:SHORT]}]" if problem.channel else ""
         click.echo(_safe(f"  {problem.code}{where}: {problem.message} (since {problem.since})"))
+    for tower in found.towers:
+        state = "dropped" if tower.dropped else "connected" if tower.connected else "not connected"
+        age = "" if tower.oldest_undelivered_s is None else f", the oldest for {tower.oldest_undelivered_s:.0f} s"
+        click.echo(f"  watchtower {tower.tower[:SHORT]}: {state}, {tower.channels_behind} channels behind{age}")
 
 
 def wallet(found: schema.WalletBalance) -> None:

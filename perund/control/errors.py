@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from perund.store.errors import StorageFailed
 from protocol.errors import CallerMistake, PeerViolation, PerundError
 
 __all__ = ["BY_CODE", "BY_NAME", "ERRORS", "ErrorKind", "NodeUnreachable", "RpcError", "to_rpc_error"]
@@ -138,6 +139,8 @@ def to_rpc_error(error: Exception) -> RpcError:
             return RpcError(word, str(error))
         case PeerViolation(code=word):
             return RpcError("peer_violation", f"{error} ({word})")
+        case StorageFailed():
+            return RpcError("storage_failed", str(error))
         case PerundError():
             return RpcError("refused", str(error))
         case _:

@@ -58,7 +58,9 @@ __all__ = [
     "SubscribeParams",
     "Subscription",
     "ToPay",
+    "TowerHealth",
     "WalletBalance",
+    "WatcherHealth",
 ]
 
 PageSize = Annotated[int, Meta(ge=1, le=1_000, description="Entries in the answer, 1 to 1000.")]
@@ -120,6 +122,40 @@ class Problem(Result, frozen=True, kw_only=True):
     channel: ChannelIdHex | None = None
 
 
+class TowerHealth(Result, frozen=True, kw_only=True):
+    """A watchtower of this node, and how far behind it is."""
+
+    tower: Annotated[str, Meta(description="Its node id.")]
+    address: Annotated[str, Meta(description="NODEID@host:port, as configured.")]
+    connected: bool
+    channels_behind: Annotated[int, Meta(description="Channels whose newest state it has not promised to guard.")]
+    oldest_undelivered_s: Annotated[float | None, Meta(description="Age of the oldest of these states.")] = None
+    problem: Annotated[str | None, Meta(description="What is wrong with it, as last seen.")] = None
+    dropped: Annotated[str | None, Meta(description="Why it is used no more, until the node starts again.")] = None
+
+
+class WatcherHealth(Result, frozen=True, kw_only=True):
+    """How the watcher itself is. Counts are since the start."""
+
+    state: Annotated[
+        Literal["starting", "watching", "degraded", "blind"],
+        Meta(description="blind: no certified answer for a third of the shortest challenge period; payments stop."),
+    ]
+    channels: Annotated[int, Meta(description="Channels that are watched.")]
+    chain_time_ns: Annotated[str | None, Meta(description="Chain time last seen in a certificate, ns since 1970.")] = (
+        None
+    )
+    lag_s: Annotated[float | None, Meta(description="Age of the newest certified answer.")] = None
+    least_margin_s: Annotated[
+        float | None, Meta(description="Time left for the most urgent refutation that is under way.")
+    ] = None
+    by_log: Annotated[bool, Meta(description="Whether quiet channels are seen in the canister's log.")]
+    looks: int
+    looks_failed: int
+    sweeps: Annotated[int, Meta(description="Complete readings of the canister's log.")]
+    restarts: Annotated[int, Meta(description="Parts of the watcher that had to be started again.")]
+
+
 class Health(Result, frozen=True, kw_only=True):
     """Whether the money is safe right now. `ok` is false when anything of `problems` is urgent."""
 
@@ -129,6 +165,8 @@ class Health(Result, frozen=True, kw_only=True):
     least_margin_s: Annotated[
         float | None, Meta(description="Time left until the nearest deadline that needs an action of ours.")
     ] = None
+    watcher: WatcherHealth | None = None
+    towers: Annotated[list[TowerHealth], Meta(description="The watchtowers of this node.")] = []
 
 
 # --- wallet -----------------------------------------------------------------------------------------------
@@ -264,9 +302,9 @@ class Channel(Result, frozen=True, kw_only=True):
     close_reason: Annotated[str | None, Meta(description="Who closed it, and why.")] = None
     last_look_age_s: float | None = None
     costs: list[Cost]
-    credits: Annotated[
-        list[Cost] | None, Meta(description="What arrived for us that this node did not pay for.")
-    ] = None
+    credits: Annotated[list[Cost] | None, Meta(description="What arrived for us that this node did not pay for.")] = (
+        None
+    )
     payout_e8s: Annotated[E8s | None, Meta(description="What arrived in the wallet.")] = None
     payout_block: int | None = None
 

@@ -117,6 +117,7 @@ class NodeService:
                     number = int(earlier)
                 else:
                     receiver = _receiver(params.to)
+                    await self._check_not_promised(int(params.amount_e8s))
                     number = transfers.reserve_number()
                     note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
                     await transfers.plan(receiver, int(params.amount_e8s), 0, None, note, number=number)
@@ -133,6 +134,16 @@ class NodeService:
         if intent.status is IntentStatus.VOID or intent.block is None:
             raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
         return schema.SendResult(block=intent.block, amount_e8s=E8s(intent.amount_e8s), fee_e8s=E8s(intent.fee_e8s))
+
+    async def _check_not_promised(self, amount_e8s: int) -> None:
+        """Refuse to send what channels that are being funded will need."""
+        reserved = self._node.reserved_e8s()
+        balance = await self._node.refresh_balance() if reserved else 0
+        if reserved and balance - reserved < amount_e8s:
+            raise CallerMistake(
+                "insufficient_funds",
+                f"the wallet holds {balance} e8s, {reserved} of them promised to channels, not {amount_e8s} e8s more",
+            )
 
     # --- peers -------------------------------------------------------------------------------------------
 
@@ -329,7 +340,10 @@ class NodeService:
         if driver is not None:
             if driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
                 raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
-            look = await self._node.services.watcher.look(channel)
+            try:
+                look = await self._node.services.watcher.look(channel)
+            except ChainError as error:
+                raise _chain_error(error) from error
             if look.registered is None or not look.registered.settled(look.chain_ns):
                 raise CallerMistake("not_settled", "the canister has not settled the channel yet")
         return await self._until_closed(channel, number, wait=True)
@@ -349,8 +363,9 @@ class NodeService:
         self._paying.pay(params, reply)
 
     def end_waiting(self) -> None:
-        """Answer every call that waits for a payment: the node stops, and the payments go on after the next start."""
+        """Answer every call that waits: the node stops, and what they wait for goes on after the next start."""
         self._paying.end_waiting()
+        self._node.end_waiting(RpcError("wait_ended", "the node stops; what was asked for goes on when it runs again"))
 
     async def payment_list(self, params: schema.PaymentListParams) -> schema.PaymentPage:
         """List payments of both directions, by channel, sender and id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final
@@ -29,11 +30,15 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
+from perund.recovery.backup import BackupFile
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
+from perund.store.schema import STORE_NAME
 from perund.store.store import Store
+from perund.watching.alarms import Alarms
+from perund.watching.delivery import Delivery
 from protocol.errors import InvariantBroken
-from protocol.messages import ChannelMessage, ErrorMessage, Hello, OpeningMessage
+from protocol.messages import ChannelMessage, ErrorMessage, Hello, OpeningMessage, TowerMessage
 from protocol.terms import network_hash
 from protocol.types import ChannelId, Params, SignedState
 from watcher.ports import CertifiedLook
@@ -46,7 +51,6 @@ __all__ = ["STORE_NAME", "run_node"]
 
 log = structlog.get_logger()
 
-STORE_NAME: Final = "perund.db"
 PROTOCOL_VERSION: Final = 1
 FIRST_CHECK_S: Final = 10.0
 
@@ -70,6 +74,9 @@ class _Later:
 
     def refuted(self, channel: ChannelId, ours: int) -> None:
         self.node.refuted(channel, ours)
+
+    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
+        self.node.noticed(kind, channel, facts)
 
     def connected(self, session: Session) -> None:
         self.node.connected(session)
@@ -101,10 +108,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[Exception] = []
+    alarms = Alarms(f"perund run, {data_dir}", Delivery(config.alarm))
 
     def failed(error: Exception) -> None:
         if not failures:
             log.critical("node.failed", error=str(error), alarm=True)
+            alarms.ring("node.failed", None, {"error": str(error)})
         failures.append(error)
         stop.set()
 
@@ -127,14 +136,16 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     clock = SystemClock()
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(alarms.close)
         store = Store(data_dir / STORE_NAME, network, failed)
+        store.listen(alarms.heard)
         stack.callback(store.close)
         agent = Agent(config.ic.urls, root_key, identity, clock=clock)
         stack.push_async_callback(agent.close)
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
         time = ChainTime(agent, clock, ledger_principal)
         trust = CanisterTrust(perun, config, store)
-        later = _Later()
+        later, canister = _Later(), WatchedCanister(perun)
         services = Services(
             data_dir=data_dir,
             config=config,
@@ -155,7 +166,17 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             wallet_account=account_identifier(identity.sender),
             canister_account=account_identifier(perun_principal),
             reason_not_to_open=trust.reason_not_to_open,
-            watcher=Watcher(later, WatchedCanister(perun), later, clock, config.watch.looks_per_challenge),
+            watcher=Watcher(
+                later,
+                canister,
+                later,
+                clock,
+                config.watch.looks_per_challenge,
+                disputes=canister,
+                hints=canister,
+                hint_every_s=config.watch.interval_s,
+                notices=later,
+            ),
             network=PeerNetwork(
                 keys.node_key,
                 Hello(PROTOCOL_VERSION, network, 0, f"perund/{version}", config.policy.minimum_payment_e8s),
@@ -163,6 +184,8 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
                 Limits(connections=config.wire.max_connections),
                 Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
             ),
+            alarms=alarms,
+            backup=BackupFile(data_dir, keys, network, config, store.read),
         )
         node = Node(services, failed)
         later.node = node

@@ -119,11 +119,18 @@ class ChannelDriver:
         self._changed(self)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when `condition` holds; it is asked after every durable step."""
+        """Return when `condition` holds; it is asked after every durable step. Raises what `end_waiting` is given."""
         while not condition():
             future = self._loop.create_future()
             self._curious.append(future)
             await future
+
+    def end_waiting(self, error: Exception) -> None:
+        """Let everybody who waits in `until` go, with this error: the node stops."""
+        curious, self._curious = self._curious, []
+        for future in curious:
+            if not future.done():
+                future.set_exception(error)
 
     def _do(self, outgoing: tuple[Effect, ...], session: PeerSession | None) -> None:
         for effect in outgoing:

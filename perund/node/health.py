@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Final
 from perund.control import schema
 from perund.node.views import moment
 from protocol.effects import Phase
+from watcher.vitals import Condition, WatcherState
 
 if TYPE_CHECKING:
     from perund.node.node import Node
+    from perund.tower.link import TowerLink
 
 __all__ = ["health_of"]
 
 NS: Final = 1_000_000_000
+TOWER_PATIENCE_S: Final = 60
+"""A state that a tower has not promised to guard for so long needs an eye."""
 OFFER_PATIENCE_S: Final = 30
 """Participant 0 includes or declines an offer within this time (DESIGN, section 6)."""
 
@@ -42,11 +46,11 @@ def health_of(node: Node) -> schema.Health:
     for driver in node.drivers.values():
         channel = driver.channel
         challenge_ns = channel.terms.params.challenge_duration_ns
-        look = channel.look
-        if look is None:
+        looked_ns = channel.looked_at_ns
+        if looked_ns is None:
             problem("never_looked", "no certified look at this channel succeeded yet", channel.id)
-        elif 3 * (now.elapsed_ns - look.asked_ns) >= challenge_ns:
-            age_s = (now.elapsed_ns - look.asked_ns) / NS
+        elif 3 * (now.elapsed_ns - looked_ns) >= challenge_ns:
+            age_s = (now.elapsed_ns - looked_ns) / NS
             problem("look_too_old", f"the newest look is {age_s:.0f} s old: payments stop", channel.id)
         if channel.frozen:
             problem("channel_frozen", channel.frozen, channel.id)
@@ -74,10 +78,52 @@ def health_of(node: Node) -> schema.Health:
             )
         if channel.phase is Phase.FUNDING:
             margins.append((channel.terms.funding_deadline_ns - now.chain_ns) / NS)
+    for link in node.towers.links.values():
+        name = link.address.node_id.hex()[:16]
+        if link.dropped is not None:
+            problem("tower_dropped", f"the watchtower {name} is used no more: {link.dropped}")
+        elif (oldest_s := link.lag().oldest_s) is not None and oldest_s >= TOWER_PATIENCE_S:
+            why = link.problem or "it has not answered yet"
+            problem("tower_behind", f"the watchtower {name} lacks a state since {oldest_s:.0f} s: {why}")
+    for alarm in node.services.alarms.current():
+        problem("alarm", alarm.text, bytes.fromhex(alarm.channel) if alarm.channel else None, alarm.at_ns)
     lag_ns = node.services.watcher.oldest_look_age_ns()
+    seen = node.services.watcher.condition()
+    if seen.state is WatcherState.BLIND:
+        problem("watcher_blind", "no certified answer for a third of the shortest challenge period: payments stop")
     return schema.Health(
         ok=not problems,
         problems=problems,
+        watcher=_watcher(seen),
         chain_lag_s=round(lag_ns / NS, 3) if lag_ns is not None else None,
         least_margin_s=round(min(margins), 3) if margins else None,
+        towers=[_tower(link) for link in node.towers.links.values()],
+    )
+
+
+def _tower(link: TowerLink) -> schema.TowerHealth:
+    lag = link.lag()
+    return schema.TowerHealth(
+        tower=link.address.node_id.hex(),
+        address=str(link.address),
+        connected=link.connected,
+        channels_behind=lag.channels,
+        oldest_undelivered_s=None if lag.oldest_s is None else round(lag.oldest_s, 3),
+        problem=link.problem,
+        dropped=link.dropped,
+    )
+
+
+def _watcher(seen: Condition) -> schema.WatcherHealth:
+    return schema.WatcherHealth(
+        state=seen.state.value,
+        channels=seen.watched,
+        chain_time_ns=str(seen.chain_ns) if seen.chain_ns is not None else None,
+        lag_s=round(seen.lag_ns / NS, 3) if seen.lag_ns is not None else None,
+        least_margin_s=round(seen.least_margin_ns / NS, 3) if seen.least_margin_ns is not None else None,
+        by_log=seen.by_log,
+        looks=seen.looks,
+        looks_failed=seen.looks_failed,
+        sweeps=seen.sweeps,
+        restarts=seen.restarts,
     )

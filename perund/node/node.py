@@ -7,7 +7,8 @@ about money, it only brings facts to the machines of `protocol` and performs wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,12 +21,13 @@ from perund.node.openings import Openings, Refusal
 from perund.node.settlement_job import SettlementJob
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel, record_peer
+from perund.tower.towers import Towers
 from protocol.channel import Channel, ChannelMemory
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
 from protocol.errors import InvariantBroken, PerundError
 from protocol.following import Follower
 from protocol.funding import IntentStatus
-from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage
+from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage, TowerMessage
 from protocol.opening import Opened
 from protocol.ordering import Orderer
 from protocol.signer import StateSigner
@@ -46,6 +48,7 @@ log = structlog.get_logger()
 
 RESTART_JOB_S: Final = 5.0
 TICK_S: Final = 1.0
+WATCHER: Final = "watcher"
 LONGEST_PAUSE_S: Final = 60.0
 
 
@@ -73,6 +76,7 @@ class Node:
         self.by_peer: dict[bytes, set[ChannelId]] = {}
         self.refusals: dict[bytes, Refusal] = {}
         self.balance_e8s: int | None = None
+        self.towers = Towers(services, self.drivers)
         self.openings = Openings(services.config, services.keys, services.store, self, services.reason_not_to_open)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
@@ -88,12 +92,15 @@ class Node:
             self.services.store.name(row.terms.channel, row.number)
             driver = self._take_up(row.terms, row.memory, row.number)
             driver.registered = row.registered
+        # A crash may have come between a channel and the file: our signature is said again to who lost it.
+        self.save_backup()
         for driver in self.drivers.values():
             self._changed(driver)
 
     def background(self) -> None:
         """Start what runs beside the channels."""
         self.spawn(self._tick(), "tick")
+        self.towers.start(self.spawn)
         for intent in self.services.store.read.open_sends():
             self.spawn(self._finish_send(intent.number), "send")
         for peer, (host, port) in self.services.store.read.peers().items():
@@ -107,6 +114,16 @@ class Node:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.jobs.clear()  # a write that ends now starts no job any more
+
+    def end_waiting(self, error: Exception) -> None:
+        """Answer, with this error, the calls that wait for a channel: what they asked for goes on without them."""
+        for driver in self.drivers.values():
+            driver.end_waiting(error)
+        waiters, self._opening_waiters = self._opening_waiters, {}
+        for waiter in waiters.values():
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # nobody may be waiting any more: that is no fault to report
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         """Run something beside the channels until the node stops; a fault of it is logged, never lost."""
@@ -124,6 +141,8 @@ class Node:
             self.failed(error)
         elif error is not None:
             log.error("node.task_failed", task=task.get_name(), exc_info=error)
+            if task.get_name() == WATCHER and isinstance(error, Exception):
+                self.failed(error)  # a node that watches nothing any more is no node; a restart watches again
 
     async def _tick(self) -> None:
         while True:
@@ -162,6 +181,7 @@ class Node:
             services.store,
             memory,
             services.config.policy.minimum_payment_e8s,
+            services.watcher.horizon,
         )
         driver = ChannelDriver(
             channel,
@@ -206,6 +226,7 @@ class Node:
 
     def _changed(self, driver: ChannelDriver) -> None:
         """Start the jobs that a channel needs now; forget it when its money is out."""
+        self.towers.changed(driver)
         phase = driver.channel.phase
         if phase is Phase.OPEN:
             return
@@ -240,13 +261,15 @@ class Node:
         self.services.watcher.unwatch(terms.channel)
         self.drivers.pop(terms.channel, None)
         self.jobs.pop(terms.channel, None)
+        self.towers.closed(driver)
+        self.save_backup()
         left = self.by_peer.get(terms.peer, set())
         left.discard(terms.channel)
         if not left:
             self.by_peer.pop(terms.peer, None)
             self.services.network.forget(terms.peer)
 
-    # --- watcher.ports.States and Reports ----------------------------------------------------------------
+    # --- watcher.ports.States, Reports and Notices -------------------------------------------------------
 
     def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
         """Return what the watcher refutes with: the newest fully signed state on the disk."""
@@ -273,6 +296,14 @@ class Node:
         log.warning("watcher.refuted", channel=channel.hex()[:16], version=ours)
         self._event("channel.refuted", channel, {"version": ours})
 
+    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
+        """Something about the watching itself."""
+        log.warning(kind, channel=channel.hex()[:16] if channel is not None else None, **facts)
+        if channel is None:
+            self.services.store.commit((EventRecord(kind, None, dict(facts)),))
+        else:
+            self._event(kind, channel, dict(facts))
+
     def _event(self, kind: str, channel: ChannelId, data: dict[str, str | int | bool]) -> None:
         driver = self.drivers.get(channel)
         if driver is not None:
@@ -285,15 +316,19 @@ class Node:
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_began(session, session.hello.minimum_payment_e8s)
         self.openings.session_began(session.peer, session)
+        self.towers.connected(session)
 
     def disconnected(self, session: Session, reason: str) -> None:
         """A session ended."""
-        del reason
+        self.towers.disconnected(session, reason)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_ended(session)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage) -> None:
-        """Bring a message to its channel, or to the openings."""
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+        """Bring a message to its channel, to the openings, or to the towers."""
+        if isinstance(message, TowerMessage):
+            self.towers.received(session, message)
+            return
         if not isinstance(message, ChannelMessage):
             self.openings_message(session, message)
             return
@@ -327,14 +362,15 @@ class Node:
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
         """A peer complains. What it says is not trusted; it is shown."""
         log.warning("peer.complained", peer=session.peer.hex(), code=message.code, text=message.text)
+        self.towers.complained(session, message)
         driver = self.drivers.get(ChannelId(message.channel))
         if driver is not None and driver.channel.terms.peer == session.peer:
             facts: dict[str, str | int | bool] = {"code": message.code, "text": message.text}
             driver.perform(Step((EventRecord("peer.complained", driver.channel.id, facts),)))
 
     def is_known(self, peer: bytes) -> bool:
-        """Whether a peer has a channel with us."""
-        return peer in self.by_peer
+        """Whether a peer has a channel with us, or is one of our towers."""
+        return peer in self.by_peer or peer in self.towers.links
 
     def reached(self, peer: bytes, host: str, port: int) -> None:
         """Remember where a peer is, and keep a connection with it: from now on, and after a restart while there
@@ -407,6 +443,8 @@ class Node:
 
         def durable() -> None:
             log.info("channel.signed", channel=driver.short, peer=terms.peer.hex())
+            if not self.save_backup():
+                return
             if session is not None and reply is not None:
                 session.send(reply)
             waiter = self._opening_waiters.pop(terms.proposal_id, None)
@@ -429,6 +467,15 @@ class Node:
         live = self.services.network.session(driver.channel.terms.peer)
         if live is not None and live is session and not driver.channel.connected:
             driver.session_began(live, live.hello.minimum_payment_e8s)
+
+    def save_backup(self) -> bool:
+        """Make the backup file durable as it is now: before our signature on a state 0 leaves, and when one closes."""
+        try:
+            self.services.backup.write(time.time_ns() // 1_000_000)
+        except OSError as error:
+            self.failed(StorageFailed(f"the backup file cannot be written: {error}"))
+            return False
+        return True
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         """An opening of ours came to nothing."""

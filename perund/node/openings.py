@@ -82,6 +82,10 @@ class Surroundings(Protocol):
         """The proposer asked for our signature on state 0 again: it had not got it."""
         ...
 
+    def save_backup(self) -> bool:
+        """Make the backup file durable as it is now. False when it failed, and the node ends."""
+        ...
+
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         """An opening of ours came to nothing."""
         ...
@@ -229,7 +233,8 @@ class Openings:
         policy, node = self._policy, self._node
         total, ours = sum(proposal.allocation), proposal.allocation[1]
         challenge_s = proposal.challenge_duration_ns / 1e9
-        mine = [p for p in self._live.values() if not isinstance(p, Opened | Dead) and p.peer == peer]
+        under_way = [p for p in self._live.values() if not isinstance(p, Opened | Dead)]
+        mine = [p for p in under_way if p.peer == peer]
         not_now = self._reason_not_to()
         spendable = node.spendable_e8s()
         checks: list[tuple[bool, str, str]] = [
@@ -241,7 +246,7 @@ class Openings:
             ),
             (not_now is not None, "not_now", not_now or ""),
             (
-                len(mine) >= MAX_OPENINGS_PER_PEER or len(self._live) >= MAX_OPENINGS,
+                len(mine) >= MAX_OPENINGS_PER_PEER or len(under_way) >= MAX_OPENINGS,
                 "too_many_openings",
                 "too many openings are under way; try again later",
             ),
@@ -307,6 +312,8 @@ class Openings:
         def then() -> None:
             if isinstance(phase, Dead):
                 self._forget(phase)
+            if step.signed is not None and not self._node.save_backup():
+                return  # our signature on a state 0 leaves only when the channel could be found again
             if session is not None:
                 for message in step.send:
                     session.send(message)

@@ -204,7 +204,11 @@ class Paying:
 
         async def answer() -> None:
             if wait and driver is not None:
-                await driver.until(lambda: status()[0] not in UNFINISHED)
+                try:
+                    await driver.until(lambda: status()[0] not in UNFINISHED)
+                except RpcError as error:  # the node stops
+                    reply.error(error)
+                    return
             word, version, code = status()
             if wait and word in ("declined", "failed", "cancelled"):
                 name = "payment_declined" if word == "declined" else "payment_failed"

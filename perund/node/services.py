@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from chain.agent import Agent
 from chain.ledger import IcpLedger
 from chain.perun import PerunCanister
-
-from chain.agent import Agent
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.chain_time import ChainTime
 from perund.node.payment_ids import PaymentIds
 from perund.node.transfers import Transfers
+from perund.recovery.backup import BackupFile
 from perund.store.store import Store
+from perund.watching.alarms import Alarms
 from watcher.watch import Watcher
 from wire.network import PeerNetwork
 
@@ -47,5 +48,7 @@ class Services:
     reason_not_to_open: Callable[[], str | None]
     watcher: Watcher
     network: PeerNetwork
+    backup: BackupFile
     listening: str | None = None
     """host:port that peers dial, once we listen."""
+    alarms: Alarms = field(default_factory=Alarms)

@@ -41,6 +41,7 @@ class CanisterTrust:
         self._allowed = {bytes.fromhex(text) for text in config.ic.module_hashes}
         self._local = config.network == "local"
         self._reason: str | None = "the canister is not checked yet: the Internet Computer has not answered"
+        self._checked = False
 
     def reason_not_to_open(self) -> str | None:
         """Return why no channel may be opened now, or None."""
@@ -52,12 +53,17 @@ class CanisterTrust:
         Raises `InterfaceMismatch` or `InterfaceUnknown` for a canister that is none of ours, `ChainError` without an
         answer, `StorageFailed`.
         """
-        seen = await self._look()
         try:
+            seen = await self._look()
             await self._perun.check_interface()
         except (InterfaceMismatch, InterfaceUnknown) as error:
             self._reason = str(error)
             raise
+        except ChainError as error:
+            if not self._checked:
+                self._reason = f"the canister could not be checked yet: {error}"
+            raise
+        self._checked = True
         self._reason = self._judged(seen)
 
     async def _look(self) -> CodeSeen:

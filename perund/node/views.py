@@ -60,8 +60,8 @@ def channel_view(
         recovering=True if memory.frozen.startswith("data_loss") else None,
         close_reason=(row.reason or None) if phase in (Phase.CLOSING, Phase.LEAVING, Phase.CLOSED) else None,
         last_look_age_s=(
-            round((elapsed_ns - channel.look.asked_ns) / 1e9, 3)
-            if channel is not None and channel.look is not None
+            round((elapsed_ns - channel.looked_at_ns) / 1e9, 3)
+            if channel is not None and channel.looked_at_ns is not None
             else None
         ),
         costs=[schema.Cost(what=cost.what, e8s=E8s(cost.amount_e8s)) for cost in read.costs(row.number)],

@@ -309,6 +309,29 @@ class Reader:
         assert row is not None
         return bytes(row[0])
 
+    def signatures_0(self, number: int) -> tuple[bytes, bytes]:
+        """Return both signatures on state 0 (64 bytes each)."""
+        row = self._row("SELECT signature_0, signature_1 FROM channel WHERE number = ?", (number,))
+        assert row is not None
+        return bytes(row[0]), bytes(row[1])
+
+    def half_open(self) -> list[tuple[bytes, bytes]]:
+        """Return peer and our share of the openings in which we signed and the peer did not, as far as we know."""
+        return [
+            (row[0], row[1] if row[3] else row[2])
+            for row in self._rows("SELECT peer, share_0, share_1, we_proposed FROM opening WHERE phase = 'signing'")
+        ]
+
+    def net_e8s(self, number: int, sender: ParticipantIndex, version: int) -> int:
+        """Return what a participant received less what it sent, in the states up to a version."""
+        row = self._row(
+            "SELECT coalesce(sum(iif(sender = ?2, -amount, amount)), 0) FROM payment "
+            "WHERE number = ?1 AND version <= ?3",
+            (number, sender, version),
+        )
+        assert row is not None
+        return int(row[0])
+
     # --- jobs --------------------------------------------------------------------------------------------
 
     def deposits(self, number: int) -> tuple[DepositIntent, ...]:
@@ -391,6 +414,15 @@ class Reader:
         """Return what was asked for under an idempotency key."""
         row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))
         return RequestRow(*row) if row else None
+
+    def tower_receipts(self, tower: bytes) -> list[tuple[bytes, int, bytes, Nanos, Nanos]]:
+        """Return a tower's receipts: channel id, version, digest, chain time and expiry of each."""
+        rows = self._rows(
+            "SELECT c.channel, r.version, r.digest, r.chain_time_ns, r.expires_ns "
+            "FROM tower_receipt r JOIN channel c USING (number) WHERE r.tower = ?",
+            (tower,),
+        )
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
     # --- payments and events -----------------------------------------------------------------------------
 

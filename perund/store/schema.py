@@ -12,7 +12,10 @@ import apsw
 
 from perund.store.errors import UnknownSchema
 
-__all__ = ["MIGRATIONS", "migrate"]
+__all__ = ["MIGRATIONS", "STORE_NAME", "migrate"]
+
+STORE_NAME: Final = "perund.db"
+"""The node's store, in its data directory."""
 
 _V1: Final = """
 CREATE TABLE about(
@@ -177,7 +180,28 @@ CREATE TABLE credit(                 -- what a channel brought that this node di
 CREATE INDEX credit_of ON credit(number);
 """
 
-MIGRATIONS: Final = (_V1, _V2)
+_V3: Final = """
+-- For `perund watch`, which reads it also from a store of a newer schema: every later migration keeps this view, with
+-- these columns and meanings. Each channel with its newest fully signed state.
+CREATE VIEW watched AS
+SELECT c.channel, c.network, c.nonce, c.participant_0, c.participant_1, c.challenge_ns,
+  s.version, s.allocation_0, s.allocation_1, s.finalized, s.signature_0, s.signature_1, s.phase
+FROM channel c JOIN channel_state s USING (number);
+"""
+
+_V4: Final = """
+CREATE TABLE tower_receipt(          -- the newest receipt of a watchtower for a channel; times are chain times
+  tower BLOB NOT NULL,               -- 33 bytes, its node key
+  number INTEGER NOT NULL REFERENCES channel(number),
+  version INTEGER NOT NULL,
+  digest BLOB NOT NULL,
+  chain_time_ns INTEGER NOT NULL, expires_ns INTEGER NOT NULL,
+  signature BLOB NOT NULL,           -- by the tower: what its promise can be proved with
+  PRIMARY KEY (tower, number)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

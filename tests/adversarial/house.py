@@ -7,10 +7,10 @@ fault: that is the truth with which a node's beliefs are compared.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 
@@ -41,7 +41,7 @@ async def eventually(condition: Callable[[], T], what: str) -> T:
     """Return what `condition` gives once it is true of it, or fail by saying what did not happen."""
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not (found := condition()):
+            while not (found := condition()):  # noqa: ASYNC110  (many kinds of things are waited for)
                 await asyncio.sleep(LOOK_AGAIN_S)
             return found
     except TimeoutError:
@@ -85,7 +85,7 @@ class House:
 
     # --- admin calls -------------------------------------------------------------------------------------
 
-    async def order(self, fault: str, **fields: str | int | float) -> None:
+    async def order(self, fault: str, **fields: str | float) -> None:
         """Have requests fail; as often as it takes, unless `count` says otherwise."""
         order = {"fault": fault, "count": 1_000_000, **fields}
         async with self.http.post(f"{self.url}/_devnet/faults", json=order) as answer:
@@ -163,10 +163,3 @@ async def house_of(network: LocalNetwork | None = None) -> AsyncIterator[House]:
     async with aiohttp.ClientSession() as http, serve(served, "127.0.0.1", 0) as info:
         yield House(served, info, http)
     await served.replica.close()
-
-
-async def in_background(work: Awaitable[Any]) -> asyncio.Task[Any]:
-    """Start something and let it begin."""
-    task = asyncio.ensure_future(work)
-    await asyncio.sleep(0)
-    return task  # type: ignore[return-value]  # ensure_future of a coroutine is a task

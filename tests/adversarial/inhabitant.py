@@ -30,6 +30,7 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
+from perund.recovery.backup import BackupFile
 from perund.store.store import Store
 from protocol.effects import Phase
 from protocol.messages import Ack, ChannelReady, Hello, Message, Resume, Update
@@ -48,6 +49,7 @@ __all__ = ["OURS", "THEIRS", "Inhabitant", "Peer"]
 OURS: Final = 5 * ICP
 THEIRS: Final = 2 * ICP
 CHALLENGE_S: Final = 60
+HINT_EVERY_S: Final = 0.05
 TEMPO: Final = 40
 """How much faster the node waits between two attempts than it would in the real world."""
 PEER_PRINCIPAL: Final = b"peer".ljust(28, b".") + b"\x02"
@@ -124,6 +126,7 @@ class Inhabitant:
         store = Store(self.directory / STORE_NAME, network, self.failures.append)
         self.agent = Agent(config.ic.urls, config.root_key, identity, clock=clock, pause=_pause)
         perun, ledger = PerunCanister(self.agent, perun_id), IcpLedger(self.agent, ledger_id)
+        later, canister = self._later, WatchedCanister(perun)
         time = ChainTime(self.agent, clock, ledger_id)
         self.trust = CanisterTrust(perun, config, store)
         account = account_identifier(identity.sender)
@@ -147,14 +150,25 @@ class Inhabitant:
             wallet_account=account,
             canister_account=account_identifier(perun_id),
             reason_not_to_open=self.trust.reason_not_to_open,
-            watcher=Watcher(self._later, WatchedCanister(perun), self._later, clock),
+            watcher=Watcher(
+                later,
+                canister,
+                later,
+                clock,
+                disputes=canister,
+                hints=canister,
+                hint_every_s=HINT_EVERY_S,
+                notices=later,
+            ),
+            backup=BackupFile(self.directory, keys, network, config, store.read),
             network=PeerNetwork(keys.node_key, Hello(1, network, 0, "test", 1), self._later, Limits(), Timing()),
         )
 
-    def start(self) -> Inhabitant:
-        """Take up what the store has, and run."""
+    def start(self, *, watching: bool = True) -> Inhabitant:
+        """Take up what the store has, and run. Without `watching` only the jobs look, in an order that never varies."""
         self.node.load()
-        self.node.spawn(self.services.watcher.run(), "watcher")
+        if watching:
+            self.node.spawn(self.services.watcher.run(), "watcher")
         self.node.background()
         return self
 

@@ -3,11 +3,13 @@
 import asyncio
 import signal
 
+import pytest
+
 from perund.control import schema
-from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE
-from perund.control.values import Seconds
+from perund.control.errors import RpcError
+from perund.control.methods import CHANNEL_DISPUTE
 from perund.demo.processes import NodeProcess
-from tests.e2e.town import FEE, ICP, Town, within
+from tests.e2e.town import FEE, ICP, Town
 
 
 async def dispute(node: NodeProcess, channel: str) -> schema.Channel:
@@ -86,7 +88,7 @@ async def test_a_final_state_whose_acknowledgement_is_withheld_costs_time_only(t
 
 
 async def test_both_sides_dispute(town: Town) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
+    alice, bob = await town.pair(contributes=50)
     channel = await town.open(alice, bob, 50, 50)
     await town.pay(alice, channel, 7 * ICP)
     await town.pay(bob, channel, 1 * ICP)
@@ -102,7 +104,7 @@ async def test_both_sides_dispute(town: Town) -> None:
 
 
 async def test_an_acceptor_that_never_deposits(town: Town) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
+    alice, bob = await town.pair(contributes=50)
     channel = await town.propose(alice, bob, 50, 50, funding_timeout_s=60)
     bob.signal(signal.SIGSTOP)
     await town.event(alice, "channel.deposited", channel)
@@ -123,20 +125,21 @@ async def test_an_acceptor_that_never_deposits(town: Town) -> None:
 
 
 async def test_the_caller_of_open_is_told_when_the_peer_never_deposits(town: Town) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
-    channel = await town.propose(alice, bob, 50, 50, funding_timeout_s=30)
+    alice, bob = await town.pair(contributes=50)
+    opening = asyncio.create_task(town.propose(alice, bob, 50, 50, funding_timeout_s=60, wait=True))
+    channel = str((await town.event(alice, "channel.signed")).data["channel"])
     await bob.kill()
-    closing = await within(_close_refused(alice, channel), "a refusal")
-    assert closing == "channel_not_open", "a channel that is being funded is not closed together"
-    await town.devnet.advance(31)
+    with pytest.raises(RpcError) as refused:
+        await town.close(alice, channel)
+    assert refused.value.name == "channel_not_open", "what is being funded is not closed together"
+    await town.event(alice, "channel.deposited", channel)
+
+    await town.devnet.advance(61)
+
+    with pytest.raises(RpcError, match="deadline") as refused:
+        await opening
+    assert refused.value.name == "opening_failed"
     await town.until(alice, channel, lambda c: c.registered is not None, "state 0 registered")
     await town.devnet.advance(13)
-    await town.closed(alice, channel)
-
-
-async def _close_refused(node: NodeProcess, channel: str) -> str:
-    try:
-        await node.control.call(CHANNEL_CLOSE, schema.ChannelCloseParams(channel, force_after_s=Seconds(1)))
-    except Exception as error:
-        return str(getattr(error, "name", error))
-    return "no refusal"
+    await town.settles(channel, alice)
+    assert await town.balance(alice) == 300 * ICP - 2 * FEE

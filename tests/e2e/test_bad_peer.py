@@ -58,16 +58,16 @@ class Street:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def street(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Street]:
+async def street(tmp_path_factory: pytest.TempPathFactory, cabinet: Path) -> AsyncIterator[Street]:
     directory: Path = tmp_path_factory.mktemp("street")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERUND_POLICY_MIN_CHALLENGE_S", "20")
         patch.setenv("PERUND_POLICY_MAX_CHALLENGE_S", "7200")
         patch.setenv("PERUND_POLICY_MAX_TOTAL_E8S", "1000 ICP")
         patch.setenv("PERUND_POLICY_MIN_TOTAL_E8S", "1 ICP")
-        town = await Town(directory).found()
+        town = await Town(directory, cabinet).found()
         try:
-            alice, bob = await town.pair("--contribute-max", "10")
+            alice, bob = await town.pair(contributes=10)
             yield Street(town, alice, bob, await town.open(alice, bob, 100, challenge_s=3600))
         finally:
             await town.leave()
@@ -94,7 +94,7 @@ async def line(peer: Peer) -> Line:
 
 @pytest.mark.parametrize(
     "junk",
-    [b"GET / HTTP/1.1\r\nHost: an-address-of-this-node\r\n\r\n", bytes(50), b"\xff" * 100_000],
+    [b"GET / HTTP/1.1\r\nHost: the-address-of-this-very-node\r\n\r\n", bytes(50), b"\xff" * 100_000],
     ids=["http", "zeros", "ff"],
 )
 async def test_bytes_that_are_no_handshake(street: Street, junk: bytes) -> None:

@@ -39,7 +39,7 @@ def test_the_script_imports_nothing_of_ours() -> None:
 
 
 async def test_after_a_close(town: Town) -> None:
-    alice, bob = await town.pair("--contribute-max", "200")
+    alice, bob = await town.pair(contributes=200)
     channel = await town.open(alice, bob, 242, 194)
     await town.pay(alice, channel, 12_345_678)
     await town.pay(bob, channel, 7)

@@ -81,7 +81,7 @@ async def test_both_nodes_down_and_the_refutation_after_the_timeout_is_a_loss_th
 
 
 async def test_payments_stop_both_ways_when_a_state_is_registered(town: Town) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
+    alice, bob = await town.pair(contributes=50)
     channel = await town.open(alice, bob, 50, 50)
     delivered = {alice.name: 0, bob.name: 0}
 

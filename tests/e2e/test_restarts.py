@@ -35,7 +35,7 @@ def acceptor(alice: NodeProcess, bob: NodeProcess) -> NodeProcess:
     ],
 )
 async def test_killed_while_funding(town: Town, who: Who, moment: str) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
+    alice, bob = await town.pair(contributes=50)
     channel = await town.propose(alice, bob, 50, 50)
     node = who(alice, bob)
 
@@ -69,7 +69,7 @@ async def pay_stubbornly(node: NodeProcess, channel: str, count: int, amount: in
 
 
 async def test_killed_while_both_pay(town: Town) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
+    alice, bob = await town.pair(contributes=50)
     channel = await town.open(alice, bob, 50, 50, challenge_s=60)
     count = 60
     paying = asyncio.gather(pay_stubbornly(alice, channel, count, 300), pay_stubbornly(bob, channel, count, 200))
@@ -95,7 +95,7 @@ async def test_killed_while_both_pay(town: Town) -> None:
 @pytest.mark.parametrize("who", [proposer, acceptor])
 @pytest.mark.parametrize("moment", ["channel.closing", "channel.withdrawing"])
 async def test_killed_while_closing(town: Town, who: Who, moment: str) -> None:
-    alice, bob = await town.pair("--contribute-max", "50")
+    alice, bob = await town.pair(contributes=50)
     channel = await town.open(alice, bob, 50, 50)
     await town.pay(bob, channel, 5 * ICP)
     node = who(alice, bob)

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import shutil
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
 import aiohttp
+import msgspec
 
 from chain.agent import Agent
 from chain.identity import Anonymous
 from chain.ledger import IcpLedger
 from chain.perun import PerunCanister
 from chain.principal import account_from_text, account_identifier, principal_from_text
+from perund.config import Config
+from perund.config_file import write_config
 from perund.control import schema
 from perund.control.client import ControlClient
 from perund.control.methods import CHANNEL_CLOSE, CHANNEL_GET, CHANNEL_OPEN, CHANNEL_PAY, PAYMENT_LIST
 from perund.control.values import E8s, PaidE8s, Seconds
-from perund.demo.processes import DevnetProcess, NodeProcess
+from perund.demo.processes import PASSPHRASE, DevnetProcess, NodeProcess
+from perund.keystore import FILE_NAME as KEYSTORE_NAME
+from perund.keystore import KeyStore, ScryptCost
+from perund.mnemonic import new_entropy
 from perund.node.daemon import STORE_NAME
+from perund.private_file import make_private_dir
 from perund.store.reading import ChannelRow, Reader, open_reader
 from protocol.types import ChannelId, SignedState
 
@@ -66,8 +74,10 @@ class Town:
     perun: PerunCanister
     ledger: IcpLedger
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, cabinet: Path) -> None:
+        """`cabinet`: where keys are kept from one town to the next."""
         self.directory = directory
+        self.cabinet = cabinet
         self.nodes: dict[str, NodeProcess] = {}
         self.minted_e8s = 0
         self.minted_to: dict[str, int] = {}
@@ -95,20 +105,48 @@ class Town:
 
     # --- nodes -------------------------------------------------------------------------------------------
 
-    async def node(self, name: str, *options: str, icp: int = 300) -> NodeProcess:
-        """Make a node, start it and fill its wallet."""
+    async def node(
+        self, name: str, *, icp: int = 300, contributes: int = 0, root_key: str | None = None
+    ) -> NodeProcess:
+        """Make a node, start it and fill its wallet. `contributes`: what its policy allows, in ICP."""
         node = NodeProcess(self.directory, name)
         self.nodes[name] = node
-        await node.init(self.devnet, "--listen", f"127.0.0.1:{free_port()}", *options)
+        self._make(node.dir, contributes * ICP, root_key or self.devnet.root_key)
         await node.start()
         self.minted_to[name] = icp * ICP
         if icp:
             await self.mint(node.info.account, icp * ICP)
         return node
 
-    async def pair(self, *bob_options: str) -> tuple[NodeProcess, NodeProcess]:
-        """Make alice and bob."""
-        alice, bob = await asyncio.gather(self.node("alice"), self.node("bob", *bob_options))
+    def _make(self, directory: Path, contributes_e8s: int, root_key: str) -> None:
+        """Do what `perund init` does, but with keys that were made once: making them is slow on purpose.
+
+        `test_by_hand` and the demo run the command itself.
+        """
+        table = {
+            "network": "local",
+            "ic": {
+                "urls": [self.devnet.url],
+                "perun_canister": self.devnet.perun_canister,
+                "icp_ledger": self.devnet.icp_ledger,
+                "root_key": root_key,
+            },
+            "wire": {"listen": f"127.0.0.1:{free_port()}"},
+            "policy": {"contribute_max_e8s": contributes_e8s},
+        }
+        config = msgspec.convert(table, Config)
+        make_private_dir(directory)
+        write_config(directory, config)
+        keys = self.cabinet / f"{directory.name}.json"
+        if not keys.exists():
+            KeyStore(directory).create(new_entropy(), PASSPHRASE, ScryptCost(n=2**15))
+            shutil.copy(directory / KEYSTORE_NAME, keys)
+        else:
+            shutil.copy(keys, directory / KEYSTORE_NAME)
+
+    async def pair(self, *, contributes: int = 0) -> tuple[NodeProcess, NodeProcess]:
+        """Make alice and bob. `contributes`: what bob's policy allows bob to put in, in ICP."""
+        alice, bob = await asyncio.gather(self.node("alice"), self.node("bob", contributes=contributes))
         return alice, bob
 
     async def mint(self, account: str, e8s: int) -> None:
@@ -272,9 +310,9 @@ class Town:
         Each put in its deposit, if it was made, and got its share of the settled state; what else is missing are
         the costs that it names.
         """
+        views = [await self.closed(node, channel) for node in nodes]
         found = (await self.perun.query_state(ChannelId(bytes.fromhex(channel)))).value
-        for node in nodes:
-            view = await self.closed(node, channel)
+        for node, view in zip(nodes, views, strict=True):
             assert found is not None or view.payout_e8s is None, "a payout needs a settled state"
             deposits = [d for d in self.reader(node).deposits(self.row(node, channel).number) if d.block is not None]
             assert len(deposits) <= 1, f"{node.name} paid its deposit {len(deposits)} times"

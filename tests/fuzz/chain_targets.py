@@ -19,7 +19,7 @@ from chain.certificate import CertificateVerifier, verify_bls
 from chain.errors import ChainError, InvalidPrincipal, LyingReplica, UnexpectedReply, UnusableIdentity
 from chain.hash_tree import HashTree, MalformedTree, parse_tree
 from chain.identity import Ed25519Identity, Secp256k1Identity, identity_from_pem
-from chain.interface import PERUN_INTERFACE, methods_of
+from chain.interface import methods_of
 from chain.principal import account_from_text, account_identifier, principal_from_text, principal_to_text
 from chain.request import SignedCall, call_content, envelope, hash_of_map
 from chain.transport import Response, endpoints
@@ -36,6 +36,10 @@ CERTIFICATES = json.loads((VECTORS / "ic-certificates.json").read_text())
 REQUESTS = json.loads((VECTORS / "ic-requests.json").read_text())
 TAG = b"\xd9\xd9\xf7"
 CHANNEL = ChannelId(bytes(range(64)))
+CANDID_TOKENS = (
+    b"DIDL", b"\x6e", b"\x6d", b"\x6c", b"\x6b", b"\x7d", b"\x71", b"\x68", b"\x6a", b"\x69", b"\x70", b"\x7f",
+    b"\xff" * 3000 + b"\x01",
+)  # fmt: skip
 CBOR_TOKENS = (
     TAG,
     b"\x1b\xff\xff\xff\xff\xff\xff\xff\xff",
@@ -61,7 +65,7 @@ def from_cbor(data: bytes) -> Tree:
 def cbor_values() -> Target:
     corpus = tuple(bytes.fromhex(v["certificate_cbor_hex"]) for v in CERTIFICATES["certificates"][:2])
     trees: tuple[Tree, ...] = ({"a": [1, 2**64 - 1, b"\x01" * 24, "text", None, True, {}]}, [[], b"", ""])
-    return Target("cbor", cbor.decode, (cbor.MalformedCbor,), corpus, trees, to_cbor, CBOR_TOKENS)
+    return Target(cbor.decode, (cbor.MalformedCbor,), corpus, trees, to_cbor, CBOR_TOKENS)
 
 
 def hash_trees() -> Target:
@@ -74,7 +78,7 @@ def hash_trees() -> Target:
         return tree.lookup((b"a", b"y")), tree.lookup((b"d",))
 
     errors = (cbor.MalformedCbor, MalformedTree)
-    return Target("hash-trees", parse, errors, corpus, tuple(map(from_cbor, corpus)), to_cbor, CBOR_TOKENS)
+    return Target(parse, errors, corpus, tuple(map(from_cbor, corpus)), to_cbor, CBOR_TOKENS)
 
 
 def visit(tree: HashTree) -> None:
@@ -106,7 +110,7 @@ def certificates() -> Target:
         return [answers.request_status(read, label) for label in labels]
 
     trees = (from_cbor(corpus[0]), from_cbor(plain))
-    return Target("certificates", parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
+    return Target(parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
 
 
 def replied(request_id: bytes) -> bytes:
@@ -135,7 +139,7 @@ def signatures() -> Target:
             raise LyingReplica("not signed")
         return verified
 
-    return Target("signatures", parse, (LyingReplica,), (good,), tokens=(b"\xc0" + bytes(47), b"\xc0" + bytes(95)))
+    return Target(parse, (LyingReplica,), (good,), tokens=(b"\xc0" + bytes(47), b"\xc0" + bytes(95)))
 
 
 def call_answers() -> Target:
@@ -154,7 +158,7 @@ def call_answers() -> Target:
             return answers.call_answer(Response(200, data, 4))
 
     corpus = tuple(map(to_cbor, trees))
-    return Target("call-answers", parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
+    return Target(parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
 
 
 def query_answers() -> Target:
@@ -171,7 +175,7 @@ def query_answers() -> Target:
         return [hash_of_map(answer.signed_map(bytes(32), one.timestamp_ns)) for one in answer.signatures]
 
     corpus = tuple(map(to_cbor, trees))
-    return Target("query-answers", parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
+    return Target(parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
 
 
 def status_answers() -> Target:
@@ -196,7 +200,7 @@ def status_answers() -> Target:
         with mock.patch.object(agent, "Transport", lambda *_: fixed):
             return at_once(agent.fetch_root_key("http://127.0.0.1"))
 
-    return Target("status", parse, (LyingReplica,), (to_cbor(tree),), (tree,), to_cbor, CBOR_TOKENS)
+    return Target(parse, (LyingReplica,), (to_cbor(tree),), (tree,), to_cbor, CBOR_TOKENS)
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
@@ -241,31 +245,37 @@ def candid_replies() -> Target:
         (found,) = candid.decode([vec(perun._EVENT)], reply)
         return [perun._event(one) for one in perun._listed(found)]
 
+    listed_entry: candid.CandidValue = {"index": 1, "channel": CHANNEL, "state": value}
+    registrations: candid.CandidValue = {"entries": [listed_entry], "head": 2}
+    payout, refused = opt(NAT64), {"ReceiverError": {"Recipient": None}}
+    happened: candid.CandidValue = [
+        {"Funded": {"who": bytes(32), "total": 2**70}}, {"Concluded": None}, {"Disputed": value},
+    ]  # fmt: skip
+    bad_fee = variant(Err=variant(BadFee=record(expected_fee=tokens)))
     readers: list[tuple[Callable[[bytes], object], bytes]] = [
         (lambda reply: perun._registered_in(reply, CHANNEL), candid.encode([opt(registered)], [value])),
-        (perun._page, candid.encode([record(entries=vec(entry), head=NAT64)], [{"entries": [{"index": 1, "channel": CHANNEL, "state": value}], "head": 2}])),
-        (perun._withdrawn, candid.encode([opt(NAT64), opt(error)], [3, None])),
-        (perun._withdrawn, candid.encode([opt(NAT64), opt(error)], [None, {"ReceiverError": {"Recipient": None}}])),
-        (events, candid.encode([vec(event)], [[{"Funded": {"who": bytes(32), "total": 2**70}}, {"Concluded": None}, {"Disputed": value}]])),
+        (perun._page, candid.encode([record(entries=vec(entry), head=NAT64)], [registrations])),
+        (perun._withdrawn, candid.encode([payout, opt(error)], [3, None])),
+        (perun._withdrawn, candid.encode([payout, opt(error)], [None, refused])),
+        (events, candid.encode([vec(event)], [happened])),
         (ledger._transferred, candid.encode([variant(Ok=NAT64)], [{"Ok": 5}])),
-        (ledger._transferred, candid.encode([variant(Err=variant(BadFee=record(expected_fee=tokens)))], [{"Err": {"BadFee": {"expected_fee": {"e8s": 5}}}}])),
+        (ledger._transferred, candid.encode([bad_fee], [{"Err": {"BadFee": {"expected_fee": {"e8s": 5}}}}])),
         (lambda reply: ledger._page(reply, 2), candid.encode([page], [blocks])),
-    ]  # fmt: skip
+    ]
 
     def parse(data: bytes) -> object:
         read, _ = readers[(data[0] if data else 0) % len(readers)]
         return read(data[1:])
 
     corpus = tuple(bytes([place]) + reply for place, (_, reply) in enumerate(readers))
-    names = (b"DIDL", b"\x6e", b"\x6d", b"\x6c", b"\x6b", b"\x7d", b"\x71", b"\x68", b"\x6a", b"\x69", b"\x70", b"\x7f")
-    return Target("candid-replies", parse, (UnexpectedReply,), corpus, tokens=names)
+    return Target(parse, (UnexpectedReply,), corpus, tokens=CANDID_TOKENS)
 
 
 def interfaces() -> Target:
     """The interface that a canister publishes."""
-    small = "type A = record { x : opt nat }; service : { a : (A) -> () query }"
+    small = "type A = record { x : opt nat }; service : { a : (A) -> () query; }"
     tokens = (b"service", b"type ", b"record", b"variant", b"opt ", b"vec ", b"func ", b"{", b"}", b"(", b"->", b"//")
-    return Target("interfaces", as_text(methods_of), (UnexpectedReply,), (small.encode(),), tokens=tokens)
+    return Target(as_text(methods_of), (UnexpectedReply,), (small.encode(),), tokens=tokens)
 
 
 def identities() -> Target:
@@ -292,7 +302,7 @@ def identities() -> Target:
                 return str(tree).encode()
 
     tokens = (b"-----BEGIN EC PARAMETERS-----\nBgUrgQQACg==\n-----END EC PARAMETERS-----\n", b"-----", b"ENCRYPTED")
-    return Target("identities", as_text(identity_from_pem), (UnusableIdentity,), corpus, trees, encode, tokens)
+    return Target(as_text(identity_from_pem), (UnusableIdentity,), corpus, trees, encode, tokens)
 
 
 def armoured(label: str, der: bytes) -> bytes:
@@ -314,7 +324,7 @@ def principals() -> Target:
         assert principal_to_text(principal) == text.lower()
         return principal
 
-    return Target("principals", as_text(parse), (InvalidPrincipal,), corpus, trees, encode, (b"-", "ß".encode(), b"="))
+    return Target(as_text(parse), (InvalidPrincipal,), corpus, trees, encode, (b"-", "ß".encode(), b"="))
 
 
 def accounts() -> Target:
@@ -326,14 +336,14 @@ def accounts() -> Target:
         rest = tree if isinstance(tree, bytes) else str(tree).encode()
         return (zlib.crc32(rest).to_bytes(4, "big") + rest).hex().encode()
 
-    return Target("accounts", as_text(account_from_text), (InvalidPrincipal,), corpus, trees, encode, (b" ", b"0x"))
+    return Target(as_text(account_from_text), (InvalidPrincipal,), corpus, trees, encode, (b" ", b"0x"))
 
 
 def urls() -> Target:
     """Addresses of servers."""
     corpus = (b"https://icp-api.io", b"http://127.0.0.1:4943/", b"http://[::1]:8080/path")
     tokens = (b"http://", b"[", b"]", b":", b"@", b"//", b"?", b"#", b"%", "\u2100".encode(), b":65536")
-    return Target("urls", as_text(lambda text: endpoints([text])), (ChainError,), corpus, tokens=tokens)
+    return Target(as_text(lambda text: endpoints([text])), (ChainError,), corpus, tokens=tokens)
 
 
 def stored_calls() -> Target:
@@ -343,7 +353,7 @@ def stored_calls() -> Target:
     posted = envelope(content, identity)
     tree: Tree = {"form": 1, "envelope": posted, "signed_at_chain_ns": 5}
     corpus = (to_cbor(tree),)
-    return Target("stored-calls", SignedCall.from_bytes, (Undecodable,), corpus, (tree,), to_cbor, CBOR_TOKENS)
+    return Target(SignedCall.from_bytes, (Undecodable,), corpus, (tree,), to_cbor, CBOR_TOKENS)
 
 
 TARGETS: tuple[Callable[[], Target], ...] = (

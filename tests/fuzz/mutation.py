@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, TypeVar, Union
 
 __all__ = ["Bytes", "Tree", "Trees", "mutations"]
 
-Tree: TypeAlias = Union[None, bool, int, float, str, bytes, list["Tree"], dict[str, "Tree"]]  # noqa: UP007
+Tree: TypeAlias = Union[bool, int, float, str, bytes, list["Tree"], dict[str, "Tree"], None]  # noqa: UP007
 """A value as CBOR, JSON and MessagePack have it."""
 
 T = TypeVar("T")

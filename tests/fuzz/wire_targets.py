@@ -60,7 +60,7 @@ def messages() -> Target:
             assert decode(encode(message)) == message
         return message
 
-    return Target("messages", parse, (BadMessage,), corpus, trees, pack, (b"\xc7", b"\xdc\xff\xff", b"\xdd", b"\xc6"))
+    return Target(parse, (BadMessage,), corpus, trees, pack, (b"\xc7", b"\xdc\xff\xff", b"\xdd", b"\xc6"))
 
 
 def pack(tree: Tree) -> bytes:
@@ -87,7 +87,7 @@ def _small(tree: Tree) -> Tree:
 def handshake_act_1() -> Target:
     """The first bytes that a stranger sends."""
     act = Initiator(SENDER, RECEIVER.public_key.format(), SENDER_ONCE).begin()
-    return Target("handshake-1", lambda data: responder().receive(data), (HandshakeFailed,), (act,))
+    return Target(lambda data: responder().receive(data), (HandshakeFailed,), (act,))
 
 
 def handshake_act_2() -> Target:
@@ -99,7 +99,7 @@ def handshake_act_2() -> Target:
         side.begin()
         return side.receive(data)
 
-    return Target("handshake-2", parse, (HandshakeFailed,), (act,))
+    return Target(parse, (HandshakeFailed,), (act,))
 
 
 def handshake_act_3() -> Target:
@@ -117,7 +117,7 @@ def handshake_act_3() -> Target:
         assert data == act_3
         return side.secured.peer
 
-    return Target("handshake-3", parse, (HandshakeFailed,), (act_3,))
+    return Target(parse, (HandshakeFailed,), (act_3,))
 
 
 def responder() -> Responder:
@@ -141,7 +141,7 @@ def frames() -> Target:
                 assert received == sent[: len(received)]
         return received
 
-    return Target("frames", parse, (BadFrame,), (b"".join(sealed), sealed[0] + sealed[1]))
+    return Target(parse, (BadFrame,), (b"".join(sealed), sealed[0] + sealed[1]))
 
 
 TARGETS: tuple[Callable[[], Target], ...] = (messages, handshake_act_1, handshake_act_2, handshake_act_3, frames)

@@ -42,7 +42,7 @@ async def test_queries_and_certified_calls(icp: Icp, devnet: DevnetProcess) -> N
 
 
 async def test_a_wrong_root_key_is_noticed(icp: Icp, devnet: DevnetProcess) -> None:
-    with pytest.raises(IcpFailed, match="(?i)certificate verification failed|signature verification failed"):
+    with pytest.raises(IcpFailed, match=r"(?i)certificate verification failed|signature verification failed"):
         await icp.run(
             "canister", "call", "-n", devnet.url, "-k", "mainnet", "--identity", "anonymous",
             devnet.icp_ledger, "icrc1_fee", "()",
@@ -50,11 +50,11 @@ async def test_a_wrong_root_key_is_noticed(icp: Icp, devnet: DevnetProcess) -> N
 
 
 async def test_rejections_are_shown(icp: Icp, devnet: DevnetProcess) -> None:
-    with pytest.raises(IcpFailed, match="has no update method 'subtract'.*IC0536"):
+    with pytest.raises(IcpFailed, match=r"has no update method 'subtract'.*IC0536"):
         await icp.call(devnet.perun_canister, "subtract", "()")
     with pytest.raises(IcpFailed, match="IC0503"):
         await icp.call(devnet.icp_ledger, "account_balance", f"(record {{account = {blob(b'short')}}})")
-    with pytest.raises(IcpFailed, match="IC0301|not found"):
+    with pytest.raises(IcpFailed, match=r"IC0301|not found"):
         await icp.call("uxrrr-q7777-77774-qaaaq-cai", "symbol", "()")
 
 

@@ -22,24 +22,30 @@ class Faults:
         self.cutting_link = rng.choice((0.0, 0.005, 0.03))
         self.chain_down_until_s = 0.0
         """Until this loop time nothing of the chain is reached."""
+        self.calm = False
+        """Whether nothing goes wrong for a while: a watcher needs one chance."""
+
+    @property
+    def resting(self) -> bool:
+        return self.healed or self.calm
 
     # --- disk --------------------------------------------------------------------------------------------
 
     def write_s(self) -> float:
         """How long a transaction waits and takes."""
-        if not self.healed and self.rng.random() < self.slow_disk:
+        if not self.resting and self.rng.random() < self.slow_disk:
             return self.rng.uniform(0.05, 4.0)
         return 0.0006
 
     def report_s(self) -> float:
         """How long after a transaction the process hears of it."""
-        if not self.healed and self.rng.random() < self.slow_disk:
+        if not self.resting and self.rng.random() < self.slow_disk:
             return self.rng.uniform(0.01, 1.0)
         return 0.0001
 
     def write_fault(self) -> str:
         """Return `fails`, `ambiguous` (it is on the disk, but an error is reported) or nothing."""
-        if self.healed or self.rng.random() >= self.failing_disk:
+        if self.resting or self.rng.random() >= self.failing_disk:
             return ""
         return self.rng.choice(("fails", "ambiguous"))
 
@@ -59,7 +65,7 @@ class Faults:
 
     def chain_fault(self, now_s: float, *, changes: bool) -> str:
         """Return what goes wrong with a call, or nothing."""
-        if self.healed:
+        if self.resting:
             return ""
         if now_s < self.chain_down_until_s:
             return "unreachable"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,10 +22,12 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
+from perund.recovery.backup import BackupFile
 from perund.store.errors import StorageFailed
+from perund.store.reading import Reader
 from perund.store.store import Store
-from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage
-from protocol.types import ChannelId, Params, SignedState
+from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage, TowerMessage
+from protocol.types import ChannelId, Nanos, Params, SignedState
 from tests.simulation.faults import Faults
 from tests.simulation.power import Fuse, Life, PowerCut, Statistics
 from tests.simulation.rules import Rules
@@ -41,6 +43,7 @@ from wire.session import Session
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
+    from perund.recovery.backup import BackupFile
 
 __all__ = ["House"]
 
@@ -96,6 +99,9 @@ class _Later:
     def refuted(self, channel: ChannelId, ours: int) -> None:
         self.node.refuted(channel, ours)
 
+    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
+        self.node.noticed(kind, channel, facts)
+
     def connected(self, session: Session) -> None:
         self.node.connected(session)
 
@@ -110,6 +116,33 @@ class _Later:
 
     def is_known(self, peer: bytes) -> bool:
         return self.node.is_known(peer)
+
+
+class _Backup:
+    """In the place of `perund.recovery.backup.BackupFile`: what is in the file survives a crash too."""
+
+    def __init__(self, life: Life, read: Reader) -> None:
+        self._life = life
+        self._read = read
+
+    def write(self, made_ms: int) -> None:
+        del made_ms
+        self._life.effect("backup.write")
+        shares = {row.terms.our_share for row in self._read.live_channels()}
+        self._life.house.saved_shares = shares | {share for _, share in self._read.half_open()}
+        self._life.effect("backup.written")
+
+
+class _Watcher(Watcher):
+    """The real watcher, which tells what it watches."""
+
+    def watch(self, channel: ChannelId, challenge_ns: Nanos) -> None:
+        self.__dict__.setdefault("watched", set()).add(channel)
+        super().watch(channel, challenge_ns)
+
+    def unwatch(self, channel: ChannelId) -> None:
+        self.__dict__.setdefault("watched", set()).discard(channel)
+        super().unwatch(channel)
 
 
 class House:
@@ -145,6 +178,10 @@ class House:
         self.account = account_identifier(self.principal)
         self.life: Life | None = None
         self.lives = 0
+        self.saved_shares: set[bytes] = set()
+        """The nonce shares in the backup file: with the phrase they give the channel keys."""
+        self.neighbours: list[House] = []
+        """Everybody in the town."""
         self._memory = memory
         self._road = road
         self._went = went
@@ -172,6 +209,9 @@ class House:
             life.context.run(self._start, life)
         except PowerCut:
             return
+        except Exception as error:
+            self.rules.fail(f"{self.name} does not start: {type(error).__name__}: {error}")
+            return
         self._road.add(self.name, self._network)
 
     def _start(self, life: Life) -> None:
@@ -183,7 +223,7 @@ class House:
         perun, ledger = cast("PerunCanister", SimPerun(sim_agent)), cast("IcpLedger", SimLedger(sim_agent))
         time = ChainTime(agent, clock, LEDGER)
         trust = CanisterTrust(perun, self._config, store)
-        later = _Later()
+        later, canister = _Later(), WatchedCanister(perun)
         hello = Hello(1, NETWORK, 0, f"perund/{self.name}", self._config.policy.minimum_payment_e8s)
         self._network = SimNetwork(life, self.node_id, hello, later, self._road)
         self.services = Services(
@@ -206,7 +246,18 @@ class House:
             wallet_account=self.account,
             canister_account=self.chain.account,
             reason_not_to_open=trust.reason_not_to_open,
-            watcher=Watcher(later, WatchedCanister(perun), later, clock, self._config.watch.looks_per_challenge),
+            watcher=_Watcher(
+                later,
+                canister,
+                later,
+                clock,
+                self._config.watch.looks_per_challenge,
+                disputes=canister,
+                hints=canister,
+                hint_every_s=30.0,
+                notices=later,
+            ),
+            backup=cast("BackupFile", _Backup(life, store.read)),
             network=cast("PeerNetwork", self._network),
         )
         self.node = later.node = Node(self.services, self._failed)
@@ -218,15 +269,28 @@ class House:
 
     def _failed(self, error: Exception) -> None:
         """The node ends itself: a write failed (rule 8), or a rule would have been broken."""
-        if not isinstance(error, StorageFailed):
+        if not isinstance(error, StorageFailed) and self.honest:
             self.rules.fail(f"{self.name}: {type(error).__name__}: {error}")
         life = self.life
         assert life is not None
         self.statistics.facts["stopped by a failed write"] += 1
         self.loop.call_later(self.rng.uniform(0, 0.2), life.end)
 
+    def calm_down(self) -> None:
+        """Nothing goes wrong until `storm`: it is up, and its chain answers."""
+        self.faults.calm = True
+        self.faults.chain_down_until_s = 0.0
+        if self.life is not None:
+            self.life.fuse = None
+
+    def storm(self) -> None:
+        """Things go wrong again."""
+        self.faults.calm = False
+
     def crash(self) -> None:
         """The power goes now."""
+        if self.faults.calm:
+            return
         if self.life is not None and self.life.alive:
             self.statistics.facts["crashes between effects"] += 1
             self.life.end()
@@ -244,8 +308,8 @@ class House:
             return
         try:
             self.life.context.run(work)
-        except PowerCut:
-            return
+        except (PowerCut, StorageFailed):
+            return  # the process ends, and says nothing more
 
     # --- what rules ask ----------------------------------------------------------------------------------
 
@@ -261,7 +325,8 @@ class House:
         return self.name.encode()
 
     def watched(self) -> set[ChannelId]:
-        return set(self.services.watcher._watched)
+        watched: set[ChannelId] = self.services.watcher.__dict__.get("watched", set())
+        return watched
 
     # --- what a Byzantine node does otherwise ------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from chain.clock import Certified
 from chain.ledger import TransferArgs
+from chain.perun import DisputePage
 from chain.request import SignedCall
 from protocol.effects import Delivered, Effect, PaymentsEnded, Received
 from protocol.messages import (
@@ -68,7 +69,8 @@ class Rules:
         self._made: dict[bytes, State] = {}
         self._left: dict[tuple[ChannelId, bytes], _Left] = {}
         self._looks: dict[tuple[str, int, ChannelId], _Look] = {}
-        self._told: Counter[tuple[str, str, bytes]] = Counter()
+        self._swept: dict[tuple[str, int], int] = {}
+        self._told: Counter[tuple[str, int, str, bytes]] = Counter()
         self._length = 0
 
     def fail(self, text: str) -> None:
@@ -91,8 +93,10 @@ class Rules:
             return
         look = self._looks.get((life.house.name, life.number, state.channel))
         challenge_ns = life.house.challenge_ns(state.channel)
-        clean = look is not None and look.version is None
-        young = look is not None and 3 * (life.house.clock.monotonic_ns() - look.asked_ns) < challenge_ns
+        swept_ns = self._swept.get((life.house.name, life.number))
+        asked = [ns for ns in (look.asked_ns if look else None, swept_ns) if ns is not None]
+        clean = look is None or look.version is None
+        young = bool(asked) and 3 * (life.house.clock.monotonic_ns() - max(asked)) < challenge_ns
         self._need(clean and young, f"rule 4: {life.house.name} signed version {state.version} on the look {look}")
 
     def looked(self, life: Life, channel: ChannelId, answer: Certified[RegisteredState | None]) -> None:
@@ -103,6 +107,16 @@ class Rules:
             registered = answer.value
             version = registered.state.version if registered is not None else None
             self._looks[key] = _Look(answer.signed_at_mono_ns, version)
+
+    def swept(self, life: Life, limit: int, answer: Certified[DisputePage]) -> None:
+        """A page of the log of registrations came back: without more of it, all others are quiet."""
+        page, asked_ns = answer.value, answer.signed_at_mono_ns
+        for entry in page.entries:
+            if entry.registered is not None:
+                self.looked(life, ChannelId(entry.channel), answer.with_value(entry.registered))
+        if len(page.entries) < limit:
+            key = (life.house.name, life.number)
+            self._swept[key] = max(self._swept.get(key, 0), asked_ns)
 
     def _signature_leaves(self, life: Life, signature: bytes) -> None:
         state = self._made.get(signature)
@@ -121,9 +135,10 @@ class Rules:
             f"rule 2: the signature of {life.house.name} on version {state.version} left before it was durable",
         )  # fmt: skip
         left = self._left.setdefault((state.channel, life.house.participant(state.channel, signature)), _Left())
+        if state.version not in left.versions:  # what left before may be shown again
+            self._need(not left.final, f"rule 1: {life.house.name} signed after a final state")
         earlier = left.versions.setdefault(state.version, state.digest)
         self._need(earlier == state.digest, f"rule 1: {life.house.name} let two states of version {state.version} go")
-        self._need(not left.final or left.final == state.digest, f"rule 1: {life.house.name} signed after a final state")
         if state.finalized:
             left.final = state.digest
 
@@ -140,6 +155,15 @@ class Rules:
                 self._need(disk.one("SELECT 1 FROM opening WHERE proposal_id = ?", message.proposal_id), what)
             case StateSignature():
                 self._signature_leaves(life, message.signature)
+                share = disk.one("SELECT share_0 FROM opening WHERE signature = ?", message.signature) or disk.one(
+                    "SELECT our_share FROM channel WHERE ? IN (signature_0, signature_1)", message.signature
+                )
+                over = disk.one(
+                    "SELECT 1 FROM channel c JOIN channel_state s USING (number) "
+                    "WHERE ? IN (c.signature_0, c.signature_1) AND s.phase = 'closed'", message.signature
+                )  # fmt: skip
+                saved = over or (share is not None and share[0] in life.house.saved_shares)
+                self._need(saved, f"DESIGN 11: the signature of {name} on a state 0 left before the backup was durable")
             case Update():
                 self._signature_leaves(life, message.signature)
                 row = disk.one(
@@ -240,13 +264,15 @@ class Rules:
     # --- payments ----------------------------------------------------------------------------------------
 
     def told(self, life: Life, effects: tuple[Effect, ...], channel: ChannelId) -> None:
-        """Users are told of payments: of each once."""
+        """Users are told of payments: of each once in a life (who waits for one does not survive a crash)."""
         if not life.house.honest:
             return
         for effect in effects:
             match effect:
                 case Delivered() | Received():
                     kind = "received" if isinstance(effect, Received) else "sent"
+                    if kind == "sent":
+                        self._is_delivered(life, channel, effect.version)
                     for payment in effect.payments:
                         self._once(life, kind, payment)
                 case PaymentsEnded():
@@ -255,7 +281,18 @@ class Rules:
                 case _:
                     pass
 
+    def _is_delivered(self, life: Life, channel: ChannelId, version: int) -> None:
+        """Who is told that a payment is delivered can rely on it: its receiver has it on its disk."""
+        for other in life.house.neighbours:
+            if other is not life.house and other.honest:
+                row = other.disk.one(
+                    "SELECT s.version, s.settled_version FROM channel c JOIN channel_state s USING (number) "
+                    "WHERE c.channel = ?", channel
+                )  # fmt: skip
+                if row is not None and max(row[0], row[1] or 0) < version:  # type: ignore[type-var]  # integers
+                    self.fail(f"{life.house.name} calls version {version} delivered; {other.name} has {row[0]}")
+
     def _once(self, life: Life, kind: str, payment: Payment) -> None:
-        key = (life.house.name, kind, payment.id)
+        key = (life.house.name, life.number, kind, payment.id)
         self._told[key] += 1
         self._need(self._told[key] == 1, f"payment {payment.id.hex()} is counted twice as {kind} by {life.house.name}")

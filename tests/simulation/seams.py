@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,9 +63,11 @@ def _report_defect(logger: object, method: str, event: dict[str, object]) -> str
     """A logged error of these names is a defect that the node survived: here it fails the seed."""
     del logger, method
     life = LIFE.get()
-    if life is not None and life.alive and event.get("event") in DEFECTS:
+    if life is not None and life.alive and life.house.honest and event.get("event") in DEFECTS:
         error = event.get("exc_info")
-        life.house.rules.fail(f"{life.house.name}: {event} {error!r}")
+        if error is True:
+            error = "".join(traceback.format_exception(sys.exception()))
+        life.house.rules.fail(f"{life.house.name}: {event} {error}")
     raise structlog.DropEvent
 
 

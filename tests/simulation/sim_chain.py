@@ -23,7 +23,7 @@ from chain.ledger import (
     TxDuplicate,
     TxTooOld,
 )
-from chain.perun import CanisterError
+from chain.perun import CanisterError, DisputeEntry, DisputePage
 from devnet.ledger import blocks as ledger_blocks
 from devnet.ledger import ledger as devnet_ledger
 from devnet.ledger.accounts import account_identifier
@@ -61,6 +61,8 @@ class SimChain:
         self.account = account_identifier(PERUN)
         self.fee_in_doubt_until_s = 0.0
         """Until this loop time the ledger refuses transfers for their fee."""
+        self.keeps_log = True
+        """Whether the canister's interface has `disputes_since`."""
         self.executing = 0
         self.minted_e8s = 0
         self.on_registered: Callable[[State, int], None] = lambda state, timeout_ns: None
@@ -98,6 +100,11 @@ class SimChain:
         task.result()
 
     # --- what the canister answers, in the words of the client -------------------------------------------
+
+    def disputes(self, cursor: int, limit: int) -> DisputePage:
+        found = self.perun.disputes_since(cursor, limit)
+        entries = tuple(DisputeEntry(e.index, e.channel, self.registered(ChannelId(e.channel))) for e in found.entries)
+        return DisputePage(entries, found.head)
 
     def registered(self, channel: ChannelId) -> RegisteredState | None:
         found = self.perun.query_state(channel)

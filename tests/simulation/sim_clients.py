@@ -20,7 +20,7 @@ from chain.errors import (
     Unreachable,
 )
 from chain.ledger import ArchivedBlocks, Block, BlockPage, TransferArgs, TransferError
-from chain.perun import CanisterCode, CanisterError
+from chain.perun import CanisterCode, CanisterError, DisputePage
 from chain.request import SignedCall, call_content, hash_of_map
 from protocol.types import ChannelId, Funding, Params, RegisteredState, SignedState, WithdrawalRequest
 from tests.simulation.power import Life
@@ -188,7 +188,21 @@ class SimPerun:
         return (await self._agent.look("code", lambda: CanisterCode(b"\xc0" * 32, ()))).value
 
     async def supports_disputes_since(self) -> bool:
-        return True
+        """Half of the towns have the published canister, which keeps no log."""
+        await self._agent.look("interface", lambda: None)
+        return self._chain.keeps_log
+
+    async def disputes_since(self, cursor: int, limit: int) -> Certified[DisputePage]:
+        await self._agent.ensure_time(PERUN)
+        answer = await self._agent.look("disputes_since", lambda: self._chain.disputes(cursor, limit))
+        self._agent.life.house.rules.swept(self._agent.life, limit, answer)
+        return answer
+
+    async def hint_disputes_since(self, cursor: int, limit: int) -> DisputePage:
+        return (await self._agent.look("hint", lambda: self._chain.disputes(cursor, limit))).value
+
+    async def hint_state(self, channel: ChannelId) -> RegisteredState | None:
+        return (await self._agent.look("hint", lambda: self._chain.registered(channel))).value
 
     async def query_state(self, channel: ChannelId) -> Certified[RegisteredState | None]:
         await self._agent.ensure_time(PERUN)

@@ -10,10 +10,12 @@ from typing import Any, Final
 from perund.store.errors import StorageFailed
 from protocol.effects import Phase
 from protocol.errors import InvariantBroken
-from protocol.types import State
+from protocol.types import ChannelId, State
 from tests.simulation import books
+from tests.simulation.books import WALLET_E8S
+from tests.simulation.byzantine import ByzantineHouse
 from tests.simulation.house import House
-from tests.simulation.power import Fuse, PowerCut, Statistics
+from tests.simulation.power import LIFE, Fuse, PowerCut, Statistics
 from tests.simulation.rules import Rules
 from tests.simulation.seams import installed
 from tests.simulation.sim_chain import SimChain
@@ -25,7 +27,6 @@ from tests.simulation.virtual_loop import VirtualLoop
 __all__ = ["SeedFailed", "World", "run_seed"]
 
 NAMES: Final = ("alice", "bob", "carol")
-WALLET_E8S: Final = 5_000_000
 FUSED_KINDS: Final = (
     "disk.ask", "disk.write", "disk.written", "disk.then",
     "send.ChannelProposal", "sent.ChannelProposal", "send.ChannelAccept", "sent.ChannelAccept",
@@ -34,13 +35,14 @@ FUSED_KINDS: Final = (
     "send.Offer", "sent.Offer", "send.Confirm", "sent.Confirm", "send.CloseRequest", "sent.CloseRequest",
     "call.transfer", "answered.transfer", "call.notify", "answered.notify", "call.deposit", "answered.deposit",
     "call.dispute", "answered.dispute", "call.conclude", "answered.conclude", "call.withdraw", "answered.withdraw",
+    "backup.write", "backup.written", "call.disputes_since", "answered.disputes_since",
     "call.query_state", "answered.query_state", "call.query_holdings", "answered.query_holdings",
     "call.fee", "answered.fee", "call.balance", "answered.balance", "call.blocks", "answered.blocks",
     "call.chain_length", "answered.chain_length", "call.time", "answered.time",
 )  # fmt: skip
 """Every kind of effect of a node in an honest town: each must have been a crash point in any long run."""
 CONVERGES_WITHIN_S: Final = 1_500.0
-CLOSES_WITHIN_S: Final = 4_000.0
+CLOSES_WITHIN_S: Final = 8_000.0
 
 
 class SeedFailed(AssertionError):
@@ -59,17 +61,25 @@ class _Plan:
     pace_s: float
     crashing: float
     """How likely a life has a fuse."""
+    log: bool
+    """Whether the canister keeps a log of registrations."""
+    byzantine: int | None
+    """Which of the houses lies, if any."""
 
 
 def _plan(rng: random.Random) -> _Plan:
+    byzantine = rng.choice((0, 1)) if rng.random() < 0.35 else None
     return _Plan(
-        houses=3 if rng.random() < 0.1 else 2,
-        steps=rng.randint(25, 60),
-        challenge_s=rng.choice((20, 60, 300)),
+        houses=3 if rng.random() < 0.1 and byzantine is None else 2,
+        steps=rng.randint(40, 90),
+        # A watcher needs one chance: longer than an answer can be held back, and a look can take after it.
+        challenge_s=rng.choice((20, 60, 300)) if byzantine is None else 400,
         funding_s=rng.choice((60, 300, 3_000)),
         force_after_s=rng.choice((20, 120)),
         pace_s=rng.choice((0.01, 0.1, 1.0)),
         crashing=rng.choice((0.0, 0.5, 0.9)),
+        log=rng.random() < 0.5,
+        byzantine=byzantine,
     )
 
 
@@ -86,21 +96,28 @@ class World:
         self.loop.set_exception_handler(self._unhandled)
         self.loop.set_task_factory(_adopting)
         self.chain = SimChain(self.loop)
+        self.chain.keeps_log = self.plan.log
         self.rules = Rules(self.chain)
         self.road = Road(self.loop, self.rng, self.rules)
         self.memory = Memory()
         self.healing = False
         self.over = False
-        self.houses = [self._house(name) for name in NAMES[: self.plan.houses]]
+        self._calm_until_ns = 0
+        self.houses = [self._house(place) for place in range(self.plan.houses)]
+        for house in self.houses:
+            house.neighbours = self.houses
         self.users = [User(house, self.rng) for house in self.houses]
         self.chain.on_registered = self._registered
 
-    def _house(self, name: str) -> House:
-        house = House(
-            name, self.rng, self.loop, self.chain, self.memory, self.road, self.rules, self.statistics,
+    def _house(self, place: int) -> House:
+        kind = ByzantineHouse if place == self.plan.byzantine else House
+        house = kind(
+            NAMES[place], self.rng, self.loop, self.chain, self.memory, self.road, self.rules, self.statistics,
             self.plan.force_after_s, self._went, self._tell if self.verbose else None,
         )  # fmt: skip
         self.chain.mint(house.account, WALLET_E8S)
+        if isinstance(house, ByzantineHouse):
+            house.prepare()
         return house
 
     # --- running -----------------------------------------------------------------------------------------
@@ -140,7 +157,7 @@ class World:
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if isinstance(error, PowerCut | StorageFailed):
+        if isinstance(error, PowerCut | StorageFailed) or self._is_of_a_liar(context):
             return
         text = f"{context.get('message')}: {type(error).__name__}: {error}"
         if isinstance(error, SeedFailed):
@@ -152,46 +169,90 @@ class World:
     def _tell(self, line: str) -> None:
         print(f"{self.loop.time():12.4f} {line}")
 
+    def _is_of_a_liar(self, context: dict[str, Any]) -> bool:
+        """Whether something went wrong inside a node that lies: its own lies come back to it."""
+        handle, task = context.get("handle"), context.get("task") or context.get("future")
+        life = handle._context.get(LIFE) if handle is not None else None
+        if life is None and task is not None:
+            life = next((h.life for h in self.houses if h.life is not None and task in h.life.tasks), None)
+        return life is not None and not life.house.honest
+
     async def _live(self) -> None:
         for house in self.houses:
-            house.boot(self._fuse())
+            house.boot(self._fuse(house))
         await self._storm()
         await self._heal()
         books.check(self)
 
     # --- what goes wrong ---------------------------------------------------------------------------------
 
-    def _fuse(self) -> Fuse | None:
+    def _fuse(self, house: House) -> Fuse | None:
         rng = self.rng
-        if self.healing or rng.random() >= self.plan.crashing:
+        if self.healing or house.faults.calm or rng.random() >= self.plan.crashing:
             return None
         if rng.random() < 0.5:
             return Fuse(rng.randint(1, rng.choice((20, 150, 600))))
         return Fuse(rng.randint(1, 3), rng.choice(FUSED_KINDS))
 
     def _went(self, house: House) -> None:
-        pause_s = 0.01 if self.healing else self.rng.choice((0.001, self.rng.uniform(0, 5), self.rng.uniform(0, 40)))
+        pause_s = 0.01 if self.healing or house.faults.calm else self.rng.choice((0.001, self.rng.uniform(0, 5), self.rng.uniform(0, 40)))
         self.loop.call_later(pause_s, self._boot, house, context=self.road.context)
 
     def _boot(self, house: House) -> None:
-        if not house.is_up and not self.over:
-            house.boot(self._fuse())
+        if not house.is_up and not self.over and (house.honest or not self.healing):
+            house.boot(self._fuse(house))
 
     def _registered(self, state: State, timeout_ns: int) -> None:
-        """Somebody registered a state."""
+        """Somebody registered a state: if it is a stale one, everybody honest gets a chance to refute it."""
+        if self.plan.byzantine is None or state.finalized:
+            return
+        for house in self.houses:
+            if house.honest:
+                house.calm_down()
+                self.loop.call_later(0.01, self._boot, house, context=self.road.context)
+        self._calm_until_ns = timeout_ns + 10**9
+        self.loop.call_later((timeout_ns - self.loop.chain_ns()) / 1e9 + 1.5, self._end_calm, context=self.road.context)
+
+    def _end_calm(self) -> None:
+        if self.loop.chain_ns() >= self._calm_until_ns and not self.healing:
+            for house in self.houses:
+                house.storm()
 
     async def _storm(self) -> None:
-        await asyncio.sleep(0.5)
-        self.users[0].open(self.houses[1], self.plan.challenge_s, self.plan.funding_s)
+        await self._open_a_channel(0, 1)
         if self.plan.houses > 2:
-            self.users[2].open(self.houses[1], self.plan.challenge_s, self.plan.funding_s)
-        await asyncio.sleep(self.rng.choice((0.3, 3.0, 15.0)))
+            await self._open_a_channel(2, 1)
+        if self.rng.random() < 0.8:
+            await self._opened(self.loop.time() + 200)
         for _ in range(self.plan.steps):
             self._step()
             await asyncio.sleep(self.rng.expovariate(1.0) * self.plan.pace_s)
 
+    async def _open_a_channel(self, place: int, peer: int) -> None:
+        """A user tries until there is a channel, or until he has had enough of it."""
+        user = self.users[place]
+        for _ in range(15):
+            await asyncio.sleep(self.rng.choice((0.2, 1.0, 6.0)))
+            if not any(wish.kind == "open" for wish in user.wishes) or self.rng.random() < 0.2:
+                user.open(self.houses[peer], self.plan.challenge_s, self.plan.funding_s)
+            elif self.houses[place].disk.one("SELECT 1 FROM channel"):
+                return
+            else:
+                user.ask_again()
+
+    async def _opened(self, until_s: float) -> None:
+        while self.loop.time() < until_s:
+            if any(house.disk.one("SELECT 1 FROM channel_state WHERE phase = 'open'") for house in self.houses):
+                return
+            await asyncio.sleep(1.0)
+
     def _step(self) -> None:
         rng = self.rng
+        for liar in self.houses:
+            if isinstance(liar, ByzantineHouse):
+                liar.remember_states()
+                if rng.random() < 0.03:
+                    liar.register_an_old_state()
         place = rng.randrange(len(self.houses))
         house, user = self.houses[place], self.users[place]
         peer = self.houses[(place + rng.randint(1, len(self.houses) - 1)) % len(self.houses)]
@@ -209,7 +270,7 @@ class World:
                 house.crash()
                 if rng.random() < 0.2:
                     peer.crash()
-        elif what < 0.76:
+        elif what < 0.76 and not house.faults.calm:
             house.faults.chain_down_until_s = self.loop.time() + rng.uniform(0, 90)
         elif what < 0.78:
             self.chain.fee_in_doubt_until_s = self.loop.time() + rng.uniform(0, 20)
@@ -251,14 +312,22 @@ class World:
     async def _heal(self) -> None:
         self.healing = self.road.healed = True
         self.chain.fee_in_doubt_until_s = 0.0
+        gone = self.plan.byzantine is not None and self.rng.random() < 0.5
         for house in self.houses:
             house.faults.healed = True
+            if isinstance(house, ByzantineHouse):
+                house.quiet = not gone
+                if gone:
+                    house.storm()
+                    house.crash()
+                    continue
             if house.life is not None:
                 house.life.fuse = None
             if not house.is_up:
                 house.boot(None)
         converges_s = self.plan.funding_s + CONVERGES_WITHIN_S
-        await self._until(lambda: not self._open_business(), converges_s, self._open_business)
+        if self.plan.byzantine is None:
+            await self._until(lambda: not self._open_business(), converges_s, self._open_business)
         closing = self.loop.create_task(self._close_everything())
         await self._until(self._all_closed, CLOSES_WITHIN_S, self._unclosed)
         closing.cancel()
@@ -267,7 +336,10 @@ class World:
         while True:
             for house, user in zip(self.houses, self.users, strict=True):
                 for channel in self._open_channels(house):
-                    user.close(channel)
+                    if house.node.drivers[ChannelId(channel)].channel.frozen:
+                        user.dispute(channel)
+                    else:
+                        user.close(channel)
                 await asyncio.sleep(self.rng.choice((0.0, 0.5)))
             await asyncio.sleep(60.0)
 
@@ -316,6 +388,7 @@ class World:
                 f"{job.name}: {job.waiting_for} {job.problem}" for jobs in house.node.jobs.values() for job in jobs.of()
             )
             for house in self.houses
+            if house.honest
             for row in house.disk.all("SELECT number, phase FROM channel_state WHERE phase != 'closed'")
         ]
 
@@ -324,8 +397,6 @@ class World:
 
 
 def _adopting(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-    from tests.simulation.power import LIFE
-
     task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
     life = LIFE.get()
     if life is not None:

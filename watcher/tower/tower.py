@@ -102,6 +102,8 @@ class Tower:
         if guarded is not None and guarded.settled_ns is not None:
             return Refused("settled", "the canister has settled this channel; there is nothing left to refute")
         slot = guarded.slots.get(client) if guarded is not None else None
+        if slot is not None and guarded is not None and not guarded.proven and slot.lapses_ns <= self._clock.chain_ns():
+            return Refused("unfunded", "no money has appeared in this channel in time; the slot is about to go")
         if slot is not None and state.version <= slot.version:
             if state.version == slot.version and state.digest != slot.digest:
                 return self._conflict(slot, params, signed, message)
@@ -284,16 +286,17 @@ class Tower:
             elif not guarded.proven and guarded.settled_ns is None:
                 # Its money speaks for those who remain.
                 self.proved(slot.channel) if slot.proven else self.unproven(guarded)
-        log.info("tower.dropped_slots", count=len(slots), left=self.slots.total)
+        if any(slot.proven for slot in slots):  # strangers come and go without filling the log
+            log.info("tower.dropped_slots", count=len(slots), left=self.slots.total)
 
     @staticmethod
     def _spoken_for(guarded: Guarded) -> int:
         return sum(slot.proven for slot in guarded.slots.values())
 
     def _alarm(self, kind: str, channel: ChannelId, facts: dict[str, str | int | bool]) -> None:
-        log.error(kind, channel=channel.hex()[:16], alarm=True, **facts)
         guarded = self.slots.channels.get(channel)
-        if guarded is not None and guarded.proven:
+        if guarded is not None and guarded.proven:  # what strangers sign with their own keys wakes nobody up
+            log.error(kind, channel=channel.hex()[:16], alarm=True, **facts)
             self._books.note(kind, self._clock.chain_ns(), channel, {**facts, "alarm": True})
 
     # --- watcher.ports.States and Reports ----------------------------------------------------------------

@@ -27,6 +27,7 @@ from devnet.ledger.ledger import IcpLedger as LedgerCanister
 from devnet.network import ICP_LEDGER_ID, PERUN_CANISTER_ID, LocalNetwork
 from devnet.perun import LocalLedger, PerunModule
 from devnet.perun import PerunCanister as PerunContract
+from devnet.perun.interface import Funding as ContractFunding
 from devnet.replica.clock import ChainClock
 from devnet.replica.principals import to_text
 from devnet.server import serve
@@ -181,8 +182,6 @@ class Net:
         ]
 
     def held(self, funding: Funding) -> int:
-        from devnet.perun.interface import Funding as ContractFunding
-
         return (
             self.contract.query_holdings(ContractFunding(funding.channel, funding.participant), self.clock.now_ns())
             or 0

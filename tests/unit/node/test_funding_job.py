@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from devnet.network import PERUN_CANISTER_ID as CANISTER
+from devnet.perun.interface import Funding as ContractFunding
 from perund.node.transfers import WalletTooLow
 from protocol.effects import Phase
 from protocol.funding import IntentStatus
@@ -150,8 +151,6 @@ async def test_our_deposit_credited_by_somebody_else(desk: Desk) -> None:
 
 
 async def _credit(net: Net, funding: Funding) -> None:
-    from devnet.perun.interface import Funding as ContractFunding
-
     assert net.contract.deposit(ContractFunding(funding.channel, funding.participant), net.clock.now_ns()) is None
 
 

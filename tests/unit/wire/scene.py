@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from coincurve import PrivateKey
 
-from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage
+from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage, TowerMessage
 from wire.cipher import Opener, Sealer
 from wire.codec import decode, encode
 from wire.limits import Limits, Timing

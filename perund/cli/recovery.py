@@ -1,0 +1,150 @@
+"""`perund backup`, `perund restore` and `perund check`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import apsw
+import click
+import msgspec
+
+from perund.cli.failing import FAILED, fail, run_async
+from perund.config_file import load_config
+from perund.keystore import KeyStore
+from perund.mnemonic import entropy_of
+from perund.passphrase import STDIN, ask_passphrase, read_secret_line
+from perund.setup_errors import PassphraseError
+from protocol.terms import network_hash
+
+__all__ = ["backup", "check", "restore"]
+
+_DIR: Final = click.option(
+    "--dir", "data_dir", required=True, envvar="PERUND_DIR", type=click.Path(path_type=Path, file_okay=False),
+    help="Data directory of the node.",
+)  # fmt: skip
+_PASSPHRASE: Final = click.option(
+    "--passphrase-file", metavar="FILE", help="File whose first line opens the key store; - is standard input."
+)
+_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.command()
+@_DIR
+@_PASSPHRASE
+@_JSON
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the backup file.")
+@click.option("--store", type=click.Path(path_type=Path, dir_okay=False), help="Copy the whole store to this file.")
+def backup(data_dir: Path, passphrase_file: str | None, out: Path | None, store: Path | None, *, as_json: bool) -> None:
+    """Write the backup file now, or copy the whole store with --store. The node may be running.
+
+    The node keeps `backup.perund` in its directory up to date by itself: copy that file away whenever it changes.
+    """
+    from perund.node.daemon import STORE_NAME  # noqa: PLC0415  (brings the whole node along)
+    from perund.recovery.backup import BACKUP_NAME, BackupFile, write_backup  # noqa: PLC0415
+    from perund.recovery.copying import copy_store  # noqa: PLC0415
+    from perund.store.reading import open_reader  # noqa: PLC0415
+
+    async def work() -> dict[str, str | int]:
+        if store is not None:
+            return {"store": str(store), "channels": copy_store(data_dir / STORE_NAME, store)}
+        config = load_config(data_dir)
+        keys = KeyStore(data_dir).open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
+        from chain.principal import principal_from_text  # noqa: PLC0415
+
+        network = network_hash(
+            config.root_key, principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)
+        )
+        file = BackupFile(data_dir, keys, network, config, open_reader(data_dir / STORE_NAME))
+        collected = file.collect(time.time_ns() // 1_000_000)
+        path = out or data_dir / BACKUP_NAME
+        write_backup(path, keys, collected)
+        return {"backup": str(path), "channels": len(collected.channels)}
+
+    done = run_async(work, as_json=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode(done).decode())
+    else:
+        what = done.get("store") or done["backup"]
+        click.echo(f"{what} has {done['channels']} channels that are not closed")
+
+
+@click.command()
+@_DIR
+@_PASSPHRASE
+@_JSON
+@click.option("--backup", "backup_path", required=True, type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--phrase-file", required=True, metavar="FILE", help="File with the 24 words; - is standard input.")
+@click.option("--non-interactive", is_flag=True, help="Never ask.")
+def restore(
+    data_dir: Path,
+    passphrase_file: str | None,
+    backup_path: Path,
+    phrase_file: str,
+    *,
+    as_json: bool,
+    non_interactive: bool,
+) -> None:
+    """Make a node from its 24 words and its backup file. Nothing that exists is overwritten.
+
+    Its channels recover: the node asks peers and towers for the newest states, adopts them, and closes.
+    """
+    from perund.recovery.restoring import Restored, restore_node  # noqa: PLC0415
+
+    async def work() -> Restored:
+        if phrase_file == STDIN == passphrase_file:
+            raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
+        entropy = entropy_of(read_secret_line(phrase_file))
+        passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
+        return restore_node(data_dir, backup_path, entropy, passphrase)
+
+    done = run_async(work, as_json=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode(done).decode())
+        return
+    click.echo(f"node {done.node_id} is restored, with {len(done.channels)} channels that recover")
+    click.echo(f"Start it with `perund run --dir {data_dir}`; `perun channels` shows how far each is.")
+
+
+@click.command()
+@_DIR
+@_JSON
+@click.option("--offline", is_flag=True, help="Do not compare with the canister.")
+def check(data_dir: Path, *, as_json: bool, offline: bool) -> None:
+    """Verify every signature and sum in the store again, and compare with the canister. The node may be running."""
+    from perund.node.daemon import STORE_NAME  # noqa: PLC0415
+    from perund.recovery.checking import Finding, check_channel_on_chain, check_store  # noqa: PLC0415
+    from perund.store.reading import open_reader  # noqa: PLC0415
+
+    async def work() -> tuple[int, list[Finding]]:
+        path = data_dir / STORE_NAME
+        if not path.exists():
+            fail(f"{path} is not there", "give the data directory of a node that ran", FAILED, as_json=as_json)
+        try:
+            checked, findings = check_store(path)
+        except apsw.Error as error:
+            fail(f"{path} cannot be read: {error}", "restore a backup", FAILED, as_json=as_json)
+        if offline or any(not finding.channel for finding in findings):
+            return checked, findings
+        from chain.agent import Agent  # noqa: PLC0415
+        from chain.identity import Anonymous  # noqa: PLC0415
+        from chain.perun import PerunCanister  # noqa: PLC0415
+        from chain.principal import principal_from_text  # noqa: PLC0415
+
+        config = load_config(data_dir)
+        async with Agent(config.ic.urls, config.root_key, Anonymous()) as agent:
+            perun = PerunCanister(agent, principal_from_text(config.ic.perun_canister))
+            for row in open_reader(path).live_channels():
+                findings += await check_channel_on_chain(row, perun)
+        return checked, findings
+
+    checked, findings = run_async(work, as_json=as_json)
+    if as_json:
+        click.echo(msgspec.json.encode({"channels": checked, "findings": findings}).decode())
+    else:
+        for finding in findings:
+            click.echo(f"{finding.channel[:16] or 'store'}: {finding.what}")
+        click.echo(f"{checked} channels checked, {len(findings)} findings")
+    sys.exit(FAILED if findings else 0)

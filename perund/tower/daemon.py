@@ -1,0 +1,189 @@
+"""The watchtower's process: makes its parts, watches first, and serves until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from chain.agent import Agent
+from chain.clock import SystemClock
+from chain.errors import ChainError
+from chain.identity import Anonymous
+from chain.perun import PerunCanister
+from chain.principal import principal_from_text
+from perund.node.canister import WatchedCanister
+from perund.node.chain_time import ChainTime
+from perund.setup_errors import ConfigError
+from perund.store.errors import StorageFailed
+from perund.store.lock import DirectoryLock
+from perund.tower.books import STORE_NAME, TowerBooks
+from perund.tower.server import TowerServer, tower_limits
+from protocol.errors import InvariantBroken
+from protocol.messages import FEATURE_TOWER, Hello
+from protocol.terms import network_hash
+from protocol.types import MAX_E8S, Funding, Nanos, Params
+from watcher.tower.policy import TowerPolicy
+from watcher.tower.proving import Proving
+from watcher.tower.receipts import Notary
+from watcher.tower.tower import Tower
+from watcher.watch import Watcher
+from wire.limits import Timing
+from wire.network import PeerNetwork
+
+if TYPE_CHECKING:
+    from perund.config import Config
+    from perund.keys import Keys
+
+__all__ = ["CanisterHoldings", "policy_of", "run_watchtower"]
+
+log = structlog.get_logger()
+
+PROTOCOL_VERSION: Final = 1
+NS: Final = 1_000_000_000
+FIRST_TIME_S: Final = 10.0
+AGAIN_S: Final = 5.0
+
+
+class CanisterHoldings:
+    """Asks the Perun canister whether a channel is real. Implements `watcher.tower.ports.Holdings`."""
+
+    def __init__(self, perun: PerunCanister) -> None:
+        self._perun = perun
+
+    async def funded(self, params: Params) -> bool:
+        """Whether certified looks show money of either participant, or a registered state."""
+        for key in params.participants:
+            if (await self._perun.query_holdings(Funding(params.channel_id, key))).value:
+                return True
+        return (await self._perun.query_state(params.channel_id)).value is not None
+
+
+def policy_of(config: Config) -> TowerPolicy:
+    """Return the bounds that the section [tower] names."""
+    section = config.tower
+    return TowerPolicy(
+        clients=frozenset(bytes.fromhex(client) for client in section.clients),
+        max_clients=section.max_clients,
+        max_channels=section.max_channels,
+        max_channels_per_client=section.max_channels_per_client,
+        max_unfunded=section.max_unfunded,
+        max_unfunded_per_client=section.max_unfunded_per_client,
+        min_challenge_ns=Nanos(section.min_challenge_s * NS),
+        max_challenge_ns=Nanos(section.max_challenge_s * NS),
+        min_total_e8s=section.min_total_e8s,
+        max_total_e8s=section.max_total_e8s or MAX_E8S,
+        funding_ns=Nanos(section.funding_s * NS),
+        receipt_ns=Nanos(section.receipt_s * NS),
+        grace_ns=Nanos(section.grace_s * NS),
+    )
+
+
+async def run_watchtower(data_dir: Path, config: Config, keys: Keys) -> int:
+    """Serve until SIGINT or SIGTERM. Returns the exit status: 0, or 1 after a failed write.
+
+    Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the books belong to
+    another network.
+    """
+    if not config.wire.listen:
+        raise ConfigError("`wire.listen` is empty", "a watchtower has to be reached: give host:port")
+    with DirectoryLock(data_dir):
+        return await _run_locked(data_dir, config, keys)
+
+
+async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    failures: list[Exception] = []
+
+    def failed(error: Exception) -> None:
+        if not failures:
+            log.critical("tower.failed", error=str(error), alarm=True)
+        failures.append(error)
+        stop.set()
+
+    def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, InvariantBroken | StorageFailed):
+            failed(error)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(unhandled)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    perun_principal = principal_from_text(config.ic.perun_canister)
+    ledger_principal = principal_from_text(config.ic.icp_ledger)
+    network = network_hash(config.root_key, perun_principal, ledger_principal)
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        books = TowerBooks(data_dir / STORE_NAME, network, failed)
+        stack.callback(books.close)
+        # Nothing that a tower calls needs a caller with a name: who refutes is nobody's business.
+        agent = Agent(config.ic.urls, config.root_key, Anonymous(), clock=clock)
+        stack.push_async_callback(agent.close)
+        perun, time = PerunCanister(agent, perun_principal), ChainTime(agent, clock, ledger_principal)
+        tower = Tower(policy_of(config), books, Notary(keys.node_key, network), time)
+        canister, looks = WatchedCanister(perun), config.watch.looks_per_challenge
+        watcher = Watcher(tower, canister, tower, clock, looks, disputes=canister, hints=canister)
+        proving = Proving(tower, books, CanisterHoldings(perun), time)
+        tower.start(watcher, proving.ask)  # watch first: what happened meanwhile is looked at before anything else
+        tasks = [loop.create_task(watcher.run(), name="watcher"), loop.create_task(proving.run(), name="proving")]
+        stack.push_async_callback(_end, tasks)
+        for task in tasks:
+            task.add_done_callback(lambda done: failed(_why(done)) if not done.cancelled() else None)
+        try:
+            async with asyncio.timeout(FIRST_TIME_S):
+                await time.ensure()
+        except (ChainError, TimeoutError) as error:
+            log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
+            tasks.append(loop.create_task(_until_time(time), name="chain time"))
+        hello = Hello(PROTOCOL_VERSION, network, FEATURE_TOWER, f"perund-tower/{package_version('perund')}", 1)
+        peers = PeerNetwork(
+            keys.node_key,
+            hello,
+            TowerServer(tower),
+            tower_limits(config.wire.max_connections),
+            Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
+        )
+        stack.push_async_callback(peers.close)
+        host, _, port = config.wire.listen.rpartition(":")
+        actual_host, actual_port = await peers.listen(host.strip("[]"), int(port))
+        log.info(
+            "tower.started",
+            node_id=peers.node_id.hex(),
+            listen=f"{actual_host}:{actual_port}",
+            slots=tower.slots.total,
+            channels=len(tower.slots.channels),
+        )
+        await stop.wait()
+        log.info("tower.stopping")
+    log.info("tower.stopped")
+    return 1 if failures else 0
+
+
+async def _until_time(time: ChainTime) -> None:
+    """Ask for the chain time until it is certified: no state is taken before."""
+    while not time.certified:
+        try:
+            await time.ensure()
+        except ChainError as error:
+            log.warning("chain.unreachable", error=str(error))
+            await asyncio.sleep(AGAIN_S)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _why(task: asyncio.Task[None]) -> Exception:
+    """A task that guards money and ends by itself is a defect: the process ends, and is started again."""
+    error = task.exception()
+    return error if isinstance(error, Exception) else RuntimeError(f"the task {task.get_name()} ended")

@@ -1,0 +1,51 @@
+"""A node's receipts of its towers, as rows of its store: the newest of each tower for each channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from perund.store.writer import Statement
+from protocol.messages import TowerReceipt
+from protocol.types import Nanos
+
+__all__ = ["KeptReceipt", "forget_receipts", "record_receipt"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptReceipt:
+    """What a tower has signed for a channel, as far as the node decides by it. Times are chain times."""
+
+    version: int
+    digest: bytes
+    chain_time_ns: Nanos
+    expires_ns: Nanos
+
+    @classmethod
+    def of(cls, receipt: TowerReceipt) -> KeptReceipt:
+        """Return what is kept in memory of a verified receipt."""
+        return cls(receipt.version, receipt.state_hash, receipt.chain_time_ns, receipt.expires_ns)
+
+    def renew_at_ns(self) -> Nanos:
+        """Return when half of its time is over: enough is left to try again for as long."""
+        return Nanos((self.chain_time_ns + self.expires_ns) // 2)
+
+
+def record_receipt(tower: bytes, number: int, receipt: TowerReceipt) -> Statement:
+    """The newest receipt of a tower for the channel in row `number`."""
+    return Statement(
+        "INSERT OR REPLACE INTO tower_receipt VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            tower,
+            number,
+            receipt.version,
+            receipt.state_hash,
+            receipt.chain_time_ns,
+            receipt.expires_ns,
+            receipt.signature,
+        ),
+    )
+
+
+def forget_receipts(number: int) -> Statement:
+    """The channel in row `number` is closed."""
+    return Statement("DELETE FROM tower_receipt WHERE number = ?", (number,))

@@ -1,0 +1,90 @@
+"""A watchtower's side of the sessions with its clients. Implements `wire.handler.PeerHandler`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+import structlog
+
+from protocol.errors import PeerViolation
+from protocol.messages import (
+    ChannelMessage,
+    ErrorMessage,
+    OpeningMessage,
+    TowerForget,
+    TowerMessage,
+    TowerReceipt,
+    TowerRefusal,
+    TowerState,
+)
+from watcher.tower.tower import Tower
+from wire.limits import Allowance, Limits
+from wire.session import Session
+
+__all__ = ["TowerServer", "tower_limits"]
+
+log = structlog.get_logger()
+
+KIB: Final = 1024
+STRANGER: Final = Allowance(messages_per_s=20, bytes_per_s=16 * KIB, unread_bytes=64 * KIB)
+KNOWN: Final = Allowance(messages_per_s=500, bytes_per_s=256 * KIB, unread_bytes=1024 * KIB)
+"""A state takes about 350 bytes: a known client may bring 500 of them each second, and all its channels at once."""
+
+
+def tower_limits(connections: int) -> Limits:
+    """Return what clients may use of a tower: a state now and then, nothing like the traffic of payments."""
+    return Limits(connections=connections, stranger=STRANGER, known=KNOWN)
+
+
+class TowerServer:
+    """Brings messages to the tower and its answers back."""
+
+    def __init__(self, tower: Tower) -> None:
+        self._tower = tower
+
+    def connected(self, session: Session) -> None:
+        """Say why, if this node is not served: it learns it before it sends a state."""
+        refused = self._tower.policy.refuses_client(session.peer)
+        if refused is not None:
+            session.fail("refused", refused.text)
+
+    def disconnected(self, session: Session, reason: str) -> None:
+        """Nothing: what is on its way to the disk is kept, and the receipt asked for again."""
+
+    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+        """Take a state, or give up a slot; a tower has no channels of its own."""
+        match message:
+            case TowerState():
+                try:
+                    self._tower.offer(session.peer, message, partial(self._answer, session))
+                except PeerViolation as error:
+                    session.fail(error.code, str(error))
+            case TowerForget():
+                self._tower.forget(session.peer, message.channel)
+            case TowerReceipt() | TowerRefusal():
+                session.fail("unexpected", f"a {type(message).__name__} came from a client")
+            case _:
+                channel = getattr(message, "channel", b"")
+                text = "this is a watchtower: it guards channels and has none"
+                session.send(ErrorMessage("only_a_tower", text, channel))
+
+    def peer_error(self, session: Session, message: ErrorMessage) -> None:
+        """A client complains: shown, not trusted."""
+        log.warning("peer.complained", peer=session.peer.hex(), code=message.code, text=message.text)
+
+    def is_known(self, peer: bytes) -> bool:
+        """Whether a client has shown money, or is one that the operator named."""
+        return self._tower.slots.is_known(peer) or peer in self._tower.policy.clients
+
+    def _answer(self, session: Session, answer: TowerReceipt | TowerRefusal) -> None:
+        if isinstance(answer, TowerRefusal):
+            note = log.info if self.is_known(session.peer) else log.debug  # strangers must not fill the log
+            note(
+                "tower.refused",
+                client=session.peer.hex()[:16],
+                channel=answer.channel.hex()[:16],
+                version=answer.version,
+                code=answer.code,
+            )
+        session.send(answer)

@@ -1,0 +1,199 @@
+"""A node that lies: the real one, with a liar between it and its peers, and with the canister at its own hands.
+
+It has its own keys and nobody else's. It equivocates, replays, withholds, alters, lies about versions when it
+resumes, offers what it does not have, and registers old states. Rules are checked on the others only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from chain.errors import ChainError
+from protocol.errors import Undecodable
+from protocol.messages import (
+    Ack,
+    ChannelReady,
+    CloseRequest,
+    Confirm,
+    Message,
+    Offer,
+    Resume,
+    SignedStateMessage,
+    StateSignature,
+    Update,
+)
+from protocol.payments import EMPTY, Batch, Payment
+from protocol.signing import ChannelKey
+from protocol.types import ChannelId, Params, SignedState, State
+from tests.simulation.house import House
+
+if TYPE_CHECKING:
+    from protocol.terms import Terms
+
+__all__ = ["ByzantineHouse"]
+
+KEPT = 200
+
+
+class ByzantineHouse(House):
+    """See above. `temper` of each kind of lie is drawn once: some lie always in one way, some in all."""
+
+    honest = False
+
+    def prepare(self) -> None:
+        """Draw how bad it is."""
+        rng = self.rng
+        self.temper = {name: rng.choice((0.0, 0.0, 0.05, 0.3)) for name in ("withhold", "replay", "alter", "invent")}
+        self.quiet = False
+        self.states: dict[ChannelId, list[tuple[Params, SignedState]]] = {}
+        self._sent: list[Message] = []
+
+    def _likes(self, kind: str) -> bool:
+        return not self.quiet and self.rng.random() < self.temper[kind]
+
+    # --- what it says ------------------------------------------------------------------------------------
+
+    def outgoing(self, message: Message) -> tuple[Message, ...]:
+        said: list[Message] = []
+        if self._likes("withhold") and not isinstance(message, Resume):
+            return ()
+        if self._likes("replay") and self._sent:
+            said.append(self.rng.choice(self._sent))
+        if len(self._sent) < KEPT:
+            self._sent.append(message)
+        said.append(self._altered(message) if self._likes("alter") else message)
+        if self._likes("invent"):
+            channel = getattr(message, "channel", None)
+            if channel:
+                said += self._invented(channel)
+        return tuple(said)
+
+    def _key(self, terms: Terms) -> ChannelKey:
+        return ChannelKey(self.keys.participant_seed(terms.our_share))
+
+    def _terms(self, channel: ChannelId) -> Terms | None:
+        driver = self.node.drivers.get(channel)
+        return driver.channel.terms if driver is not None else None
+
+    def _altered(self, message: Message) -> Message:
+        rng = self.rng
+        match message:
+            case Update():
+                return self._other_update(message)
+            case Ack():
+                return dataclasses.replace(message, signature=rng.randbytes(64))
+            case StateSignature():
+                return dataclasses.replace(message, signature=rng.randbytes(64))
+            case Confirm():
+                return dataclasses.replace(message, version=message.version + rng.choice((1, 5)))
+            case Resume():
+                version = max(0, message.version + rng.choice((-2, -1, 0, 1, 3, 2**32)))
+                pending = rng.choice((0, version + 1, version, message.pending_version))
+                return dataclasses.replace(
+                    message,
+                    version=version,
+                    state_hash=rng.choice((message.state_hash, rng.randbytes(32))),
+                    pending_version=pending,
+                    pending_hash=rng.randbytes(32) if pending else b"",
+                    recovering=rng.random() < 0.3,
+                )
+            case Offer():
+                payments = list(message.payments)
+                payments[0] = payments[0]._replace(amount_e8s=payments[0].amount_e8s + rng.choice((1, 10**7)))
+                return Offer(message.channel, Batch.of(payments))
+            case _:
+                return message
+
+    def _other_update(self, update: Update) -> Message:
+        """Another content for a version, signed: an equivocation."""
+        terms = self._terms(update.channel)
+        if terms is None or terms.our_index != 0:
+            return update
+        rng, (a, b) = self.rng, update.allocation
+        moved = rng.choice((1, -1, b, -a))
+        kind = rng.choice(("allocation", "version", "final", "unoffered", "empty", "total", "replayed"))
+        changes: dict[str, object] = {}
+        if kind == "allocation":
+            changes = {"allocation": (max(0, a + moved), max(0, b - moved))}
+        elif kind == "version":
+            changes = {"version": update.version + rng.choice((1, 2, -1))}
+        elif kind == "final":
+            changes = {"finalized": True}
+        elif kind == "unoffered":
+            taken = min(b, 1000)
+            if taken:
+                stolen = Batch.of([*update.from_1, Payment(rng.randbytes(16), taken)])
+                changes = {"from_1": stolen, "allocation": (a + taken, b - taken)}
+        elif kind == "empty":
+            moved_back = update.from_0.total_e8s - update.from_1.total_e8s
+            changes = {"from_0": EMPTY, "from_1": EMPTY, "allocation": (a + moved_back, b - moved_back)}
+        elif kind == "total":
+            changes = {"allocation": (a + 1000, b)}
+        else:
+            earlier = [m for m in self._sent if isinstance(m, Update) and m.channel == update.channel and m.from_0]
+            if earlier:
+                again = rng.choice(earlier).from_0
+                changes = {
+                    "from_0": again,
+                    "allocation": (
+                        max(0, a + update.from_0.total_e8s - again.total_e8s),
+                        max(0, b - update.from_0.total_e8s + again.total_e8s),
+                    ),
+                }
+        try:
+            other = dataclasses.replace(update, **changes)  # type: ignore[arg-type]  # fields of an update
+            state = State(other.channel, other.version, other.allocation, other.finalized)
+        except Undecodable:
+            return update
+        return dataclasses.replace(other, signature=self._key(terms).sign_state(state))
+
+    def _invented(self, channel: ChannelId) -> list[Message]:
+        """Something that nothing led to."""
+        rng, terms = self.rng, self._terms(channel)
+        if terms is None:
+            return []
+        amount = rng.choice((1, terms.total, 10**9))
+        choices: list[Message] = [
+            Offer(channel, Batch.of([Payment(rng.randbytes(16), amount)])),
+            ChannelReady(channel),
+            CloseRequest(channel),
+            Confirm(channel, rng.randint(0, 5)),
+            Ack(channel, rng.randint(0, 5), rng.randbytes(64)),
+            self._fake_state(terms, rng.choice((1, 3, 2**33))),
+        ]
+        return [rng.choice(choices)]
+
+    def _fake_state(self, terms: Terms, ahead: int) -> Message:
+        """A newer state with all the money on its side, signed by itself alone."""
+        allocation = (terms.total, 0) if terms.our_index == 0 else (0, terms.total)
+        version = self.node.drivers[terms.channel].channel.version + ahead
+        state = State(terms.channel, version, allocation, finalized=False)
+        mine, other = self._key(terms).sign_state(state), self.rng.randbytes(64)
+        signatures = (mine, other) if terms.our_index == 0 else (other, mine)
+        return SignedStateMessage(terms.channel, version, allocation, False, *signatures)
+
+    # --- what it does at the canister --------------------------------------------------------------------
+
+    def remember_states(self) -> None:
+        """Keep every fully signed state that it ever has."""
+        for row in self.disk.read.live_channels():
+            kept = self.states.setdefault(row.terms.channel, [])
+            if not kept or kept[-1][1] != row.memory.newest:
+                kept.append((row.terms.params, row.memory.newest))
+
+    def register_an_old_state(self) -> None:
+        """Register one of them, and hope."""
+        channels = [kept for kept in self.states.values() if kept]
+        if self.quiet or not channels:
+            return
+        params, signed = self.rng.choice(self.rng.choice(channels))
+
+        async def register() -> object:
+            try:
+                return await self.chain.dispute(params, signed)
+            except ChainError as error:
+                return error
+
+        self.statistics.facts["old states registered"] += 1
+        self.chain.execute(0.01, register)

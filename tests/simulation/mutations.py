@@ -1,0 +1,252 @@
+"""Deliberate bugs, each of which the simulation has to catch: the proof that it can fail.
+
+A mutation replaces a piece of the source of one function, or of two, for as long as it is switched on. When the
+source has changed so that the piece is not there any more, the mutation says so and has to be written anew.
+"""
+
+from __future__ import annotations
+
+import __future__
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Final
+from unittest.mock import patch
+
+from perund.node import canister, driver, funding_job, idempotency, node, settlement_job, transfers
+from perund.store import reading
+from protocol import channel, following, opening, ordering, signer
+from watcher import refuting
+
+__all__ = ["MUTATIONS", "Edit", "Mutation"]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replace `old` by `new` in the function `name` of a class or a module."""
+
+    owner: type | ModuleType
+    name: str
+    old: str
+    new: str
+
+    def apply(self, source: str) -> str:
+        """Return the source with the bug."""
+        assert self.old in source, f"{self.owner.__name__}.{self.name} has changed: {self.old!r} is not in it"
+        return source.replace(self.old, self.new)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One bug. `rule`: what it breaks, for people."""
+
+    name: str
+    rule: str
+    edits: tuple[Edit, ...]
+
+    @contextmanager
+    def switched_on(self) -> Iterator[None]:
+        """Have the bug."""
+        with ExitStack() as stack:
+            for owner, name in dict.fromkeys((edit.owner, edit.name) for edit in self.edits):
+                function = inspect.getattr_static(owner, name)
+                assert isinstance(function, FunctionType)
+                source = textwrap.dedent(inspect.getsource(function))
+                for edit in self.edits:
+                    if (edit.owner, edit.name) == (owner, name):
+                        source = edit.apply(source)
+                code = compile(source, inspect.getfile(function), "exec", __future__.annotations.compiler_flag)
+                made: dict[str, object] = {}
+                exec(code, function.__globals__, made)  # the source of this repository, with the bug
+                stack.enter_context(patch.object(owner, name, made[name]))
+            yield
+
+
+def _bug(name: str, rule: str, *edits: tuple[type | ModuleType, str, str, str]) -> Mutation:
+    return Mutation(name, rule, tuple(Edit(*edit) for edit in edits))
+
+
+Driver, Follower, Orderer, Channel = driver.ChannelDriver, following.Follower, ordering.Orderer, channel.Channel
+Settlement, Funding, Transfers = settlement_job.SettlementJob, funding_job.FundingJob, transfers.Transfers
+
+MUTATIONS: Final = (
+    _bug(
+        "ack before persist",
+        "rule 2: effects leave before their records are durable",
+        (Driver, "perform", "self._unwritten += 1", "self._unwritten += 1; self._do(step.outgoing, self._session)"),
+    ),
+    _bug(
+        "version reused after a restart",
+        "rule 1: the outstanding update is forgotten, and its version used again",
+        (reading.Reader, "_outstanding", "if row is None:", "if True:"),
+        (signer.StateSigner, "sign", "if state.version <= self._version:", "if False:"),
+    ),
+    _bug(
+        "offer counted twice",
+        "an offer that is in an update already is included once more",
+        (Orderer, "_offer", "known = self._new_ids(fresh)", "known = {}"),
+        (Orderer, "_offer", "if p.id not in outstanding", "if True"),
+    ),
+    _bug(
+        "own offers not checked",
+        "an update takes payments of ours that we never offered",
+        (Follower, "_check", "if self._offered.get(payment.id) != payment:", "if False:"),
+        (Follower, "_update", "self._offered.pop(payment_id).amount_e8s", "getattr(self._offered.pop(payment_id, None), 'amount_e8s', 0)"),
+    ),
+    _bug(
+        "allocation not checked",
+        "an update moves more than its payments say",
+        (Follower, "_check", "if update.allocation != expected or min(expected) < 0:", "if False:"),
+    ),
+    _bug(
+        "payment taken twice",
+        "a payment that is in the channel already is taken once more",
+        (Follower, "_check", "if known:", "if False:"),
+    ),
+    _bug(
+        "state adopted without its signatures",
+        "rule 4: a newer state is believed because the peer says so",
+        (Channel, "_adopt", "or not verify_signed_state(self.terms.params, signed)", ""),
+    ),
+    _bug(
+        "acknowledgement not verified",
+        "rule 4: a state counts as fully signed on any 64 bytes",
+        (Orderer, "_ack", "if not verify(self.terms.params.participants[1], state.encoded, message.signature):", "if False:"),
+    ),
+    _bug(
+        "forgotten final",
+        "what cannot be delivered any more does not end when the final state is signed",
+        (Orderer, "_ack", 'return step + self._end_undelivered("channel_closed")', "return step"),
+        (Channel, "settled", "return step + self._end_undelivered(code, status) + self._forget_pending()", "return step + self._forget_pending()"),
+    ),
+    _bug(
+        "final with payments",
+        "the final state carries payments: the peer can withhold its acknowledgement for their worth",
+        (Orderer, "advance", "True, EMPTY, EMPTY", "True, self.queue.take(UPDATE_ROOM), EMPTY"),
+    ),
+    _bug(
+        "ack during a dispute",
+        "rule 4: updates go on without a fresh look that shows nothing registered",
+        (Follower, "_update", "not self.may_update(now)", "False"),
+    ),
+    _bug(
+        "update during a dispute",
+        "rule 4: the same on the other side",
+        (Orderer, "advance", "if not self.may_update(now):", "if False:"),
+    ),
+    _bug(
+        "look age from the certificate's time",
+        "rule 5: a withheld answer passes as a fresh look",
+        (
+            canister.WatchedCanister, "look",
+            "answer.signed_at_mono_ns", "answer.signed_at_mono_ns + 10**9 * 3600",
+        ),
+    ),
+    _bug(
+        "nothing is refuted",
+        "a stale registration stands",
+        (refuting.Refuter, "consider", "if known is None or", "if True or"),
+    ),
+    _bug(
+        "registration refuted above ours",
+        "DESIGN 8: a version above ours is fought",
+        (refuting.Refuter, "consider", "registered.state.version >= known[1].state.version", "False"),
+    ),
+    _bug(
+        "pay again on BadFee",
+        "DESIGN 5: BadFee is checked before duplicates and proves nothing about an earlier request",
+        (
+            Transfers, "_ask",
+            'log.warning("transfer.refused", **facts, answer=str(answer))',
+            "await self._end(intent, IntentStatus.VOID, None)",
+        ),
+    ),
+    _bug(
+        "a lost reply taken as a refusal",
+        "rule 5: unknown is taken as no, and the deposit is paid again",
+        (
+            Transfers, "_ask",
+            'log.warning("transfer.unknown", **facts, error=str(error))',
+            "await self._end(intent, IntentStatus.VOID, None)",
+        ),
+    ),
+    _bug(
+        "deposit paid twice after restart",
+        "rule 6: an open intent is not followed to its end",
+        (funding_job, "next_funding_action", "if i.status is IntentStatus.OPEN]", "if False]"),
+    ),
+    _bug(
+        "deposit before state 0 is signed",
+        "rule 3: money leaves on one signature",
+        (
+            opening, "_proposed",
+            "Signing(phase.peer, proposal, message, signature),\n",
+            "Opened(terms, SignedState(terms.state_0(), (signature, bytes(64))), None),\n",
+        ),
+    ),
+    _bug(
+        "deposit forgotten while it is credited",
+        "rule 6: a channel is closed on holdings that were read before its deposit came in",
+        (Settlement, "step", "or not deposits_settled,", "or not self._deposits_settled(),"),
+    ),
+    _bug(
+        "empty holdings taken as paid",
+        "DESIGN 7: a withdrawal is done only when a reply or a block shows it",
+        (settlement_job, "next_settlement_action", "if owed_e8s > fee_e8s and not paid_out:", "if False:"),
+        (settlement_job, "next_settlement_action", "if withdrawal_open:", "if False:"),
+    ),
+    _bug(
+        "withdrawal sent before it is durable",
+        "rule 2: after a crash nobody knows that it was asked for",
+        (Settlement, "_withdraw", "await self._store.write(", "self._store.commit("),
+    ),
+    _bug(
+        "fee not booked",
+        "rule 6: every e8 is in holdings, in a payout or in a recorded cost",
+        (Transfers, "_end", "records.append(book_cost(intent.channel_number, what, intent.fee_e8s))", "pass"),
+    ),
+    _bug(
+        "queued payment lost by restart",
+        "DESIGN 6: queued is durable",
+        (reading.Reader, "_waiting", "return Batch.of([Payment(*row) for row in rows])", "return Batch.of([])"),
+    ),
+    _bug(
+        "resume without the update",
+        "DESIGN 6: a lost update is sent again",
+        (Orderer, "_resumed", "return Step(outgoing=(Send(pending),))", "return NOTHING"),
+    ),
+    _bug(
+        "resume without the acknowledgement",
+        "DESIGN 6: a lost acknowledgement is sent again",
+        (Follower, "_resumed", "step += Step(outgoing=(self._ack_again(),))", "pass"),
+        (Follower, "_update", "return Step(outgoing=(self._ack_again(),))", "return NOTHING"),
+    ),
+    _bug(
+        "resume without the offers",
+        "DESIGN 6: offers are sent again",
+        (Follower, "_resumed", "if self.phase is Phase.OPEN and self._offered and not self.frozen:", "if False:"),
+    ),
+    _bug(
+        "resume without the channel",
+        "a proposer that lost the signature on state 0 gets it again, but not the resume that it missed",
+        (node.Node, "signed_again", "if driver is None:", "if True:"),
+    ),
+    _bug(
+        "delivered before confirm",
+        "DESIGN 6: a payment is delivered when participant 0 has shown that it holds the state",
+        (Follower, "_update", "    if not state.finalized:\n", "    step += self._confirmed(self.version)\n    if not state.finalized:\n"),
+    ),
+    _bug(
+        "effects of an old session in a new one",
+        "DESIGN 9: what was decided before a session must not overtake its resume",
+        (Driver, "_do", "if session is not None and session is self._session:", "session = self._session\n                if session is not None:"),
+    ),
+    _bug(
+        "idempotency key not recorded",
+        "DESIGN 12: the same key twice is one action",
+        (idempotency.Idempotency, "note", "if key is None:", "if True:"),
+    ),
+)  # fmt: skip

@@ -12,8 +12,9 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -101,15 +102,20 @@ def _toml(value: object) -> str:
             raise TypeError(f"no TOML for {type(value).__name__}")
 
 
+@cache
+def _hints(section: type[msgspec.Struct]) -> dict[str, Any]:
+    return get_type_hints(section, include_extras=True)
+
+
 def _description(section: type[msgspec.Struct], key: str) -> str:
-    hint = get_type_hints(section, include_extras=True)[key]
+    hint = _hints(section)[key]
     return next((meta.description for meta in hint.__metadata__ if meta.description), "")
 
 
-def _is_list(section: type[msgspec.Struct], key: str) -> bool:
-    hint = get_type_hints(section, include_extras=True)[key]
-    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    return get_origin(inner) is tuple
+def _kind(section: type[msgspec.Struct], key: str) -> object:
+    """Return the type of a key, without its bounds."""
+    hint = _hints(section)[key]
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
 
 
 class _Reading:
@@ -136,7 +142,8 @@ class _Reading:
         self._read_amounts()
         policy = self.tables.setdefault("policy", {})
         if isinstance(policy, dict):
-            policy.setdefault("min_challenge_s", default_min_challenge_s(str(self.tables.get("network"))))
+            network = self.tables.get("network")
+            policy.setdefault("min_challenge_s", default_min_challenge_s(network if isinstance(network, str) else ""))
         try:
             return msgspec.convert(self.tables, Config)
         except msgspec.ValidationError as error:
@@ -177,14 +184,14 @@ class _Reading:
                     table[key] = self._from_text(struct, section, key, text)
 
     def _from_text(self, struct: type[msgspec.Struct], section: str, key: str, text: str) -> object:
-        if _is_list(struct, key):
+        kind = _kind(struct, key)
+        if get_origin(kind) is tuple:
             return [item.strip() for item in text.split(",") if item.strip()]
-        hint = get_type_hints(struct)[key]
-        if hint is bool:
+        if kind is bool:
             if text not in {"true", "false"}:
                 raise ConfigError(f"{self._where(section, key)}: {text!a} is not allowed", "write true or false")
             return text == "true"
-        if hint is int and not key.endswith("_e8s"):
+        if kind is int and not key.endswith("_e8s"):
             if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS):
                 raise ConfigError(
                     f"{self._where(section, key)}: {text!a} is not a whole number",

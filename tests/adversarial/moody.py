@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from devnet.canister import Call
 from devnet.candid import encode
+from devnet.canister import Call
 from devnet.ledger import IcpLedger
 from devnet.ledger import interface as words
 from devnet.ledger.binding import LedgerModule, _result

@@ -17,7 +17,7 @@ from tests.unit.chain.conftest import vectors
 
 CERTIFICATES: Final = vectors("ic-certificates")["certificates"]
 SAMPLE: Final = 150
-SLICE: Final = 32
+SLICE: Final = 16
 """Bytes whose mutations are one test of the long run."""
 
 

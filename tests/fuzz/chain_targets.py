@@ -100,7 +100,7 @@ def certificates() -> Target:
     verifier = CertificateVerifier(certificate.MAINNET_ROOT_KEY)
 
     def parse(data: bytes) -> object:
-        with mock.patch.object(certificate, "verify_bls", lambda *_: True):
+        with mock.patch.object(certificate, "verify_bls", return_value=True):
             verifier._delegations.clear()
             read = verifier.verify(data, canister)
         read.hosts(canister)
@@ -115,14 +115,18 @@ def certificates() -> Target:
 
 def replied(request_id: bytes) -> bytes:
     """Return a certificate of a reply, a reject beside it, whose signature is no signature."""
-    fields = [[2, b"reply", [3, b"DIDL\x00\x00"]], [2, b"status", [3, b"replied"]]]
-    rejected = [[2, b"reject_code", [3, b"\x05"]], [2, b"reject_message", [3, b"no"]], [2, b"status", [3, b"rejected"]]]
-    requests = [1, [2, request_id, fork(fields)], [2, b"\x08" * 32, fork(rejected)]]
-    tree = [1, [2, b"request_status", requests], [2, b"time", [3, b"\x80\xde\xa0\xcb\x05"]]]
+    fields: list[Tree] = [[2, b"reply", [3, b"DIDL\x00\x00"]], [2, b"status", [3, b"replied"]]]
+    rejected: list[Tree] = [
+        [2, b"reject_code", [3, b"\x05"]],
+        [2, b"reject_message", [3, b"no"]],
+        [2, b"status", [3, b"rejected"]],
+    ]
+    requests: Tree = [1, [2, request_id, fork(fields)], [2, b"\x08" * 32, fork(rejected)]]
+    tree: Tree = [1, [2, b"request_status", requests], [2, b"time", [3, b"\x80\xde\xa0\xcb\x05"]]]
     return to_cbor({"tree": tree, "signature": bytes(48)})
 
 
-def fork(nodes: list[Any]) -> Any:
+def fork(nodes: list[Tree]) -> Tree:
     return nodes[0] if len(nodes) == 1 else [1, nodes[0], fork(nodes[1:])]
 
 
@@ -197,7 +201,7 @@ def status_answers() -> Target:
 
     def parse(data: bytes) -> object:
         fixed.body = data
-        with mock.patch.object(agent, "Transport", lambda *_: fixed):
+        with mock.patch.object(agent, "Transport", return_value=fixed):
             return at_once(agent.fetch_root_key("http://127.0.0.1"))
 
     return Target(parse, (LyingReplica,), (to_cbor(tree),), (tree,), to_cbor, CBOR_TOKENS)
@@ -273,7 +277,7 @@ def candid_replies() -> Target:
 
 def interfaces() -> Target:
     """The interface that a canister publishes."""
-    small = "type A = record { x : opt nat }; service : { a : (A) -> () query; }"
+    small = "type A = record { x : nat }; service : { a : (A) -> (); }"
     tokens = (b"service", b"type ", b"record", b"variant", b"opt ", b"vec ", b"func ", b"{", b"}", b"(", b"->", b"//")
     return Target(as_text(methods_of), (UnexpectedReply,), (small.encode(),), tokens=tokens)
 
@@ -289,10 +293,9 @@ def identities() -> Target:
         Secp256k1Identity(b"\x01" * 32).to_pem().encode(),
         ec_key.encode(),
     )
-    trees: tuple[Tree, ...] = (
-        *(["PRIVATE KEY", der] for der in ders),
-        ["EC PRIVATE KEY", base64.b64decode("".join(ec_key.split("-----")[2].split()))],
-    )
+    sec1 = base64.b64decode("".join(ec_key.split("-----")[2].split()))
+    labelled: list[tuple[str, bytes]] = [*(("PRIVATE KEY", der) for der in ders), ("EC PRIVATE KEY", sec1)]
+    trees: tuple[Tree, ...] = tuple([label, der] for label, der in labelled)
 
     def encode(tree: Tree) -> bytes:
         match tree:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from chain import cbor as chain_cbor
 from chain.candid import BLOB, NAT64, PRINCIPAL, CandidValue, encode, opt, record
+from chain.cbor import Value
 from chain.identity import Ed25519Identity, Secp256k1Identity
 from chain.principal import account_identifier
 from chain.request import call_content, envelope, hash_of_map, query_content, read_content
@@ -48,15 +49,15 @@ def envelopes() -> Target:
             b"\x02" + envelope(read_content([(b"time",), (b"request_status", bytes(32))], user.sender, SOON_NS), user),
         ]
     first = call_content(bytes(10), "go", b"DIDL\x00\x00", users[0].sender, SOON_NS, bytes(16))
-    may = {"pubkey": users[1].public_key_der, "expiration": SOON_NS, "targets": [bytes(10)]}
+    may: dict[str, Value] = {"pubkey": users[1].public_key_der, "expiration": SOON_NS, "targets": [bytes(10)]}
     link = {"delegation": may, "signature": users[0].sign(b"\x1aic-request-auth-delegation" + hash_of_map(may))}
-    delegated = {
+    delegated: dict[str, Value] = {
         "content": first,
         "sender_pubkey": users[0].public_key_der,
         "sender_sig": users[1].sign(b"\x0aic-request" + hash_of_map(first)),
         "sender_delegation": [link],
     }
-    anonymous = {"content": call_content(bytes(10), "go", b"", b"\x04", SOON_NS, bytes(16))}
+    anonymous: dict[str, Value] = {"content": call_content(bytes(10), "go", b"", b"\x04", SOON_NS, bytes(16))}
     calls = (corpus[0][1:], chain_cbor.encode(delegated), chain_cbor.encode(anonymous))
 
     def encode_call(tree: Tree) -> bytes:

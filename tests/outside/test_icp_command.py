@@ -112,7 +112,8 @@ async def test_a_channel_from_funding_to_payout(icp: Icp, devnet: DevnetProcess,
     channel, perun, ledger = Channel.new(), devnet.perun_canister, devnet.icp_ledger
     alice, bob = Ed25519Identity(bytes(range(4, 36))), Secp256k1Identity(bytes(range(5, 37)))
     shares = (90_000_000, 60_000_000)
-    for place, (name, identity) in enumerate((("alice", alice), ("bob", bob))):
+    users: tuple[tuple[str, Ed25519Identity | Secp256k1Identity], ...] = (("alice", alice), ("bob", bob))
+    for place, (name, identity) in enumerate(users):
         funding = channel.funding(0 if place == 0 else 1)
         await take_in(icp, tmp_path, name, identity)
         await devnet.mint(principal_to_text(identity.sender), shares[place] + FEE_E8S)
@@ -144,7 +145,7 @@ async def test_a_channel_from_funding_to_payout(icp: Icp, devnet: DevnetProcess,
     events = await icp.query(perun, "query_events", f"({blob(channel.id)}, 0 : nat64)")
     assert [events.count(kind) for kind in ("Funded", "Disputed", "Concluded")] == [2, 1, 1]
 
-    for place, identity in enumerate((alice, bob)):
+    for place, (_, identity) in enumerate(users):
         request, signature = channel.withdrawal(0 if place == 0 else 1, identity.sender)
         taken = await icp.call(
             perun,

@@ -34,6 +34,13 @@ TOWER_KEY: Final = PrivateKey(b"\x77" * 32)
 TOWER_ID: Final = TOWER_KEY.public_key.format()
 SECOND: Final = 10**9
 HOUR: Final = 3600 * SECOND
+
+
+def hours(number: int) -> Nanos:
+    """So many hours in nanoseconds."""
+    return Nanos(number * HOUR)
+
+
 TOTAL: Final = 1000
 PATIENCE_S: Final = 20.0
 
@@ -220,8 +227,8 @@ class Post:
         """Return when something is so."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not condition():
-                    await asyncio.sleep(0.002)  # noqa: ASYNC110  (much of it happens on the disk's thread)
+                while not condition():  # noqa: ASYNC110  (much of it happens on the disk's thread)
+                    await asyncio.sleep(0.002)
         except TimeoutError:
             raise AssertionError(f"not in {PATIENCE_S:g} s: {what}") from None
 

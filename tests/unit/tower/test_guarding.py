@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perund.tower.books import read_status
 from protocol.types import ChannelId
-from tests.unit.tower.scene import HOUR, client, message, post
+from tests.unit.tower.scene import HOUR, client, hours, message, post
 from watcher.tower.policy import TowerPolicy
 
 
@@ -95,7 +95,7 @@ async def test_an_equal_but_different_state_is_an_alarm(tmp_path: Path) -> None:
 
 
 async def test_settled_below_is_an_alarm_and_a_settled_slot_goes_after_the_grace(tmp_path: Path) -> None:
-    async with post(tmp_path, TowerPolicy(grace_ns=HOUR)) as tower:
+    async with post(tmp_path, TowerPolicy(grace_ns=hours(1))) as tower:
         channel = await tower.coast.channel(1, challenge_s=3600)
         await tower.keep(1, message(channel, 4))
         await tower.proven(channel)

@@ -13,7 +13,7 @@ from protocol.errors import PeerViolation
 from protocol.messages import TowerReceipt
 from protocol.types import MAX_E8S, MAX_VERSION, ChannelId
 from tests.unit.devnet.scene import ALICE, BOB, Channel
-from tests.unit.tower.scene import HOUR, SECOND, client, message, post
+from tests.unit.tower.scene import HOUR, SECOND, client, hours, message, post
 from watcher.tower.policy import TowerPolicy
 
 
@@ -174,7 +174,7 @@ async def test_what_the_canister_would_refuse_is_refused(tmp_path: Path) -> None
 
 async def test_the_policy_says_who_and_how_large_and_how_long(tmp_path: Path) -> None:
     policy = TowerPolicy(
-        clients=frozenset({client(1)}), min_challenge_ns=HOUR, max_challenge_ns=2 * HOUR, min_total_e8s=500,
+        clients=frozenset({client(1)}), min_challenge_ns=hours(1), max_challenge_ns=hours(2), min_total_e8s=500,
         max_total_e8s=1000, max_channels_per_client=2,
     )  # fmt: skip
     async with post(tmp_path, policy) as tower:

@@ -10,7 +10,7 @@ from perund.tower.books import read_status
 from protocol.messages import TowerReceipt, TowerRefusal
 from protocol.types import ChannelId
 from tests.unit.devnet.scene import ALICE, BOB, Channel
-from tests.unit.tower.scene import HOUR, SECOND, Post, client, message, post
+from tests.unit.tower.scene import HOUR, SECOND, Post, client, hours, message, post
 from watcher.tower.policy import SLOTS_PROVEN_PER_CHANNEL, TowerPolicy
 
 
@@ -25,7 +25,7 @@ def disk(tower: Post) -> int:
 
 async def test_ten_thousand_proposals_of_strangers_leave_disk_and_memory_flat(tmp_path: Path) -> None:
     """Every proposal has a key of its own and a channel of its own, signed by both sides: by the stranger twice."""
-    policy = TowerPolicy(max_unfunded=300, funding_ns=12 * HOUR)
+    policy = TowerPolicy(max_unfunded=300, funding_ns=hours(12))
     waves, each = 4, 2500
     sizes: list[int] = []
     memory: list[int] = []
@@ -35,6 +35,7 @@ async def test_ten_thousand_proposals_of_strangers_leave_disk_and_memory_flat(tm
         await tower.proven(real)
         accepted, refused = 0, 0
         template = message(made_up(0), 0)
+        answers: list[TowerReceipt | TowerRefusal] = []
         tracemalloc.start()
         try:
             for wave in range(waves):
@@ -43,15 +44,17 @@ async def test_ten_thousand_proposals_of_strangers_leave_disk_and_memory_flat(tm
                     number = 1 + wave * each + n
                     # Only those for whom there is room get as far as their signatures.
                     has_room = tower.tower.slots.of_strangers < policy.max_unfunded
-                    state = message(made_up(number), 0) if has_room else template
-                    answer = await tower.bring(number, state)
-                    accepted += isinstance(answer, TowerReceipt)
-                    refused += isinstance(answer, TowerRefusal) and answer.code == "full"
+                    if has_room:
+                        await tower.keep(number, message(made_up(number), 0))
+                        accepted += 1
+                    else:
+                        tower.tower.offer(client(number), template, answers.append)
+                        answer = answers.pop()
+                        refused += isinstance(answer, TowerRefusal) and answer.code == "full"
                     assert tower.tower.slots.of_strangers <= policy.max_unfunded
                 await tower.pass_time(13 * HOUR)
                 await tower.until(lambda: tower.tower.slots.of_strangers == 0, "every made-up channel gone")
                 await tower.written()
-                del answer
                 gc.collect()
                 memory.append(tracemalloc.get_traced_memory()[0])
                 sizes.append(disk(tower))
@@ -169,7 +172,7 @@ async def test_strangers_wait_for_each_other_and_not_for_the_processor(tmp_path:
 
 
 async def test_a_full_tower_gives_the_room_of_expired_promises_away(tmp_path: Path) -> None:
-    policy = TowerPolicy(max_channels=10, receipt_ns=HOUR)
+    policy = TowerPolicy(max_channels=10, receipt_ns=hours(1))
     async with post(tmp_path, policy) as tower:
         channels = [await tower.coast.channel(n) for n in range(10)]
         for channel in channels:

@@ -1,0 +1,128 @@
+"""A lost disk costs time and fees: the phrase and the backup file find every channel again (rule 7)."""
+
+import json
+import shutil
+from pathlib import Path
+
+import apsw
+
+from perund.control.errors import RpcError
+from perund.demo.processes import PASSPHRASE, NodeProcess
+from perund.keystore import KeyStore
+from perund.node.daemon import STORE_NAME
+from perund.recovery.backup import BACKUP_NAME
+from tests.e2e.shell import perund
+from tests.e2e.town import FEE, ICP, Town
+
+
+async def restored(node: NodeProcess, directory: Path) -> NodeProcess:
+    """The node on another machine: only its 24 words and its backup file came along."""
+    words = directory / "words"
+    words.write_text(KeyStore(node.dir).open(PASSPHRASE).phrase)
+    saved = directory / "saved.backup"
+    shutil.copy(node.dir / BACKUP_NAME, saved)
+    other = NodeProcess(directory, "restored")
+    ran = await perund(
+        "restore", "--dir", str(other.dir), "--backup", str(saved), "--phrase-file", str(words),
+        "--non-interactive", "--json", PERUND_PASSPHRASE=PASSPHRASE,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert ran.json["node_id"] == node.info.node_id
+    return await other.start()
+
+
+async def test_a_restored_node_adopts_the_newest_state_and_closes_far_above_it(town: Town, tmp_path: Path) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    for amount in (7, 8):
+        await town.pay(alice, channel, amount * ICP)
+    await town.pay(bob, channel, 5 * ICP)
+    await alice.stop()
+
+    again = await restored(alice, tmp_path)
+    view = await town.closed(again, channel)
+    assert view.version == 2**32
+    assert view.payout_e8s == 40 * ICP - FEE
+    await town.closed(bob, channel)
+    assert await town.balance(bob) == 310 * ICP - FEE
+    await again.stop()
+
+
+async def test_a_restored_node_whose_peer_is_gone_disputes_only_when_the_risk_is_named(
+    town: Town, tmp_path: Path
+) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await alice.stop()
+    await bob.stop()
+
+    again = await restored(alice, tmp_path)
+    assert (await town.view(again, channel)).recovering
+    try:
+        await again.control.call("channel.dispute", {"channel": channel})
+    except RpcError as error:
+        assert error.name == "channel_recovering"
+    else:
+        raise AssertionError("a node that may have lost data opened a dispute")
+    await again.control.call("channel.dispute", {"channel": channel, "accept_risk": True})
+    await town.until(again, channel, lambda c: c.registered is not None, "state 0 registered")
+    await town.devnet.advance(13)
+    view = await town.closed(again, channel)
+    assert view.payout_e8s == 50 * ICP - FEE
+    await again.stop()
+
+
+async def test_a_copy_of_the_store_knows_that_it_is_one(town: Town, tmp_path: Path) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 1 * ICP)
+    copy = tmp_path / "copy.db"
+    ran = await perund("backup", "--dir", str(alice.dir), "--store", str(copy), "--json")
+    assert ran.json == {"store": str(copy), "channels": 1}
+    await town.pay(alice, channel, 2 * ICP)
+    await alice.stop()
+    for suffix in ("", "-wal", "-shm"):
+        (alice.dir / f"{STORE_NAME}{suffix}").unlink(missing_ok=True)
+    shutil.copy(copy, alice.dir / STORE_NAME)
+
+    await alice.start()
+    view = await town.closed(alice, channel)
+    assert view.version == 2**32
+    assert view.payout_e8s == 47 * ICP - FEE
+
+
+async def test_check_finds_nothing_in_a_healthy_store_and_names_what_is_wrong(town: Town, tmp_path: Path) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 1 * ICP)
+    for node in (alice, bob):
+        ran = await perund("check", "--dir", str(node.dir), "--json")
+        assert (ran.code, ran.json) == (0, {"channels": 1, "findings": []})
+    await alice.stop()
+    database = apsw.Connection(str(alice.dir / STORE_NAME))
+    database.execute("UPDATE channel_state SET allocation_0 = allocation_0 + 1")
+    database.close()
+    ran = await perund("check", "--dir", str(alice.dir), "--json", "--offline")
+    assert ran.code == 1
+    wrong = " ".join(finding["what"] for finding in json.loads(ran.out)["findings"])
+    assert "not signed by both" in wrong
+    assert "rule 6" in wrong
+
+
+async def test_a_backup_that_is_not_ours_or_damaged_is_refused(town: Town, tmp_path: Path) -> None:
+    alice, bob = await town.pair()
+    await town.open(alice, bob, 50)
+    words = tmp_path / "words"
+    words.write_text(KeyStore(bob.dir).open(PASSPHRASE).phrase)
+    content = (alice.dir / BACKUP_NAME).read_bytes()
+    for name, damaged in (("foreign", content), ("cut", content[:-1]), ("text", b"hello")):
+        path = tmp_path / name
+        path.write_bytes(damaged)
+        target = tmp_path / f"{name}-node"
+        ran = await perund(
+            "restore", "--dir", str(target), "--backup", str(path), "--phrase-file", str(words), "--non-interactive",
+            "--json", PERUND_PASSPHRASE=PASSPHRASE,
+        )  # fmt: skip
+        assert ran.code == 1
+        assert "backup" in ran.error["message"] or "24 words" in ran.error["message"]
+        assert not target.exists()

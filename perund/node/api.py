@@ -338,12 +338,13 @@ class NodeService:
         number = self._services.store.number(channel)
         driver = self._node.drivers.get(channel)
         if driver is not None:
-            if driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
-                raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
+            # Look first: the peer may have settled it while this node thought that it was open.
             try:
                 look = await self._node.services.watcher.look(channel)
             except ChainError as error:
                 raise _chain_error(error) from error
+            if look.registered is None and driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
+                raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
             if look.registered is None or not look.registered.settled(look.chain_ns):
                 raise CallerMistake("not_settled", "the canister has not settled the channel yet")
         return await self._until_closed(channel, number, wait=True)

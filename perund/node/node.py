@@ -73,7 +73,8 @@ class Node:
         self.failed = failed
         self.drivers: dict[ChannelId, ChannelDriver] = {}
         self.jobs: dict[ChannelId, _Jobs] = {}
-        self.by_peer: dict[bytes, set[ChannelId]] = {}
+        self.by_peer: dict[bytes, dict[ChannelId, None]] = {}
+        """The channels with each peer, in the order in which they were taken up."""
         self.refusals: dict[bytes, Refusal] = {}
         self.balance_e8s: int | None = None
         self.towers = Towers(services, self.drivers)
@@ -192,7 +193,7 @@ class Node:
             self._changed,
         )
         self.drivers[terms.channel] = driver
-        self.by_peer.setdefault(terms.peer, set()).add(terms.channel)
+        self.by_peer.setdefault(terms.peer, {})[terms.channel] = None
         funding = FundingJob(
             driver,
             services.store,
@@ -263,8 +264,8 @@ class Node:
         self.jobs.pop(terms.channel, None)
         self.towers.closed(driver)
         self.save_backup()
-        left = self.by_peer.get(terms.peer, set())
-        left.discard(terms.channel)
+        left = self.by_peer.get(terms.peer, {})
+        left.pop(terms.channel, None)
         if not left:
             self.by_peer.pop(terms.peer, None)
             self.services.network.forget(terms.peer)

@@ -78,6 +78,6 @@ def _name_of(record: Record | Statement) -> str | None:
         case ["UPDATE", "transfer", _] if "unproven + 1" in record.sql:
             return "the request"
         case ["UPDATE", "transfer" | "withdrawal" as table, _] if "status = ?" in record.sql:
-            return f"{table} {record.values[0]}"
+            return f"{table} {record.values[0]!s}"
         case _:
             return None

@@ -16,6 +16,7 @@ from devnet.ledger import account_identifier
 from devnet.ledger.interface import TRANSFER_ARGS, TransferArgs
 from devnet.network import ICP_LEDGER_ID, PERUN_CANISTER_ID, LocalNetwork
 from devnet.perun import interface as words
+from devnet.replica.cbor import Value
 from devnet.replica.clock import ChainClock
 from devnet.replica.principals import self_authenticating
 from devnet.replica.request_id import hash_of_map
@@ -44,7 +45,7 @@ class World:
 
     async def call(self, who: int, canister: bytes, method: str, arg: bytes) -> None:
         self.nonce += 1
-        content = {
+        content: dict[str, Value] = {
             "request_type": "call",
             "canister_id": canister,
             "method_name": method,

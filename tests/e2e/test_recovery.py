@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import apsw
+import pytest
 
 from perund.control.errors import RpcError
 from perund.demo.processes import PASSPHRASE, NodeProcess
@@ -58,12 +59,9 @@ async def test_a_restored_node_whose_peer_is_gone_disputes_only_when_the_risk_is
 
     again = await restored(alice, tmp_path)
     assert (await town.view(again, channel)).recovering
-    try:
+    with pytest.raises(RpcError) as refused:
         await again.control.call("channel.dispute", {"channel": channel})
-    except RpcError as error:
-        assert error.name == "channel_recovering"
-    else:
-        raise AssertionError("a node that may have lost data opened a dispute")
+    assert refused.value.name == "channel_recovering"
     await again.control.call("channel.dispute", {"channel": channel, "accept_risk": True})
     await town.until(again, channel, lambda c: c.registered is not None, "state 0 registered")
     await town.devnet.advance(13)

@@ -44,7 +44,7 @@ class ByzantineHouse(House):
     def prepare(self) -> None:
         """Draw how bad it is."""
         rng = self.rng
-        self.temper = {name: rng.choice((0.0, 0.0, 0.05, 0.3)) for name in ("withhold", "replay", "alter", "invent")}
+        self.temper = {name: rng.choice((0.0, 0.05, 0.3)) for name in ("withhold", "replay", "alter", "invent")}
         self.quiet = False
         self.states: dict[ChannelId, list[tuple[Params, SignedState]]] = {}
         self._sent: list[Message] = []

@@ -149,6 +149,7 @@ MUTATIONS: Final = (
         "nothing is refuted",
         "a stale registration stands",
         (refuting.Refuter, "consider", "if known is None or", "if True or"),
+        (settlement_job, "next_settlement_action", "if registered.state.version < newest.state.version:", "if False:"),
     ),
     _bug(
         "registration refuted above ours",

@@ -49,6 +49,7 @@ async def test_a_network_that_does_not_answer(street: Street) -> None:
     channel = await street.open(5, challenge_s=Seconds(1))
     assert await problems(street.alice) <= {"look_too_old"}
     street.net.disturb("query_state", Fault.HELD, 1_000)
+    street.net.disturb("disputes_since", Fault.HELD, 1_000)
     health = await until(street.alice, "look_too_old")
     assert health.problems[0].channel == channel
     assert health.chain_lag_s is not None

@@ -52,7 +52,7 @@ def client(number: int) -> bytes:
 
 def message(channel: Channel, version: int, paid: int | None = None, *, final: bool = False) -> TowerState:
     """A state that both signed: Alice has paid an e8 in each version, unless `paid` says otherwise."""
-    paid = version if paid is None else paid
+    paid = version % TOTAL if paid is None else paid
     signed = channel.signed(version, TOTAL - paid, paid, final=final)
     params = channel.params
     keys = (ParticipantKey(params.participants[0]), ParticipantKey(params.participants[1]))

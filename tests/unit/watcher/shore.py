@@ -6,14 +6,15 @@ Only the time is made up, and the line between the two: it can fail, and hold an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from devnet.perun.interface import RegisteredState as Registered
 from protocol.errors import PerundError
 from protocol.types import ChannelId, Nanos, Params, ParticipantKey, RegisteredState, SignedState, State
 from tests.unit.devnet.scene import ALICE, BOB, START_NS, Channel, Scene
-from watcher.ports import CertifiedLook
+from watcher.ports import CertifiedLook, CertifiedPage, LogEntry
 from watcher.watch import Watcher
 
 SECOND = 10**9
@@ -57,6 +58,10 @@ class Heard:
     failures: list[ChannelId] = field(default_factory=list)
     refuting: list[tuple[ChannelId, int, int]] = field(default_factory=list)
     refuted: list[tuple[ChannelId, int]] = field(default_factory=list)
+    notices: list[tuple[str, ChannelId | None, Mapping[str, str | int | bool]]] = field(default_factory=list)
+
+    def alarms(self) -> list[str]:
+        return [kind for kind, _, facts in self.notices if facts.get("alarm") is True]
 
 
 class Shore:
@@ -78,6 +83,11 @@ class Shore:
         self.refutations: list[tuple[float, int]] = []
         self.refuting_began = asyncio.Event()
         self.hold: asyncio.Event | None = None
+        self.log_broken = False
+        self.page_delay_s = 0.0
+        self.pages_asked: list[tuple[float, int]] = []
+        self.hints_asked: list[float] = []
+        self.lies: list[LogEntry] | None = None
         self.on_look: Callable[[ChannelId], None] | None = None
 
     # --- time ---------------------------------------------------------------------------------------------
@@ -109,13 +119,37 @@ class Shore:
                 await self.hold.wait()  # a replica that keeps the answer
         finally:
             self.in_flight -= 1
-        registered = None
-        if found is not None:
-            s = found.state
-            registered = RegisteredState(
-                State(channel, s.version, (s.allocation[0], s.allocation[1]), s.finalized), Nanos(found.timeout)
-            )
-        return CertifiedLook(registered, asked_ns, Nanos(self.chain_ns()))
+        return CertifiedLook(_registered(channel, found), asked_ns, Nanos(self.chain_ns()))
+
+    # --- the canister's log, and what single nodes say ------------------------------------------------------
+
+    async def available(self) -> bool:
+        return True
+
+    def entries(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
+        found = self.scene.canister.disputes_since(cursor, limit).entries
+        return tuple(LogEntry(e.index, e.channel, _registered(ChannelId(e.channel), e.state)) for e in found)
+
+    async def page(self, cursor: int, limit: int) -> CertifiedPage:
+        asked_ns = self.monotonic_ns()
+        self.pages_asked.append((self.now_s(), cursor))
+        await asyncio.sleep(self.latency_s / 2 + self.page_delay_s)
+        if self.log_broken:
+            raise NoAnswer("the log is out of reach")
+        head = self.scene.canister.disputes_since(cursor, limit).head
+        entries = self.entries(cursor, limit)
+        await asyncio.sleep(self.latency_s / 2)
+        return CertifiedPage(entries, head, asked_ns, Nanos(self.chain_ns()))
+
+    async def hint_page(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
+        self.hints_asked.append(self.now_s())
+        await asyncio.sleep(self.latency_s)
+        return tuple(self.lies) if self.lies is not None else self.entries(cursor, limit)
+
+    async def hint(self, channel: ChannelId) -> RegisteredState | None:
+        self.hints_asked.append(self.now_s())
+        await asyncio.sleep(self.latency_s)
+        return _registered(channel, self.scene.canister.query_state(channel))
 
     async def refute(self, params: Params, signed: SignedState) -> str:
         channel = self.channels[params.channel_id]
@@ -151,6 +185,9 @@ class Shore:
     def refuted(self, channel: ChannelId, ours: int) -> None:
         self.heard.refuted.append((channel, ours))
 
+    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
+        self.heard.notices.append((kind, channel, facts))
+
     # --- what people do ---------------------------------------------------------------------------------------
 
     async def channel(self, nonce: int = 0, challenge_s: int = 60) -> ChannelId:
@@ -183,7 +220,20 @@ class Shore:
         return None if found is None else found.state.version
 
     def watcher(self, looks_per_challenge: int = 6) -> Watcher:
-        return Watcher(self, self, self, self, looks_per_challenge)
+        return Watcher(self, self, self, self, looks_per_challenge, notices=self)
+
+    def log_watcher(self, hint_every_s: float = 1e9) -> Watcher:
+        """A watcher that reads the canister's log."""
+        return Watcher(self, self, self, self, disputes=self, hints=self, hint_every_s=hint_every_s, notices=self)
+
+
+def _registered(channel: ChannelId, found: Registered | None) -> RegisteredState | None:
+    if found is None:
+        return None
+    s = found.state
+    return RegisteredState(
+        State(channel, s.version, (s.allocation[0], s.allocation[1]), s.finalized), Nanos(found.timeout)
+    )
 
 
 async def stop(run: asyncio.Task[None]) -> None:

@@ -1,0 +1,20 @@
+"""Seeds that once showed a defect. They run in every test, for ever.
+
+A change of the simulation changes what a seed does; then what it showed is in the list of `mutations`, as a bug that
+is put back, and in a unit test beside the code.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["FOUND"]
+
+FOUND: Final = (
+    (47, "a proposer that lost the signature on state 0 missed the resume: both froze (Node.signed_again)"),
+    (258, "a channel was closed while its deposit was being credited (SettlementJob.step)"),
+    (262, "the same, found once more with a deposit below the fee"),
+    (92, "a signature on state 0 left again after a crash before the backup was written (Node.load)"),
+    (2270, "a false alarm of the rules: an old signature shown again after the final one is none"),
+    (2484, "a false alarm of the rules: a payment settled in one life and told in the next"),
+)

@@ -1,0 +1,65 @@
+"""Runs seeds one after the other, and tells what happened in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.simulation.power import Statistics
+from tests.simulation.world import FUSED_KINDS, SeedFailed, World
+
+__all__ = ["LEAST_EVENTS", "Run", "command_of", "run_seeds"]
+
+LEAST_EVENTS: Final = 100
+"""A seed with fewer effects shows nothing."""
+
+
+@dataclass
+class Run:
+    """What came of some seeds."""
+
+    statistics: Statistics = field(default_factory=Statistics)
+    seeds: int = 0
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    cpu_s: float = 0.0
+
+    def never_hit(self) -> list[str]:
+        """Return the kinds of effect at which no crash happened."""
+        return [kind for kind in FUSED_KINDS if not self.statistics.crashes[kind]]
+
+    def table(self) -> str:
+        """Return how often each kind of effect happened, and how often it was a crash point."""
+        lines = [f"{'effect':28} {'happened':>10} {'crashes':>8}"]
+        for kind, count in sorted(self.statistics.effects.items()):
+            lines.append(f"{kind:28} {count:10} {self.statistics.crashes[kind]:8}")
+        lines += [f"{fact:28} {count:10}" for fact, count in sorted(self.statistics.facts.items())]
+        return "\n".join(lines)
+
+
+def command_of(seed: int) -> str:
+    """Return the command that replays a seed."""
+    return f"python -m tests.simulation --first {seed} --seeds 1 --verbose"
+
+
+def run_seeds(seeds: Iterable[int], *, verbose: bool = False, until_cpu_s: float | None = None) -> Run:
+    """Run seeds until they are through or the processor time is used up. Failures are gathered."""
+    run, started = Run(), time.process_time()
+    for seed in seeds:
+        world = World(seed, verbose=verbose)
+        try:
+            statistics = world.run()
+        except SeedFailed as error:
+            run.failures.append((seed, str(error)))
+        else:
+            run.statistics.add(statistics)
+            if statistics.effects.total() < LEAST_EVENTS:
+                run.failures.append((seed, f"seed {seed} has only {statistics.effects.total()} events"))
+        run.seeds += 1
+        run.cpu_s = time.process_time() - started
+        if until_cpu_s is not None and run.cpu_s > until_cpu_s:
+            break
+    return run
+
+

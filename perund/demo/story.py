@@ -265,6 +265,7 @@ async def _act_two(stage: _Stage) -> None:
         f"Alice paid 10 ICP: version {newest.version} gives bob {format_icp(newest.mine_e8s)}, "
         f"version {old.state.version} gave him {format_icp(old.state.allocation[1])}"
     )
+    await alice.stop()  # her own watcher would be as quick as bob's to put that right
     answer = (await stage.perun.dispute(params, old)).value
     if answer is not None:
         raise DemoFailed(f"the canister did not register the old state: {answer}")
@@ -274,6 +275,7 @@ async def _act_two(stage: _Stage) -> None:
     if registered is None or registered.state.version != newest.version:
         raise DemoFailed("the newest state is not the one that is registered")
     say(f"Refuted          channel: 0x{channel[:8]}… now registered: version {registered.state.version}")
+    await alice.start()
     await stage.devnet.advance(CHALLENGE_S + 1)
     say(f"The challenge period of {CHALLENGE_S} s passes…")
     views = await _patiently(

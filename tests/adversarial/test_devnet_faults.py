@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from chain.agent import Agent
 from chain.certificate import CertificateVerifier
+from chain.clock import Certified
 from chain.errors import ChainError, LyingReplica
 from chain.identity import Ed25519Identity
 from chain.ledger import IcpLedger
@@ -16,9 +18,10 @@ from devnet.network import ICP_LEDGER_ID, PERUN_CANISTER_ID
 from devnet.replica import cbor
 from devnet.replica.delegation import delegation
 from devnet.replica.faults import DELAYED, KINDS
+from devnet.replica.hash_tree import EMPTY, Leaf, put
 from devnet.replica.keys import RootKey
 from devnet.replica.state_tree import FIRST_CANISTER, LAST_CANISTER
-from protocol.types import ChannelId, Funding, ParticipantKey
+from protocol.types import ChannelId, Funding, ParticipantKey, RegisteredState
 from tests.adversarial.house import House
 from tests.adversarial.inhabitant import Inhabitant, Peer
 
@@ -31,7 +34,7 @@ async def no_pause(_seconds: float) -> None:
 
 
 @pytest.fixture
-async def agent(house: House):  # type: ignore[no-untyped-def]  # an async generator
+async def agent(house: House) -> AsyncIterator[Agent]:
     async with Agent([house.url], house.root_key, Ed25519Identity(b"\x05" * 32), pause=no_pause) as opened:
         yield opened
 
@@ -106,15 +109,15 @@ async def test_a_look_that_was_withheld_is_as_old_as_its_request(house: House, a
     await alice.pay(1)
     channel, perun = alice.driver.channel.id, alice.services.perun
     await alice.services.watcher.look(channel)
-    await house.order(
-        "withheld", method="query_state", seconds=480, count=1
-    )  # an answer is kept no longer than 9 minutes
+    kept_s = 480  # the network forgets an answer nine minutes after its request
+    await house.order("withheld", method="query_state", seconds=kept_s, count=1)
     signed_ns = alice.services.time.elapsed_ns()
-    asking = alice.node.spawn(_ask(perun, channel, answers := []), "look")
+    answers: list[Certified[RegisteredState | None]] = []
+    asking = alice.node.spawn(_ask(perun, channel, answers), "look")
     await house.hit("withheld", 1)
     house.dispute(alice.driver.channel.terms.params, peer.signed[0])  # after the look, before its answer
     now_ns = alice.services.time.elapsed_ns()
-    house.advance(480)
+    house.advance(kept_s)
     await asking
     (look,) = answers
     assert look.value is None
@@ -122,7 +125,9 @@ async def test_a_look_that_was_withheld_is_as_old_as_its_request(house: House, a
     assert signed_ns <= look.signed_at_mono_ns <= now_ns, "and it is as old as its request"
 
 
-async def _ask(perun: PerunCanister, channel: ChannelId, answers: list) -> None:  # type: ignore[type-arg]
+async def _ask(
+    perun: PerunCanister, channel: ChannelId, answers: list[Certified[RegisteredState | None]]
+) -> None:
     answers.append(await perun.query_state(channel))
 
 
@@ -130,8 +135,6 @@ def test_a_delegation_is_good_where_the_root_gave_it_and_nowhere_else() -> None:
     root, subnet = RootKey.generate(), RootKey.generate()
     inner = delegation(root, subnet, FIRST_CANISTER, LAST_CANISTER)
     verifier = CertificateVerifier(root.public_der)
-    from devnet.replica.hash_tree import EMPTY, Leaf, put
-
     tree = put(EMPTY, b"time", Leaf(b"\x05"))
     certificate = {"tree": tree.cbor(), "signature": subnet.sign(tree.digest), "delegation": inner}
     assert verifier.verify(cbor.encode(certificate), PERUN_CANISTER_ID).delegated

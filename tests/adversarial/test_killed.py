@@ -6,7 +6,7 @@ everything in memory: what goes on is a new node on what the disk had at that mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -130,7 +130,7 @@ class Lives:
 
 
 @pytest.fixture
-async def lives(house: House, tmp_path: Path):  # type: ignore[no-untyped-def]  # an async generator
+async def lives(house: House, tmp_path: Path) -> AsyncIterator[Lives]:
     lives = Lives(house, tmp_path)
     yield lives
     check_beliefs(lives.node)

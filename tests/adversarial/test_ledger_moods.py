@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from devnet.ledger.ledger import BadFee, InsufficientFunds, Refusal, TransferRequest, TxCreatedInFuture, TxTooOld
+from perund.control.schema import Channel
 from perund.node.views import channel_view
 from protocol.funding import IntentStatus
 from tests.adversarial.axe import Axe
@@ -173,7 +174,7 @@ async def test_what_somebody_else_paid_under_our_memo_counts_and_is_shown(scene:
     assert int(view.holdings_e8s[0]) == max(OURS, gift)
 
 
-def _view(node: Inhabitant):  # type: ignore[no-untyped-def]  # a view of the control interface
+def _view(node: Inhabitant) -> Channel:
     row = node.services.store.read.channel(1)
     assert row is not None
     jobs = node.node.jobs[node.driver.channel.id].of()

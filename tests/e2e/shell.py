@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ async def run(*arguments: str, stdin: str | None = None, **environment: str | No
         )
     finally:
         if process.returncode is None:
-            process.kill()
+            process.send_signal(signal.SIGINT)  # it stops what it started, too
+            await process.wait()
     assert process.returncode is not None
     ran = Ran(process.returncode, out.decode(), err.decode())
     assert "Traceback" not in ran.err, ran.err

@@ -50,7 +50,7 @@ def envelopes() -> Target:
         ]
     first = call_content(bytes(10), "go", b"DIDL\x00\x00", users[0].sender, SOON_NS, bytes(16))
     may: dict[str, Value] = {"pubkey": users[1].public_key_der, "expiration": SOON_NS, "targets": [bytes(10)]}
-    link = {"delegation": may, "signature": users[0].sign(b"\x1aic-request-auth-delegation" + hash_of_map(may))}
+    link: Value = {"delegation": may, "signature": users[0].sign(b"\x1aic-request-auth-delegation" + hash_of_map(may))}
     delegated: dict[str, Value] = {
         "content": first,
         "sender_pubkey": users[0].public_key_der,

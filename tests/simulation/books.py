@@ -105,10 +105,12 @@ def _channel_books(house: House, world: World) -> None:
         if not verify_signed_state(terms.params, newest):
             world.rules.fail(f"{house.name}: version {newest.state.version} is not signed by both")
         mine = terms.allocation[ours]
-        for sender, amount in house.disk.all(
-            "SELECT sender, amount FROM payment WHERE number = ? AND version <= ?", number, newest.state.version
+        for sender, payment_id, amount in house.disk.all(
+            "SELECT sender, id, amount FROM payment WHERE number = ? AND version <= ?", number, newest.state.version
         ):
             assert isinstance(amount, int)
+            if sender == ours and payment_id not in house.made_ids:
+                world.rules.fail(f"{house.name}: a payment of {amount} e8s left its channel that nobody asked for")
             mine += -amount if sender == ours else amount
         below = row.settled_version is not None and row.settled_version < newest.state.version
         if mine != newest.state.allocation[ours] and not below:

@@ -133,6 +133,19 @@ class _Backup:
         self._life.effect("backup.written")
 
 
+class _Ids(PaymentIds):
+    """The real ones, remembered: a payment of ours with another id was never asked for."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.clock.wall_ns, house.rng.randbytes)
+        self._house = house
+
+    def make(self, count: int) -> bytes:
+        ids = super().make(count)
+        self._house.made_ids.update(ids[start : start + 16] for start in range(0, len(ids), 16))
+        return ids
+
+
 class _Watcher(Watcher):
     """The real watcher, which tells what it watches."""
 
@@ -180,6 +193,7 @@ class House:
         self.lives = 0
         self.saved_shares: set[bytes] = set()
         """The nonce shares in the backup file: with the phrase they give the channel keys."""
+        self.made_ids: set[bytes] = set()
         self.neighbours: list[House] = []
         """Everybody in the town."""
         self._memory = memory
@@ -236,7 +250,7 @@ class House:
             ledger=ledger,
             time=time,
             transfers=Transfers(store, ledger, self.account, time, self._config.fees.max_fee_e8s),
-            payment_ids=PaymentIds(clock.wall_ns, self.rng.randbytes),
+            payment_ids=_Ids(self),
             root_key=bytes(133),
             network_hash=NETWORK,
             perun_principal=PERUN,

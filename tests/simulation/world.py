@@ -71,13 +71,13 @@ def _plan(rng: random.Random) -> _Plan:
     byzantine = rng.choice((0, 1)) if rng.random() < 0.35 else None
     return _Plan(
         houses=3 if rng.random() < 0.1 and byzantine is None else 2,
-        steps=rng.randint(40, 90),
+        steps=rng.randint(30, 70),
         # A watcher needs one chance: longer than an answer can be held back, and a look can take after it.
         challenge_s=rng.choice((20, 60, 300)) if byzantine is None else 400,
         funding_s=rng.choice((60, 300, 3_000)),
         force_after_s=rng.choice((20, 120)),
         pace_s=rng.choice((0.01, 0.1, 1.0)),
-        crashing=rng.choice((0.0, 0.5, 0.9)),
+        crashing=rng.choice((0.0, 0.6, 0.9, 1.0)),
         log=rng.random() < 0.5,
         byzantine=byzantine,
     )
@@ -224,9 +224,30 @@ class World:
             await self._open_a_channel(2, 1)
         if self.rng.random() < 0.8:
             await self._opened(self.loop.time() + 200)
-        for _ in range(self.plan.steps):
+        await self._steps(self.plan.steps)
+        if self.rng.random() < 0.6:
+            for house, user in zip(self.houses, self.users, strict=True):
+                for channel in self._open_channels(house):
+                    self.rng.choice((user.close, user.close, user.dispute))(channel)
+            for _ in range(self.rng.randint(5, 25)):
+                await self._steps(1)
+                await asyncio.sleep(self.rng.expovariate(1 / 8))
+
+    async def _steps(self, count: int) -> None:
+        for _ in range(count):
             self._step()
             await asyncio.sleep(self.rng.expovariate(1.0) * self.plan.pace_s)
+
+    def _lull(self, *, calm: bool) -> None:
+        """Let nothing go wrong for a while, or let things go wrong again."""
+        for house in self.houses:
+            if isinstance(house, ByzantineHouse):
+                house.quiet = calm
+            if calm:
+                house.calm_down()
+                self._boot(house)
+            else:
+                house.storm()
 
     async def _open_a_channel(self, place: int, peer: int) -> None:
         """A user tries until there is a channel, or until he has had enough of it."""
@@ -239,6 +260,11 @@ class World:
                 return
             else:
                 user.ask_again()
+        self._lull(calm=True)
+        await asyncio.sleep(10.0)
+        user.open(self.houses[peer], self.plan.challenge_s, self.plan.funding_s)
+        await asyncio.sleep(10.0)
+        self._lull(calm=False)
 
     async def _opened(self, until_s: float) -> None:
         while self.loop.time() < until_s:

@@ -88,6 +88,7 @@ class Shore:
         self.pages_asked: list[tuple[float, int]] = []
         self.hints_asked: list[float] = []
         self.lies: list[LogEntry] | None = None
+        self._page_asked = asyncio.Event()
         self.on_look: Callable[[ChannelId], None] | None = None
 
     # --- time ---------------------------------------------------------------------------------------------
@@ -133,6 +134,8 @@ class Shore:
     async def page(self, cursor: int, limit: int) -> CertifiedPage:
         asked_ns = self.monotonic_ns()
         self.pages_asked.append((self.now_s(), cursor))
+        self._page_asked.set()
+        self._page_asked.clear()
         await asyncio.sleep(self.latency_s / 2 + self.page_delay_s)
         if self.log_broken:
             raise NoAnswer("the log is out of reach")
@@ -140,6 +143,10 @@ class Shore:
         entries = self.entries(cursor, limit)
         await asyncio.sleep(self.latency_s / 2)
         return CertifiedPage(entries, head, asked_ns, Nanos(self.chain_ns()))
+
+    async def page_asked(self) -> None:
+        """Return when the log is asked for the next time."""
+        await self._page_asked.wait()
 
     async def hint_page(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
         self.hints_asked.append(self.now_s())

@@ -81,8 +81,7 @@ async def test_the_horizon_moves_only_after_what_was_found_is_told() -> None:
     shore.on_look = told
     shore.register(channel, 7)  # above ours: nothing to refute, much to tell
     registered_ns = shore.monotonic_ns()
-    while not horizons:
-        await asyncio.sleep(0.01)
+    await asyncio.sleep(12)
     assert horizons[0] is not None
     assert horizons[0] < registered_ns
     await stop(run)
@@ -134,8 +133,8 @@ async def test_an_answer_that_was_overtaken_takes_nothing_back() -> None:
     shore = Shore(latency_s=0.2)
     (channel,), watcher, run = await guarded(shore)
     shore.page_delay_s = 3.0  # a replica that executes the reading of the log late
-    while shore.now_s() - shore.pages_asked[-1][0] > 0.5:
-        await asyncio.sleep(0.1)
+    await shore.page_asked()
+    await asyncio.sleep(0.1)
     look = await watcher.look(channel)  # signed later, executed earlier: nothing registered
     assert look.registered is None
     shore.register(channel, 7)
@@ -153,7 +152,7 @@ async def test_a_log_that_starts_anew_is_read_from_zero() -> None:
     shore = Shore()
     (channel, other), watcher, run = await guarded(shore, 2)
     shore.register(other, 5)
-    await asyncio.sleep(11)
+    await asyncio.sleep(21)
     assert shore.pages_asked[-1][1] == 1
     fresh = Shore()
     fresh.scene.now_ns = shore.chain_ns()
@@ -217,8 +216,8 @@ async def test_every_channel_has_a_look_of_its_own_each_day() -> None:
 async def test_a_hint_starts_a_look_long_before_the_next_reading() -> None:
     shore = Shore()
     (channel, _), _, run = await guarded(shore, 2, hint_every_s=2)
-    while shore.pages_asked[-1][0] < shore.now_s() - 0.5:
-        await asyncio.sleep(0.1)
+    await shore.page_asked()
+    await asyncio.sleep(0.1)
     shore.register(channel, 3)
     registered_s = shore.now_s()
     await shore.refuting_began.wait()

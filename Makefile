@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv lock demo test lint types layers unit bench clean
+SEEDS ?= 1000
+FIRST ?= 1
+
+.PHONY: venv lock demo test test-long lint types layers outside unit simulate bench clean
 
 venv: .venv/ready
 
@@ -28,10 +31,19 @@ types: venv
 layers: venv
 	$(BIN)/lint-imports
 
-unit: venv
+outside: venv ## clients that nobody here wrote, pinned by tests/outside/package-lock.json
+	$(BIN)/python -m tests.outside.install
+
+unit: venv outside
 	$(BIN)/pytest -n auto --dist loadgroup
 
 test: lint types layers unit
+
+test-long: venv outside
+	$(BIN)/pytest -n auto --dist loadgroup -m long
+
+simulate: venv
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 bench: venv
 	$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON))

@@ -139,13 +139,11 @@ async def _time_to_refute(directory: Path) -> list[float]:
     """Register an old state again and again, each in a channel of its own; return seconds until a look shows ours."""
     from tests.e2e.town import Town
 
-    town = await Town(directory).found()
+    cabinet = directory / "cabinet"
+    cabinet.mkdir()
+    town = await Town(directory, cabinet).found()
     try:
-        alice, bob = await asyncio.gather(
-            *(NodeProcess(directory, name).init(town.devnet) for name in ("alice", "bob"))
-        )
-        await asyncio.gather(alice.start(), bob.start())
-        await town.devnet.mint(alice.info.account, 1_000 * ICP)
+        alice, bob = await town.pair()
         reader = open_reader(alice.dir / STORE_NAME)
         stale = [await _open_and_pay(alice, bob, reader) for _ in range(REFUTATIONS)]
         await alice.kill()
@@ -154,13 +152,11 @@ async def _time_to_refute(directory: Path) -> list[float]:
             began = time.perf_counter()
             answer = (await town.perun.dispute(row.terms.params, row.memory.newest)).value
             assert answer is None or answer is CanisterError.OUTDATED_STATE
-            while not await town.registered_version(row.terms.channel.hex()):
+            while not await town.registered_version(row.terms.channel.hex()):  # noqa: ASYNC110  (it tells nobody)
                 await asyncio.sleep(LOOK_AGAIN_S)
             times.append(time.perf_counter() - began)
         return times
     finally:
-        for node in (alice, bob):
-            await node.kill()
         await town.leave()
 
 

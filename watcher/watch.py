@@ -18,6 +18,7 @@ import structlog
 from protocol.errors import InvariantBroken, PerundError
 from protocol.horizon import Horizon
 from protocol.types import ChannelId, Nanos
+from watcher.log_follower import SWEEP, LogFollower
 from watcher.looking import Looks
 from watcher.ports import Canister, CertifiedLook, Clock, DisputeLog, Hints, Notices, Reports, States
 from watcher.refuting import RETRY_FIRST_S, RETRY_LAST_S, Refuter
@@ -37,7 +38,6 @@ LOOKS_IN_FLIGHT: Final = 16
 MOST_DOUBLINGS: Final = 10
 MOST_PATIENCE_S: Final = 60.0
 LEAST_PATIENCE_S: Final = 2.0
-TOGETHER: Final = 500
 RESTART_FIRST_S: Final = 1.0
 RESTART_LAST_S: Final = 30.0
 LATE_NS: Final = 60 * 1_000_000_000
@@ -79,7 +79,6 @@ class Watcher:
         self._clock = clock
         self._reports = reports
         self._notices = notices or _Unheard()
-        self._disputes = disputes
         self._hints = hints
         self._hint_every_s = hint_every_s
         self._canister = canister
@@ -89,15 +88,12 @@ class Watcher:
         self._looks = Looks(canister, reports, clock, self._roster, self._vitals)
         self._refuter = Refuter(states, canister, reports, self._notices, self._roster, self._vitals, self._looks)
         self._suspicion = Suspicion(self._roster, clock, self._hurry)
-        self._sweep = (
-            Sweep(disputes, self._roster, self._vitals, clock, self.horizon, self._take)
-            if disputes is not None
-            else None
-        )
-        self._by_log = False
+        self._log: LogFollower | None = None
+        if disputes is not None:
+            sweep = Sweep(disputes, self._roster, self._vitals, clock, self.horizon, self._take)
+            self._log = LogFollower(disputes, sweep, self._roster, self._vitals, clock, self.horizon, self._plan_next)
         self._blind = False
         self._wake = asyncio.Event()
-        self._came = asyncio.Event()
         self._rounds: set[asyncio.Task[None]] = set()
         self._asked = asyncio.Semaphore(LOOKS_IN_FLIGHT)
 
@@ -109,7 +105,8 @@ class Watcher:
         entry = self._roster.add(channel, challenge_ns, now_ns)
         if entry is not None:
             self._plan(entry, now_ns)
-            self._came.set()
+            if self._log is not None:
+                self._log.came()
 
     def unwatch(self, channel: ChannelId) -> None:
         """Stop watching: the money is out."""
@@ -138,8 +135,11 @@ class Watcher:
 
     def _plan_next(self, entry: Watched) -> None:
         """Plan the next look that is due by itself: a quiet channel that the log covers needs one a day."""
-        period = DAY_NS if self._by_log and entry.registered is None else entry.interval_ns
+        period = DAY_NS if self._by_log() and entry.registered is None else entry.interval_ns
         self._plan(entry, entry.next_slot_ns(period, self._clock.monotonic_ns()))
+
+    def _by_log(self) -> bool:
+        return self._log is not None and self._log.covers
 
     # --- what can be asked -------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class Watcher:
             chain_ns=vitals.chain_ns,
             lag_ns=vitals.lag_ns,
             least_margin_ns=self._refuter.least_margin_ns(),
-            by_log=self._by_log,
+            by_log=self._by_log(),
             looks=vitals.looks,
             looks_failed=vitals.looks_failed,
             sweeps=vitals.sweeps,
@@ -232,9 +232,9 @@ class Watcher:
     async def run(self) -> None:
         """Watch for ever. A fault of one channel does not stop the others, a fault of one part not the other parts."""
         parts: dict[str, Callable[[], Awaitable[None]]] = {"rounds": self._go_round, "pulse": self._feel_pulse}
-        if self._sweep is not None:
-            parts["sweep"] = self._sweep_again
-        if self._disputes is not None or self._hints is not None:
+        if self._log is not None:
+            parts[SWEEP] = self._log.follow
+        if self._log is not None or self._hints is not None:
             parts["hints"] = self._ask_for_hints
         tasks = [asyncio.ensure_future(self._keep(name, part)) for name, part in parts.items()]
         try:
@@ -251,13 +251,8 @@ class Watcher:
         A look that fails is reported, and not made again. A refutation ends when a look shows its end, or a minute
         after its deadline.
         """
-        if self._sweep is not None and self._disputes is not None:
-            try:
-                if await self._disputes.available():
-                    await self._sweep.make()
-            except PerundError as error:
-                self._vitals.sweep_fails = True
-                log.warning("watcher.sweep_failed", error=str(error))
+        if self._log is not None:
+            await self._log.once()
         try:
             looks = [self.look(entry.channel) for entry in self._roster if entry.looked_ns is None]
             for outcome in await asyncio.gather(*looks, return_exceptions=True):
@@ -314,7 +309,9 @@ class Watcher:
                 self._start_round(self._round(entry))
             due_ns = self._schedule.next_due_ns() if len(self._rounds) < LOOKS_IN_FLIGHT else None
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), (due_ns - now_ns) / 1e9 if due_ns is not None else None)
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake-up.
+                async with asyncio.timeout((due_ns - now_ns) / 1e9 if due_ns is not None else None):
+                    await self._wake.wait()
 
     def _start_round(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work, name="look")
@@ -341,76 +338,7 @@ class Watcher:
                 else:
                     self._notices.noticed("watcher.sees", None, facts)
 
-    # --- the log -----------------------------------------------------------------------------------------
-
-    async def _sweep_again(self) -> None:
-        """Sweep the log, if the canister keeps one, as often as the shortest challenge period asks for."""
-        assert self._sweep is not None
-        assert self._disputes is not None
-        available: bool | None = None
-        failures = 0
-        while True:
-            if not len(self._roster):
-                self._came.clear()
-                await self._came.wait()
-            try:
-                if not available:
-                    available = await self._disputes.available()
-                if available:
-                    await self._sweep.make()
-            except PerundError as error:
-                failures += 1
-                self._vitals.sweep_fails = True
-                log.warning("watcher.sweep_failed", error=str(error))
-                await self._when_the_log_fails()
-                pause_ns = int(min(RETRY_FIRST_S * 2 ** min(failures, MOST_DOUBLINGS), RETRY_LAST_S) * 1e9)
-            else:
-                failures = 0
-                self._vitals.sweep_fails = False
-                self._vitals.down.discard("sweep")
-                if available:
-                    await self._rely_on_log()
-                pause_ns = self._interval_ns() if available else LONGEST_INTERVAL_NS
-            await self._pause(min(pause_ns, self._interval_ns()) if available else pause_ns)
-
-    def _interval_ns(self) -> int:
-        return self._roster.interval_ns or LONGEST_INTERVAL_NS
-
-    async def _pause(self, pause_ns: int) -> None:
-        """Wait so long, or less when a channel comes whose challenge period asks for sooner."""
-        until_ns = self._clock.monotonic_ns() + pause_ns
-        while (left_ns := until_ns - self._clock.monotonic_ns()) > 0:
-            self._came.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._came.wait(), left_ns / 1e9)
-            until_ns = min(until_ns, self._clock.monotonic_ns() + self._interval_ns())
-
-    async def _rely_on_log(self) -> None:
-        """From now on the log covers quiet channels; each has a look of its own once a day."""
-        if self._by_log:
-            return
-        self._by_log = True
-        log.info("watcher.follows_log", channels=len(self._roster))
-        await self._plan_quiet_anew()
-
-    async def _when_the_log_fails(self) -> None:
-        """Look at each channel again before the horizon is too old for payments to go on."""
-        shortest, asked_ns = self._roster.shortest_challenge_ns, self.horizon.asked_ns
-        if not self._by_log or shortest is None:
-            return
-        if asked_ns is not None and 4 * (self._clock.monotonic_ns() - asked_ns) < shortest:
-            return
-        self._by_log = False
-        log.warning("watcher.looks_at_each_channel", channels=len(self._roster))
-        await self._plan_quiet_anew()
-
-    async def _plan_quiet_anew(self) -> None:
-        for number, entry in enumerate(self._roster):
-            # Who was never looked at stays where it stands: in the line of those whose look is due.
-            if entry.registered is None and entry.looked_ns is not None and not entry.looking and not entry.failures:
-                self._plan_next(entry)
-            if number % TOGETHER == TOGETHER - 1:
-                await asyncio.sleep(0)
+    # --- hints -------------------------------------------------------------------------------------------
 
     async def _ask_for_hints(self) -> None:
         """Ask single nodes between the looks: what they say may start one."""
@@ -419,7 +347,7 @@ class Watcher:
             await asyncio.sleep(self._hint_every_s)
             if not len(self._roster):
                 continue
-            if self._by_log and self._sweep is not None and self._disputes is not None:
-                await self._suspicion.ask_log(self._disputes, self._sweep.cursor)
+            if self._log is not None and self._log.covers:
+                await self._log.suspect(self._suspicion)
             elif self._hints is not None:
                 await self._suspicion.ask_around(self._hints)

@@ -90,7 +90,10 @@ class ChannelJob(ABC):
                 pause = FIRST_WAIT_S
             self.waiting_for = progress.waiting_for
             try:
-                await asyncio.wait_for(self._wake.wait(), min(pause, progress.at_most_s))
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake-up, and the node
+                # would wait for this job for ever when it stops.
+                async with asyncio.timeout(min(pause, progress.at_most_s)):
+                    await self._wake.wait()
                 pause = FIRST_WAIT_S
             except TimeoutError:
                 pause = min(pause * FACTOR, LAST_WAIT_S)

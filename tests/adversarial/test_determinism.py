@@ -17,7 +17,6 @@ from devnet.ledger.interface import TRANSFER_ARGS, TransferArgs
 from devnet.network import ICP_LEDGER_ID, PERUN_CANISTER_ID, LocalNetwork
 from devnet.perun import interface as words
 from devnet.replica.cbor import Value
-from devnet.replica.cbor import Value
 from devnet.replica.clock import ChainClock
 from devnet.replica.principals import self_authenticating
 from devnet.replica.request_id import hash_of_map

@@ -125,9 +125,7 @@ async def test_a_look_that_was_withheld_is_as_old_as_its_request(house: House, a
     assert signed_ns <= look.signed_at_mono_ns <= now_ns, "and it is as old as its request"
 
 
-async def _ask(
-    perun: PerunCanister, channel: ChannelId, answers: list[Certified[RegisteredState | None]]
-) -> None:
+async def _ask(perun: PerunCanister, channel: ChannelId, answers: list[Certified[RegisteredState | None]]) -> None:
     answers.append(await perun.query_state(channel))
 
 

@@ -30,8 +30,9 @@ DAY_S = 86_400
 
 
 @pytest.fixture(autouse=True)
-def _short_challenges(monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERUND_TOWER_MIN_CHALLENGE_S", "1")
+    monkeypatch.setenv("PERUND_WIRE_RECONNECT_MAX_S", "1")
 
 
 async def registered(town: Town, channel: str, version: int) -> None:
@@ -117,9 +118,11 @@ async def test_two_towers_and_the_node_race(town: Town) -> None:
     for signed in old:
         assert (await town.perun.dispute(params, signed)).value in (None, CanisterError.OUTDATED_STATE)
     await registered(town, channel, newest.state.version)
-    await town.event(bob, "channel.refuted", channel)
 
-    assert (await town.perun.query_state(params.channel_id)).value is not None
+    for signed in old:
+        assert (await town.perun.dispute(params, signed)).value is CanisterError.OUTDATED_STATE
+    view = await town.until(bob, channel, lambda c: c.registered is not None and c.registered.ours, "its own seen")
+    assert view.phase == "leaving"
     await town.devnet.advance(21)
     assert (await town.closed(bob, channel)).payout_e8s == 4 * ICP - 10_000
     for tower in towers:

@@ -112,7 +112,9 @@ class ByzantineHouse(House):
             return update
         rng, (a, b) = self.rng, update.allocation
         moved = rng.choice((1, -1, b, -a))
-        kind = rng.choice(("allocation", "version", "final", "unoffered", "empty", "total", "replayed"))
+        kind = rng.choice(
+            ("allocation", "version", "final", "unoffered", "unoffered", "empty", "total", "replayed", "replayed")
+        )
         changes: dict[str, object] = {}
         if kind == "allocation":
             changes = {"allocation": (max(0, a + moved), max(0, b - moved))}
@@ -131,7 +133,11 @@ class ByzantineHouse(House):
         elif kind == "total":
             changes = {"allocation": (a + 1000, b)}
         else:
-            earlier = [m for m in self._sent if isinstance(m, Update) and m.channel == update.channel and m.from_0]
+            earlier = [
+                m
+                for m in self._sent
+                if isinstance(m, Update) and m.channel == update.channel and m.version < update.version and m.from_0
+            ]
             if earlier:
                 again = rng.choice(earlier).from_0
                 changes = {

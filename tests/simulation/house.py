@@ -350,5 +350,3 @@ class House:
 
     def note_received(self, message: Message) -> None:
         """Hear what arrives."""
-
-

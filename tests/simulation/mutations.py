@@ -4,9 +4,10 @@ A mutation replaces a piece of the source of one function, or of two, for as lon
 source has changed so that the piece is not there any more, the mutation says so and has to be written anew.
 """
 
+# ruff: noqa: E501  (pieces of source stand as they stand there)
 from __future__ import annotations
-
 import __future__
+
 import inspect
 import textwrap
 from collections.abc import Iterator
@@ -41,11 +42,13 @@ class Edit:
 
 @dataclass(frozen=True)
 class Mutation:
-    """One bug. `rule`: what it breaks, for people."""
+    """One bug. `rule`: what it breaks."""
 
     name: str
     rule: str
     edits: tuple[Edit, ...]
+    slow: bool = False
+    """Whether it takes more seeds than fit into every test."""
 
     @contextmanager
     def switched_on(self) -> Iterator[None]:

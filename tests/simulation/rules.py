@@ -125,7 +125,7 @@ class Rules:
         disk = life.house.disk
         self._need(
             disk.one("SELECT 1 FROM opening WHERE signature = ?", signature)
-            or disk.one("SELECT 1 FROM channel WHERE channel = ? AND ? IN (signature_0, signature_1)", state.channel, signature)
+            or disk.one("SELECT 1 FROM channel WHERE ? IN (signature_0, signature_1)", signature)
             if state.version == 0
             else disk.one(
                 "SELECT 1 FROM channel_state s JOIN channel c USING (number) WHERE c.channel = ? AND "
@@ -170,7 +170,7 @@ class Rules:
                     "SELECT s.version, o.message FROM channel c JOIN channel_state s USING (number) "
                     "LEFT JOIN outstanding o USING (number) WHERE c.channel = ?", message.channel
                 )  # fmt: skip
-                self._need(row and (row[0] >= message.version or row[1] == encode(message)), what)  # type: ignore[operator]
+                self._need(row and (row[0] >= message.version or row[1] == encode(message)), what)
             case Ack():
                 self._signature_leaves(life, message.signature)
                 self._holds(life, message.channel, message.version, what)
@@ -187,9 +187,7 @@ class Rules:
                     self._need(self._status(life, message.channel, payment.id) not in (None, "queued"), what)
             case Decline():
                 for start in range(0, len(message.ids), ID):
-                    self._need(
-                        self._status(life, message.channel, message.ids[start : start + ID]) == "declined", what
-                    )
+                    self._need(self._status(life, message.channel, message.ids[start : start + ID]) == "declined", what)
             case _:
                 pass
 
@@ -197,7 +195,7 @@ class Rules:
         row = life.house.disk.one(
             "SELECT s.version FROM channel c JOIN channel_state s USING (number) WHERE c.channel = ?", channel
         )
-        self._need(row is not None and row[0] >= version, what)  # type: ignore[operator]  # an integer of the schema
+        self._need(row is not None and row[0] >= version, what)
 
     def _status(self, life: Life, channel: ChannelId, payment_id: bytes) -> object:
         row = life.house.disk.one(
@@ -229,7 +227,7 @@ class Rules:
             state_0 = channel.terms.state_0()
             found = disk.one("SELECT signature_0, signature_1 FROM channel WHERE number = ?", channel.number)
             assert found is not None
-            signed = SignedState(state_0, found)  # type: ignore[arg-type]  # two blobs of the schema
+            signed = SignedState(state_0, found)
             self._need(verify_signed_state(channel.terms.params, signed), "rule 3: state 0 is not fully signed")
             self._need(channel.terms.channel in life.house.watched(), "rule 3: paid into a channel nobody watches")
             return
@@ -289,7 +287,7 @@ class Rules:
                     "SELECT s.version, s.settled_version FROM channel c JOIN channel_state s USING (number) "
                     "WHERE c.channel = ?", channel
                 )  # fmt: skip
-                if row is not None and max(row[0], row[1] or 0) < version:  # type: ignore[type-var]  # integers
+                if row is not None and max(row[0], row[1] or 0) < version:
                     self.fail(f"{life.house.name} calls version {version} delivered; {other.name} has {row[0]}")
 
     def _once(self, life: Life, kind: str, payment: Payment) -> None:

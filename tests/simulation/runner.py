@@ -61,5 +61,3 @@ def run_seeds(seeds: Iterable[int], *, verbose: bool = False, until_cpu_s: float
         if until_cpu_s is not None and run.cpu_s > until_cpu_s:
             break
     return run
-
-

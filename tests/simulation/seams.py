@@ -6,10 +6,11 @@ import logging
 import random
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import apsw
@@ -59,7 +60,7 @@ def _do(self: driver_module.ChannelDriver, outgoing: tuple[Effect, ...], session
     _real_do(self, outgoing, session)  # type: ignore[arg-type]  # handed on as it came
 
 
-def _report_defect(logger: object, method: str, event: dict[str, object]) -> str:
+def _report_defect(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
     """A logged error of these names is a defect that the node survived: here it fails the seed."""
     del logger, method
     life = LIFE.get()

@@ -117,9 +117,7 @@ class SimChain:
         )
 
     def holdings(self, funding: Funding) -> int | None:
-        return self.perun.query_holdings(
-            contract.Funding(funding.channel, funding.participant), self.loop.chain_ns()
-        )
+        return self.perun.query_holdings(contract.Funding(funding.channel, funding.participant), self.loop.chain_ns())
 
     async def notify(self, block: int) -> int | CanisterError:
         return _answer(await self.perun.transaction_notification(block, self.loop.chain_ns()))

@@ -278,5 +278,3 @@ class SimLedger:
 
     async def archived(self, where: ArchivedBlocks) -> Certified[tuple[Block, ...]]:
         raise AssertionError(f"nothing is archived, and {where} is asked for")
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
@@ -37,23 +37,16 @@ class SimDisk:
     def chmod(self, mode: int) -> None:
         assert mode == 0o600
 
-    def one(self, sql: str, *values: object) -> tuple[object, ...] | None:
+    def one(self, sql: str, *values: Value) -> tuple[Any, ...] | None:
         """Return the first row of what is on the disk."""
-        return self.database.execute(sql, values).fetchone()  # type: ignore[arg-type]  # values of tests
+        return self.database.execute(sql, values).fetchone()
 
-    def all(self, sql: str, *values: object) -> list[tuple[object, ...]]:
+    def all(self, sql: str, *values: Value) -> list[tuple[Any, ...]]:
         """Return all rows of what is on the disk."""
-        return self.database.execute(sql, values).fetchall()  # type: ignore[arg-type]  # values of tests
-
-    def copy(self) -> bytes:
-        """Return an image of what is on the disk."""
-        return self.database.serialize("main")
-
-    def restore(self, image: bytes) -> None:
-        """Put an old image in the place of what is on the disk."""
-        self.database.deserialize("main", image)
+        return self.database.execute(sql, values).fetchall()
 
 
+Value = None | int | float | str | bytes
 _Unit = tuple[Sequence[Statement], Callable[[], None] | None]
 
 

@@ -132,7 +132,9 @@ class _Link:
                 self.cut()
                 return
             self._send(sender, data)
-            self._loop.call_at(self._arrives[1 - self.sides.index(sender)] + TICK_S, self.cut, context=self._road.context)
+            self._loop.call_at(
+                self._arrives[1 - self.sides.index(sender)] + TICK_S, self.cut, context=self._road.context
+            )
             return
         self._send(sender, data)
 

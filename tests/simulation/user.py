@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from perund.control import schema
 from perund.control.errors import RpcError
-from perund.control.values import E8s
+from perund.control.values import E8s, PaidColumn, PaidE8s, Seconds
 from protocol.errors import CallerMistake
 from tests.simulation.house import House
 from tests.simulation.power import Life
@@ -75,7 +75,13 @@ class User:
             return
         key = self._key(0.9)
         params = schema.ChannelOpenParams(
-            peer.node_id.hex(), E8s(mine), E8s(theirs), challenge_s, funding_s, idempotency_key=key, wait=False
+            peer.node_id.hex(),
+            E8s(mine),
+            E8s(theirs),
+            Seconds(challenge_s),
+            Seconds(funding_s),
+            idempotency_key=key,
+            wait=False,
         )
         self._ask(Wish("open", params, key))
 
@@ -88,11 +94,11 @@ class User:
         if rng.random() < 0.6:
             memo = "for tea" if rng.random() < 0.2 else None
             params = schema.PayParams(
-                reference, amount_e8s=E8s(rng.choice(most)), memo=memo, idempotency_key=key, wait=wait
+                reference, amount_e8s=PaidE8s(rng.choice(most)), memo=memo, idempotency_key=key, wait=wait
             )
         else:
             amounts = [rng.choice(most) for _ in range(rng.randint(1, 12))]
-            params = schema.PayParams(reference, amounts_e8s=amounts, idempotency_key=key, wait=wait)
+            params = schema.PayParams(reference, amounts_e8s=PaidColumn(amounts), idempotency_key=key, wait=wait)
         self._ask(Wish("pay", params, key))
 
     def cancel(self, channel: bytes, payment_id: bytes) -> None:

@@ -78,5 +78,3 @@ class VirtualClock:
 
     def wall_ns(self) -> int:
         return self._loop.chain_ns() + self._wall_ahead_ns
-
-

@@ -27,7 +27,7 @@ def replace(data_dir: Path, old: str, new: str) -> int:
     """Change one line of the file and return its number."""
     path = data_dir / "perund.toml"
     lines = path.read_text().splitlines()
-    (number,) = [place for place, line in enumerate(lines) if line.startswith(old)]
+    number = next(place for place, line in enumerate(lines) if line.startswith(old))
     lines[number] = new
     path.write_text("\n".join(lines))
     return number + 1

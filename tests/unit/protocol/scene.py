@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol.channel import Channel
 from protocol.effects import Effect, Look, LookNow, Moment, Phase, Send, SignatureRecord, Step
@@ -171,7 +171,7 @@ class Scene:
             return
         try:
             step = action()
-            side.rules.decided(step.durable, step.outgoing, side.channel.look, self.now)
+            side.rules.decided(step.durable, step.outgoing, _newest_look(side.channel), self.now)
         except AssertionError:
             self.broken = True
             raise
@@ -428,3 +428,11 @@ class Scene:
             mine, theirs = (self.sides[i].disk.status(sender, payment_id) for i in (sender, 1 - sender))
             assert mine in ("delivered", "declined", "failed", "cancelled", "unknown"), f"{mine}: no end"
             assert (mine == "delivered") == (theirs == "delivered"), f"sender {mine}, receiver {theirs}"
+
+
+def _newest_look(channel: Channel) -> Look | None:
+    """What a channel may rely on: its own newest look, or the horizon if that is newer and the channel is quiet."""
+    look, swept_ns = channel.look, channel.horizon.asked_ns
+    if look is None or look.version is not None or swept_ns is None or swept_ns <= look.asked_ns:
+        return look
+    return replace(look, asked_ns=swept_ns)

@@ -1,0 +1,49 @@
+"""Seeds: towns in which everything goes wrong. `python -m tests.simulation` runs more of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.found_seeds import FOUND
+from tests.simulation.runner import command_of, run_seeds
+from tests.simulation.world import SeedFailed, World
+
+CHUNK = 75
+CHUNKS = 14
+"""What fits into a minute on each of two cores."""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_towns_heal_and_nobody_loses_money(chunk: int) -> None:
+    first = 1 + chunk * CHUNK
+    run = run_seeds(range(first, first + CHUNK))
+    assert not run.failures, "\n".join(f"{reason}\n  replay: {command_of(seed)}" for seed, reason in run.failures)
+    assert run.statistics.facts["payments delivered"] > CHUNK
+    assert run.statistics.crashes.total() > CHUNK / 3
+
+
+@pytest.mark.parametrize(("seed", "showed"), FOUND)
+def test_seeds_that_showed_a_defect_stay(seed: int, showed: str) -> None:
+    run = run_seeds([seed])
+    assert not run.failures, f"{showed}: {run.failures}"
+
+
+def test_a_seed_is_one_story() -> None:
+    first, second = World(11).run(), World(11).run()
+    assert (first.effects, first.crashes, first.facts) == (second.effects, second.crashes, second.facts)
+
+
+def test_a_failing_seed_names_itself() -> None:
+    world = World(5)
+    world.loop.call_later(20.0, world.rules.fail, "a rule was broken")
+    with pytest.raises(SeedFailed, match=r"seed 5 at .*: a rule was broken"):
+        world.run()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+def test_every_kind_of_effect_is_a_crash_point() -> None:
+    run = run_seeds(range(20_000, 23_000))
+    assert not run.failures, "\n".join(f"{reason}\n  replay: {command_of(seed)}" for seed, reason in run.failures)
+    assert run.never_hit() == [], run.table()

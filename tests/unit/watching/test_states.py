@@ -1,0 +1,122 @@
+"""The node's store as `perund watch` reads it: at any moment, under any schema that keeps the view, writing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from perund.store.errors import StorageFailed, WrongNetwork
+from perund.watching.states import WatchedStates
+from protocol.effects import Phase, PhaseRecord, StateRecord
+from protocol.payments import EMPTY
+from protocol.types import ChannelId, Nanos
+from tests.unit.store.books import NETWORK, Books, signed, terms_of
+
+
+@pytest.fixture
+async def books(tmp_path: Path) -> AsyncIterator[Books]:
+    opened = Books(tmp_path)
+    yield opened
+    opened.store.close()
+
+
+@pytest.fixture
+def states(books: Books) -> Iterator[WatchedStates]:
+    reading = WatchedStates(books.path, NETWORK)
+    yield reading
+    reading.close()
+
+
+async def close(books: Books, channel: ChannelId) -> None:
+    """The money of a channel is out."""
+    await books.store.write([PhaseRecord(channel, Phase.CLOSED, "", "", Nanos(9))])
+
+
+async def test_the_newest_state_is_the_one_on_the_disk_at_that_moment(books: Books, states: WatchedStates) -> None:
+    terms = await books.add(terms_of())
+    for version in (1, 2):
+        newest = signed(terms.channel, version, 1000 - version, 500 + version)
+        await books.store.write([StateRecord(newest, EMPTY, EMPTY)])
+        assert states.newest(terms.channel) == (terms.params, newest)
+    assert states.newest(ChannelId(b"\x09" * 64)) is None
+
+
+async def test_channels_come_and_go(books: Books, states: WatchedStates) -> None:
+    assert states.changed()
+    assert states.channels() == {}
+    assert not states.changed()
+    first = await books.add(terms_of(1), 1)
+    assert states.changed()
+    assert states.channels() == {first.channel: first.params.challenge_duration_ns}
+    second = await books.add(terms_of(2), 2)
+    await close(books, first.channel)
+    assert set(states.channels()) == {second.channel}
+    assert not states.changed()
+
+
+async def test_a_node_in_the_middle_of_a_write_or_a_migration_keeps_nobody_waiting(
+    books: Books, states: WatchedStates
+) -> None:
+    terms = await books.add(terms_of())
+    other = apsw.Connection(str(books.path))
+    view = other.execute("SELECT sql FROM sqlite_master WHERE name = 'watched'").fetchall()[0][0]
+    other.execute("BEGIN IMMEDIATE; DROP VIEW watched; UPDATE channel_state SET version = 77")
+    found = states.newest(terms.channel)
+    assert found is not None
+    assert found[1].state.version == 0  # what is committed
+    other.execute(f"ALTER TABLE channel_state ADD COLUMN novelty INTEGER; {view}; PRAGMA user_version = 99; COMMIT")
+    other.close()
+    found = states.newest(terms.channel)  # a schema that nobody here knows
+    assert found is not None
+    assert found[1].state.version == 77
+
+
+async def test_a_store_that_is_put_in_its_place_is_noticed(books: Books, states: WatchedStates) -> None:
+    await books.add(terms_of(1), 1)
+    assert len(states.channels()) == 1
+    books.store.close()
+    for path in books.directory.glob("perund.db*"):
+        path.rename(books.directory / f"old-{path.name}")
+    books.store = type(books.store)(books.path, NETWORK, books.failures.append)
+    assert states.changed()
+    assert states.channels() == {}
+
+
+async def test_what_cannot_be_read_is_unknown_and_not_nothing(books: Books, states: WatchedStates) -> None:
+    terms = await books.add(terms_of())
+    known = states.newest(terms.channel)
+    hidden = books.directory / "elsewhere.db"
+    books.path.rename(hidden)
+    with pytest.raises(StorageFailed, match="cannot be read now"):
+        states.channels()
+    assert states.newest(terms.channel) == known  # the last that was read still refutes
+    hidden.rename(books.path)
+    assert set(states.channels()) == {terms.channel}
+
+
+async def test_a_store_of_before_the_view_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "perund.db"
+    apsw.Connection(str(path)).execute("CREATE TABLE about(id INTEGER)")
+    states = WatchedStates(path, NETWORK)
+    with pytest.raises(StorageFailed, match="start the node once"):
+        states.channels()
+    states.close()
+
+
+async def test_a_channel_of_another_network_is_refused(books: Books) -> None:
+    await books.add(terms_of())
+    states = WatchedStates(books.path, b"\x77" * 32)
+    with pytest.raises(WrongNetwork):
+        states.channels()
+    states.close()
+
+
+async def test_it_cannot_write(books: Books, states: WatchedStates) -> None:
+    await books.add(terms_of())
+    states.channels()
+    assert states._database is not None
+    with pytest.raises(apsw.ReadOnlyError):
+        states._database.execute("DELETE FROM channel")

@@ -88,9 +88,12 @@ class LogFollower:
                 failures += 1
                 self._vitals.sweep_fails = True
                 log.warning("watcher.sweep_failed", error=str(error))
-                await self._fall_back_in_time()
+                await self._fall_back(in_time=True)
                 retry_ns = int(min(RETRY_FIRST_S * 2 ** min(failures, MOST_DOUBLINGS), RETRY_LAST_S) * 1e9)
                 await self._pause(min(retry_ns, self._interval_ns()))
+            except Exception:
+                await self._fall_back(in_time=False)  # a defect: nothing relies on the log until it is read again
+                raise
             else:
                 failures = 0
                 self._vitals.sweep_fails = False
@@ -120,12 +123,12 @@ class LogFollower:
             log.info("watcher.follows_log", channels=len(self._roster))
             await self._plan_anew()
 
-    async def _fall_back_in_time(self) -> None:
-        """Look at each channel again before the horizon is too old for payments to go on."""
+    async def _fall_back(self, *, in_time: bool) -> None:
+        """Look at each channel again: at once, or `in_time` before the horizon is too old for payments to go on."""
         shortest, asked_ns = self._roster.shortest_challenge_ns, self._horizon.asked_ns
-        if not self.covers or shortest is None:
+        if not self.covers:
             return
-        if asked_ns is not None and 4 * (self._clock.monotonic_ns() - asked_ns) < shortest:
+        if in_time and asked_ns is not None and 4 * (self._clock.monotonic_ns() - asked_ns) < (shortest or 0):
             return
         self.covers = False
         log.warning("watcher.looks_at_each_channel", channels=len(self._roster))

@@ -64,8 +64,7 @@ class Sweep:
                 continue
             self._check(page)
             first = first or page
-            for found in page.entries:
-                self._bring(found.channel, CertifiedLook(found.registered, page.asked_ns, page.chain_ns))
+            self._bring_all(page)
             self.cursor = page.entries[-1].index + 1 if page.entries else page.head
             if self.cursor >= page.head:
                 break
@@ -97,6 +96,17 @@ class Sweep:
                     f"the log of registrations shows index {entry.index} where {expected} to {page.head - 1} can be"
                 )
             expected = entry.index + 1
+
+    def _bring_all(self, page: CertifiedPage) -> None:
+        failed: Exception | None = None
+        for found in page.entries:
+            try:
+                self._bring(found.channel, CertifiedLook(found.registered, page.asked_ns, page.chain_ns))
+            except Exception as error:  # one channel's fault keeps the page from counting, not the others from hearing
+                log.exception("watcher.entry_not_taken", channel=found.channel.hex())
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _bring(self, channel: bytes, look: CertifiedLook) -> None:
         entry = self._roster.get(channel)

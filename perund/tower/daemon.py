@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Sequence
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -48,6 +49,7 @@ PROTOCOL_VERSION: Final = 1
 NS: Final = 1_000_000_000
 FIRST_TIME_S: Final = 10.0
 AGAIN_S: Final = 5.0
+REMIND_S: Final = 60.0
 
 
 class CanisterHoldings:
@@ -87,6 +89,8 @@ def policy_of(config: Config) -> TowerPolicy:
 async def run_watchtower(data_dir: Path, config: Config, keys: Keys) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0, or 1 after a failed write.
 
+    After a failed write nothing is taken or promised any more, and what is on the disk is guarded until the stop: a
+    tower whose disk is full may not be able to start again (rule 8).
     Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the books belong to
     another network.
     """
@@ -98,14 +102,16 @@ async def run_watchtower(data_dir: Path, config: Config, keys: Keys) -> int:
 
 async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, unwritable = asyncio.Event(), asyncio.Event()
     failures: list[Exception] = []
 
     def failed(error: Exception) -> None:
-        if not failures:
-            log.critical("tower.failed", error=str(error), alarm=True)
         failures.append(error)
-        stop.set()
+        if isinstance(error, StorageFailed):
+            unwritable.set()
+        else:
+            log.critical("tower.failed", error=str(error), alarm=True)
+            stop.set()
 
     def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
@@ -133,7 +139,8 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         watcher = Watcher(tower, canister, tower, clock, looks, disputes=canister, hints=canister)
         proving = Proving(tower, books, CanisterHoldings(perun), time)
         tower.start(watcher, proving.ask)  # watch first: what happened meanwhile is looked at before anything else
-        tasks = [loop.create_task(watcher.run(), name="watcher"), loop.create_task(proving.run(), name="proving")]
+        proving_task = loop.create_task(proving.run(), name="proving")
+        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task]
         stack.push_async_callback(_end, tasks)
         for task in tasks:
             task.add_done_callback(lambda done: failed(_why(done)) if not done.cancelled() else None)
@@ -161,10 +168,33 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             slots=tower.slots.total,
             channels=len(tower.slots.channels),
         )
-        await stop.wait()
+        await _first(stop, unwritable)
+        if unwritable.is_set():
+            tower.guards_only = True
+            proving_task.cancel()
+            await peers.close()
+            await _remind(stop, failures[0])
         log.info("tower.stopping")
     log.info("tower.stopped")
     return 1 if failures else 0
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(waits)
+
+
+async def _remind(stop: asyncio.Event, error: Exception) -> None:
+    """Say every minute that this tower only guards what it has, until it is stopped."""
+    while not stop.is_set():
+        log.critical("tower.guards_only", error=str(error), alarm=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REMIND_S):
+                await stop.wait()
 
 
 async def _until_time(time: ChainTime) -> None:
@@ -177,7 +207,7 @@ async def _until_time(time: ChainTime) -> None:
             await asyncio.sleep(AGAIN_S)
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

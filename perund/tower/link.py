@@ -342,7 +342,7 @@ class TowerLink:
         chain_ns = self._household.chain_ns()
         for channel in live():
             receipt = self._receipts.get(channel)
-            if receipt is not None and chain_ns >= receipt.renew_at_ns() and channel not in self._in_flight:
+            if (receipt is None or chain_ns >= receipt.renew_at_ns()) and channel not in self._in_flight:
                 self.mark(channel)
 
     def _end_silence(self) -> None:

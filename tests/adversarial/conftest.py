@@ -31,9 +31,3 @@ async def alice(house: House, tmp_path: Path) -> AsyncIterator[Inhabitant]:
     running = Inhabitant(house, tmp_path / "alice").start()
     yield running
     await running.stop()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; runs with -m long")
-    if not config.option.markexpr:
-        config.option.markexpr = "not long"

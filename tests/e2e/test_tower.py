@@ -9,6 +9,8 @@ import pytest
 
 from chain.perun import CanisterError
 from perund.demo.processes import NodeProcess
+from perund.store.store import connect
+from perund.tower.books import STORE_NAME
 from protocol.messages import ErrorMessage, Hello, TowerReceipt, TowerState
 from protocol.types import Nanos, Params, ParticipantKey, SignedState
 from tests.e2e.peer import Peer
@@ -201,6 +203,30 @@ async def test_a_tower_that_was_away_gets_the_newest_and_keeps_it(town: Town) ->
     await bob.start()
     await town.close(bob, channel)
     await tower.until(lambda: not tower.status().slots or tower.status().settled == 1, "settled or forgotten")
+
+
+async def test_a_tower_that_cannot_write_still_refutes(town: Town) -> None:
+    tower = await tower_in(town)
+    alice, bob = await town.node("alice"), await node_with(town, "bob", tower.address)
+    channel = await town.open(alice, bob, 50, challenge_s=30)
+    old = town.newest(alice, channel)
+    await town.pay(alice, channel, 5 * ICP)
+    await served(town, bob, tower, channel)
+    params = town.row(alice, channel).terms.params
+    await asyncio.gather(alice.kill(), bob.kill())
+    books = connect(tower.dir / STORE_NAME)
+    books.execute("DROP TABLE note")  # the next thing that it has to say cannot be written
+    books.close()
+
+    assert (await town.perun.dispute(params, old)).value is None
+
+    await registered(town, channel, 1)
+    await tower.until(lambda: "tower.guards_only" in tower.log.read_text(), "said so")
+    assert tower.returncode is None
+    assert await tower.stop() == 1
+    await town.devnet.advance(31)
+    await asyncio.gather(alice.start(), bob.start())
+    await town.settles(channel, alice, bob)
 
 
 async def test_a_node_is_no_tower(town: Town) -> None:

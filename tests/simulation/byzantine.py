@@ -116,6 +116,8 @@ class ByzantineHouse(House):
             ("allocation", "version", "final", "unoffered", "unoffered", "empty", "total", "replayed", "replayed")
         )
         changes: dict[str, object] = {}
+        if kind != "replayed" and update.version > 1 and rng.random() < 0.3:
+            kind = "replayed"
         if kind == "allocation":
             changes = {"allocation": (max(0, a + moved), max(0, b - moved))}
         elif kind == "version":

@@ -231,6 +231,12 @@ class World:
         await self._open_a_channel(0, 1)
         if self.plan.houses > 2:
             await self._open_a_channel(2, 1)
+        if self.rng.random() < 0.1:
+            # Second thoughts while the deposits are on their way.
+            await asyncio.sleep(self.rng.uniform(0, 8))
+            for house, user in zip(self.houses, self.users, strict=True):
+                for channel in list(house.node.drivers) if house.is_up else ():
+                    user.dispute(channel)
         if self.rng.random() < 0.8:
             await self._opened(self.loop.time() + 200)
         await self._steps(self.plan.steps)

@@ -52,6 +52,10 @@ class Tower:
     def __init__(self, policy: TowerPolicy, books: Books, notary: Notary, clock: ChainClock) -> None:
         self.policy = policy
         self.slots = Slots()
+        self.guards_only = False
+        """Set when a write has failed: nothing is taken, promised or written any more, and what is on the disk is
+        still guarded (rule 8).
+        """
         self.unproven: Callable[[Guarded], None] = lambda _: None
         """Told of every channel whose money is still to be seen, each time a state comes for it."""
         self._books = books
@@ -87,6 +91,8 @@ class Tower:
         """
         refused = self.policy.refuses_client(client)
         params, signed = read_state(message)
+        if refused is None and self.guards_only:
+            refused = Refused("not_ready", "this tower cannot write to its disk")
         if refused is None and not self._clock.certified:
             refused = Refused("not_ready", "this tower does not know the chain time yet; it needs the network")
         if refused is None:
@@ -229,7 +235,7 @@ class Tower:
     def forget(self, client: bytes, channel: ChannelId) -> None:
         """Give a client's slot up: the client says that the channel is settled."""
         slot = self.slots.get(client, channel)
-        if slot is not None:
+        if slot is not None and not self.guards_only:
             log.info("tower.forgotten", client=client.hex()[:16], channel=channel.hex()[:16])
             self._drop([slot])
 
@@ -297,7 +303,7 @@ class Tower:
         guarded = self.slots.channels.get(channel)
         if guarded is not None and guarded.proven:  # what strangers sign with their own keys wakes nobody up
             log.error(kind, channel=channel.hex()[:16], alarm=True, **facts)
-            self._books.note(kind, self._clock.chain_ns(), channel, {**facts, "alarm": True})
+            self._note(kind, channel, {**facts, "alarm": True})
 
     # --- watcher.ports.States and Reports ----------------------------------------------------------------
 
@@ -320,7 +326,8 @@ class Tower:
             return
         guarded.settled_ns = look.chain_ns
         self._guard.unwatch(channel)
-        self._books.change(guarded.slots.values(), guarded.settled_ns)
+        if not self.guards_only:
+            self._books.change(guarded.slots.values(), guarded.settled_ns)
         if guarded.registered < guarded.version:
             facts: dict[str, str | int | bool] = {"settled": guarded.registered, "ours": guarded.version}
             self._alarm("tower.settled_below_ours", channel, facts)
@@ -341,4 +348,8 @@ class Tower:
 
     def _event(self, kind: str, channel: ChannelId, facts: dict[str, str | int | bool]) -> None:
         log.warning(kind, channel=channel.hex()[:16], **facts)
-        self._books.note(kind, self._clock.chain_ns(), channel, facts)
+        self._note(kind, channel, facts)
+
+    def _note(self, kind: str, channel: ChannelId, facts: dict[str, str | int | bool]) -> None:
+        if not self.guards_only:  # it is in the log in any case
+            self._books.note(kind, self._clock.chain_ns(), channel, facts)

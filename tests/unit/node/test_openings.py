@@ -16,6 +16,7 @@ from perund.config import Config, Ic, Policy
 from perund.keys import Keys
 from perund.node.driver import PeerSession
 from perund.node.openings import MAX_OPENINGS, MAX_OPENINGS_PER_PEER, Openings, Refusal
+from perund.recovery.backup import BackupFile, read_backup
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel
 from perund.store.reading import open_reader
@@ -96,6 +97,7 @@ class House:
         path = self.directory / "perund.db"
         self.store = Store(path, NETWORK, self.failures.append)
         self.disk = open_reader(path)
+        self.backup = BackupFile(self.directory, self.keys, NETWORK, self.config, self.store.read)
         self.openings = Openings(self.config, self.keys, self.store, self, lambda: self.reason)
 
     def restart(self) -> None:
@@ -114,6 +116,9 @@ class House:
                 if number is not None:
                     stored = self.disk.our_signature_0(number)
                 assert message.signature == stored
+                # The backup is durable before our signature on a state 0 leaves (DESIGN, section 11).
+                saved = read_backup(self.backup.path, self.keys)
+                assert saved.half_open or message.proposal_id in [c.proposal_id for c in saved.channels]
             case _:
                 pass
 
@@ -136,6 +141,7 @@ class House:
         self.store.name(opened.terms.channel, number)
 
         def durable() -> None:
+            assert self.save_backup()
             if session is not None and opened.reply is not None:
                 session.send(opened.reply)
 
@@ -143,6 +149,10 @@ class House:
 
     def signed_again(self, proposal_id: bytes, session: PeerSession) -> None:
         self.resumed.append(proposal_id)
+
+    def save_backup(self) -> bool:
+        self.backup.write(1)
+        return True
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         self.refusals[proposal_id] = refusal

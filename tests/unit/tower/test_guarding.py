@@ -69,6 +69,25 @@ async def test_slots_are_taken_up_again_after_a_crash_and_refute(tmp_path: Path)
         await tower.until(lambda: tower.coast.registered(channel) == 6, "refuted")
 
 
+async def test_a_tower_that_cannot_write_guards_what_it_has_and_promises_nothing(tmp_path: Path) -> None:
+    async with post(tmp_path) as tower:
+        channel = await tower.coast.channel(1, challenge_s=2)
+        await tower.keep(1, message(channel, 6))
+        await tower.proven(channel)
+        slot = tower.tower.slots.get(client(1), ChannelId(channel.id))
+        assert slot is not None
+        slot.version = 5
+        tower.tower.offer(client(1), message(channel, 6, paid=7), lambda _: None)  # the disk refuses it
+        await tower.until(lambda: bool(tower.failures), "a failed write")
+        tower.tower.guards_only = True  # as the process does
+
+        assert await tower.refuse(1, message(channel, 7)) == "not_ready"
+        tower.tower.forget(client(1), ChannelId(channel.id))
+        tower.coast.register(channel, 1)
+        await tower.until(lambda: tower.coast.registered(channel) == 6, "refuted")
+        tower.failures.clear()
+
+
 async def test_a_final_state_concludes(tmp_path: Path) -> None:
     async with post(tmp_path) as tower:
         channel = await tower.coast.channel(1, challenge_s=2)

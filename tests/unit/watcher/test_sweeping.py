@@ -90,16 +90,19 @@ async def test_the_horizon_moves_only_after_what_was_found_is_told() -> None:
 @in_no_time
 async def test_a_channel_that_cannot_be_told_holds_the_horizon() -> None:
     shore = Shore()
-    (channel, quiet), watcher, run = await guarded(shore, 2)
+    (channel, quiet, next_to_it), watcher, run = await guarded(shore, 3)
     shore.defective.add(channel)
     shore.register(channel, 3)
+    shore.register(next_to_it, 3)
     horizon = watcher.horizon.asked_ns
     await asyncio.sleep(40)
     moved = watcher.horizon.asked_ns
     assert moved is not None
     assert horizon is not None
     assert moved - horizon <= 10 * SECOND  # at most the sweep that was due before it was registered
-    assert shore.registered(channel) == 5  # but it is refuted all the same
+    assert shore.registered(channel) == shore.registered(next_to_it) == 5  # but they are refuted all the same
+    assert not watcher.condition().by_log
+    assert len(shore.looks_asked[quiet]) >= 3  # and the others are looked at one by one
     assert not run.done()
     shore.defective.clear()
     await asyncio.sleep(80)

@@ -99,6 +99,10 @@ class CrowdedShore(Shore):
         return watcher
 
 
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def cost_of_interval(channels: int, intervals: int = 20) -> Interval:
     """Measure a watcher of so many quiet channels, by the log, over some intervals of virtual time."""
     found: list[Interval] = []
@@ -106,13 +110,13 @@ def cost_of_interval(channels: int, intervals: int = 20) -> Interval:
     @in_no_time
     async def life() -> None:
         shore = CrowdedShore(channels)
-        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = _resident_bytes()
         began = time.process_time()
         watcher = shore.crowd_watcher()
         run = asyncio.ensure_future(watcher.run())
         await asyncio.sleep(INTERVAL_S * 1.5)
         start_s = time.process_time() - began
-        memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib) * 1024 // channels
+        memory = max(0, _resident_bytes() - before) // channels
         pages, looks, hints = shore.pages, shore.looks, shore.hints
         began = time.process_time()
         await asyncio.sleep(intervals * INTERVAL_S)

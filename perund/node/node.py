@@ -370,8 +370,8 @@ class Node:
             driver.perform(Step((EventRecord("peer.complained", driver.channel.id, facts),)))
 
     def is_known(self, peer: bytes) -> bool:
-        """Whether a peer has a channel with us, or is one of our towers."""
-        return peer in self.by_peer or peer in self.towers.links
+        """Whether a peer has a channel with us."""
+        return peer in self.by_peer
 
     def reached(self, peer: bytes, host: str, port: int) -> None:
         """Remember where a peer is, and keep a connection with it: from now on, and after a restart while there

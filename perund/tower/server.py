@@ -28,8 +28,10 @@ log = structlog.get_logger()
 
 KIB: Final = 1024
 STRANGER: Final = Allowance(messages_per_s=20, bytes_per_s=16 * KIB, unread_bytes=64 * KIB)
-KNOWN: Final = Allowance(messages_per_s=500, bytes_per_s=256 * KIB, unread_bytes=1024 * KIB)
-"""A state takes about 350 bytes: a known client may bring 500 of them each second, and all its channels at once."""
+KNOWN: Final = Allowance(messages_per_s=100, bytes_per_s=64 * KIB, unread_bytes=1024 * KIB)
+"""A state takes about 350 bytes, and a third of a millisecond to verify and promise: no client may take more than a
+thirtieth of the processor, which has others to guard.
+"""
 
 
 def tower_limits(connections: int) -> Limits:

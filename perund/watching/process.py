@@ -49,8 +49,7 @@ ALIVE_S: Final = 600.0
 class _Watch:
     """The parts, and what keeps the watcher's list the store's."""
 
-    def __init__(self, config: Config, states: WatchedStates, watcher: Watcher, reporter: Reporter) -> None:
-        self.config = config
+    def __init__(self, states: WatchedStates, watcher: Watcher, reporter: Reporter) -> None:
         self.states = states
         self.watcher = watcher
         self.reporter = reporter
@@ -130,7 +129,7 @@ async def run_watch(data_dir: Path, config: Config, *, once: bool = False) -> in
             hint_every_s=config.watch.interval_s,
             notices=reporter,
         )
-        watch = _Watch(config, states, watcher, reporter)
+        watch = _Watch(states, watcher, reporter)
         if once:
             return await _one_round(watch, stop)
         log.info("watch.started", data_dir=str(data_dir))

@@ -88,6 +88,28 @@ async def test_it_refutes_while_a_migration_is_under_way_and_knows_nothing_of_it
     assert await lookout.stop() == 0
 
 
+async def test_with_forty_percent_of_the_period_left_there_is_time_enough(town: Town, lookouts: list[Lookout]) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50, challenge_s=120)
+    old = town.newest(alice, channel)
+    await town.pay(alice, channel, 20 * ICP)
+    params = town.row(alice, channel).terms.params
+    await alice.kill()
+    await bob.kill()
+    assert (await town.perun.dispute(params, old)).value is None
+    await town.devnet.advance(72)
+
+    lookouts.append(await Lookout(bob).start())
+    await registered(town, channel, 1)
+    log = await lookouts[0].until(lambda log: "channel.refuted" in log)
+    assert "watcher.margin_quarter" not in log
+    assert await lookouts[0].stop() == 0
+    await bob.start()
+    await town.devnet.advance(121)
+    await alice.start()
+    await town.settles(channel, alice, bob)
+
+
 async def test_two_lookouts_and_the_node_race_and_do_no_harm(town: Town, lookouts: list[Lookout]) -> None:
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 50, challenge_s=60)

@@ -98,11 +98,12 @@ def certificates() -> Target:
     corpus = (bytes.fromhex(vector["certificate_cbor_hex"]), plain)
     canister = bytes.fromhex(vector["effective_canister_id_hex"])
     verifier = CertificateVerifier(certificate.MAINNET_ROOT_KEY)
+    every_signature = mock.patch.object(certificate, "verify_bls", lambda *_: True)  # noqa: PT008  (a mock keeps calls)
+    every_signature.start()
 
     def parse(data: bytes) -> object:
-        with mock.patch.object(certificate, "verify_bls", return_value=True):
-            verifier._delegations.clear()
-            read = verifier.verify(data, canister)
+        verifier._delegations.clear()
+        read = verifier.verify(data, canister)
         read.hosts(canister)
         visit(read.tree)
         requests = read.tree.subtree((b"request_status",))
@@ -110,7 +111,8 @@ def certificates() -> Target:
         return [answers.request_status(read, label) for label in labels]
 
     trees = (from_cbor(corpus[0]), from_cbor(plain))
-    return Target(parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS)
+    close = every_signature.stop
+    return Target(parse, (LyingReplica,), corpus, trees, to_cbor, CBOR_TOKENS, close=close)
 
 
 def replied(request_id: bytes) -> bytes:
@@ -198,13 +200,15 @@ def status_answers() -> Target:
             return None
 
     fixed = Fixed()
+    no_network = mock.patch.object(agent, "Transport", lambda *_: fixed)  # noqa: PT008  (a mock keeps calls)
+    no_network.start()
 
     def parse(data: bytes) -> object:
         fixed.body = data
-        with mock.patch.object(agent, "Transport", return_value=fixed):
-            return at_once(agent.fetch_root_key("http://127.0.0.1"))
+        return at_once(agent.fetch_root_key("http://127.0.0.1"))
 
-    return Target(parse, (LyingReplica,), (to_cbor(tree),), (tree,), to_cbor, CBOR_TOKENS)
+    corpus, close = (to_cbor(tree),), no_network.stop
+    return Target(parse, (LyingReplica,), corpus, (tree,), to_cbor, CBOR_TOKENS, close=close)
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -29,7 +29,7 @@ class Target:
     trees: tuple[Tree, ...] = ()
     encode: Callable[[Tree], bytes] = _bytes_only
     tokens: tuple[bytes, ...] = ()
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], object] = lambda: None
 
     def seeds(self) -> tuple[bytes, ...]:
         """Return everything that it accepts."""

@@ -23,9 +23,9 @@ SEED = int(os.environ.get("FUZZ_SEED", "1"))
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "100000"))
 SLOW_S = 2.0
 """Of processor time for one input: strangers must not be able to stop the node."""
-LARGE = 1 << 20
-SLOW_LARGE_S = 6.0
-"""For an input of so many bytes. What grows with the square of the length takes minutes for it."""
+LARGE = 1 << 18
+SLOW_LARGE_S = 4.0
+"""For an input of so many bytes. What grows with the square of the length takes far longer."""
 MOST_SHOWN = 4096
 MAKERS: dict[str, Callable[[], Target]] = {
     make.__name__: make

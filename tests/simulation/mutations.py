@@ -69,7 +69,22 @@ class Mutation:
 
 
 def _bug(name: str, rule: str, *edits: tuple[type | ModuleType, str, str, str]) -> Mutation:
-    return Mutation(name, rule, tuple(Edit(*edit) for edit in edits))
+    return Mutation(name, rule, tuple(Edit(*edit) for edit in edits), slow=name in SLOW)
+
+
+SLOW: Final = frozenset(
+    {
+        "own offers not checked",
+        "allocation not checked",
+        "payment taken twice",
+        "acknowledgement not verified",
+        "pay again on BadFee",
+        "deposit forgotten while it is credited",
+        "empty holdings taken as paid",
+        "effects of an old session in a new one",
+    }
+)
+"""Those that it takes hundreds of seeds to catch."""
 
 
 Driver, Follower, Orderer, Channel = driver.ChannelDriver, following.Follower, ordering.Orderer, channel.Channel

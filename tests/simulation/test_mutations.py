@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.world import SeedFailed, World
 
-QUICK = 60
+QUICK = 150
 WITHIN = 2_000
 
 

@@ -235,8 +235,8 @@ class World:
             # Second thoughts while the deposits are on their way.
             await asyncio.sleep(self.rng.uniform(0, 8))
             for house, user in zip(self.houses, self.users, strict=True):
-                for channel in list(house.node.drivers) if house.is_up else ():
-                    user.dispute(channel)
+                for doubted in list(house.node.drivers) if house.is_up else ():
+                    user.dispute(doubted)
         if self.rng.random() < 0.8:
             await self._opened(self.loop.time() + 200)
         await self._steps(self.plan.steps)

@@ -126,6 +126,37 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
         assert again.expires_ns >= receipt.expires_ns
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_comes_in_whatever_order_the_disk_has_the_newest_of_each_slot(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    expected: dict[tuple[int, int], int] = {}
+    async with post(tmp_path) as tower:
+        channels = [await tower.coast.channel(n) for n in range(3)]
+        for _ in range(120):
+            who, which, version = rng.randrange(1, 4), rng.randrange(3), rng.randrange(12)
+            match rng.choices(["bring", "conflict", "forget", "restart"], [80, 8, 8, 4])[0]:
+                case "bring":
+                    receipt = await tower.keep(who, message(channels[which], version))
+                    held = max(version, expected.get((who, which), 0))
+                    expected[who, which] = held
+                    assert receipt.version == held
+                case "conflict" if held := expected.get((who, which), 0):
+                    assert await tower.refuse(who, message(channels[which], held, paid=500)) == "state_conflict"
+                case "forget":
+                    tower.tower.forget(client(who), ChannelId(channels[which].id))
+                    expected.pop((who, which), None)
+                case "restart":
+                    await tower.restart()
+                case _:
+                    continue
+        await tower.restart()
+        slots = {(s.client, s.channel): s.version for s in tower.tower.slots}
+        assert slots == {(client(w), channels[c].id): version for (w, c), version in expected.items()}
+        for number, channel in enumerate(channels):
+            versions = [version for (_, which), version in expected.items() if which == number]
+            assert tower.version(channel) == (max(versions) if versions else None)
+
+
 async def test_the_largest_numbers_are_kept_as_they_are(tmp_path: Path) -> None:
     async with post(tmp_path) as tower:
         channel = Channel((ALICE, BOB), nonce=1)

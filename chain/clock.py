@@ -58,6 +58,9 @@ class Certified(Generic[T]):
 
     value: T
     chain_time_ns: int
+    asked_at_chain_ns: int
+    """Chain time when the request was signed, as far as it was known: the answer may be as old as that, and whether
+    something was over then is all that it proves."""
     signed_at_mono_ns: int
     request_id: bytes
 
@@ -67,7 +70,7 @@ class Certified(Generic[T]):
 
     def with_value(self, value: U) -> Certified[U]:
         """Return the same proof around what was read from its bytes."""
-        return Certified(value, self.chain_time_ns, self.signed_at_mono_ns, self.request_id)
+        return Certified(value, self.chain_time_ns, self.asked_at_chain_ns, self.signed_at_mono_ns, self.request_id)
 
 
 class ChainTime:

@@ -138,7 +138,9 @@ class Submission:
         late_ns = certificate.time_ns - call.ingress_expiry_ns
         match status:
             case Reply(value):
-                return Certified(value, certificate.time_ns, call.signed_at_mono_ns, call.request_id)
+                return Certified(
+                    value, certificate.time_ns, call.signed_at_chain_ns, call.signed_at_mono_ns, call.request_id
+                )
             case Rejection(code, message, error_code):
                 raise CallRejected(code, message, error_code)
             case Pending.DONE:

@@ -67,13 +67,13 @@ class CrowdedShore(Shore):
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(0.01)
         self.in_flight -= 1
-        return CertifiedLook(None, asked_ns, Nanos(self.chain_ns()))
+        return CertifiedLook(None, asked_ns, Nanos(START_NS + asked_ns))
 
     async def page(self, cursor: int, limit: int) -> CertifiedPage:
         asked_ns = self.monotonic_ns()
         self.pages += 1
         await asyncio.sleep(0.01)
-        return CertifiedPage((), 0, asked_ns, Nanos(self.chain_ns()))
+        return CertifiedPage((), 0, asked_ns, Nanos(START_NS + asked_ns))
 
     async def hint_page(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
         self.hints += 1

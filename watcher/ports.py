@@ -27,7 +27,8 @@ __all__ = [
 class CertifiedLook:
     """A certified answer of `query_state`: what is registered, or nothing.
 
-    `asked_ns`: local elapsed time when the request was signed; `chain_ns`: the certificate's time.
+    `asked_ns`: local elapsed time when the request was signed; `chain_ns`: chain time then, as far as it was known.
+    The answer may be as old as that, whatever its certificate's time is (rule 5).
     """
 
     registered: RegisteredState | None

@@ -53,7 +53,7 @@ class Vitals:
         self._ahead_ns: int | None = None
         self._asked_ns: int | None = None
         self.chain_ns: Nanos | None = None
-        """The newest certificate's time."""
+        """Chain time when the newest certified answer was asked for."""
         self.looks = 0
         self.looks_failed = 0
         self.sweeps = 0
@@ -66,8 +66,8 @@ class Vitals:
         """The channels whose newest look failed."""
 
     def answered(self, asked_ns: int, chain_ns: Nanos) -> None:
-        """Take the times of a certified answer."""
-        ahead = chain_ns - self._clock.monotonic_ns()
+        """Take the times of a certified answer: when it was asked for, here and on the chain as far as it was known."""
+        ahead = chain_ns - asked_ns
         if self._ahead_ns is None or ahead > self._ahead_ns:
             self._ahead_ns = ahead
         if self.chain_ns is None or chain_ns > self.chain_ns:

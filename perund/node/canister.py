@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chain.clock import Certified
 from chain.perun import DisputePage, PerunCanister
 from protocol.types import ChannelId, Nanos, Params, RegisteredState, SignedState
 from watcher.ports import CertifiedLook, CertifiedPage, LogEntry
@@ -18,7 +19,12 @@ class WatchedCanister:
     async def look(self, channel: ChannelId) -> CertifiedLook:
         """Make a certified look by a new request (rule 5)."""
         answer = await self._perun.query_state(channel)
-        return CertifiedLook(answer.value, answer.signed_at_mono_ns, Nanos(answer.chain_time_ns))
+        registered = answer.value
+        if registered is not None and registered.settled(answer.chain_time_ns) and not _settled(answer):
+            # It may have been replaced after it was read, while the answer was held back: ask once more, now that
+            # the timeout is known to have passed.
+            answer = await self._perun.query_state(channel)
+        return CertifiedLook(answer.value, answer.signed_at_mono_ns, Nanos(answer.asked_at_chain_ns))
 
     async def refute(self, params: Params, signed: SignedState) -> str:
         """Register a state, or settle with it when it is final."""
@@ -34,7 +40,7 @@ class WatchedCanister:
         """Read the log, certified, by a new request."""
         answer = await self._perun.disputes_since(cursor, limit)
         return CertifiedPage(
-            _entries(answer.value), answer.value.head, answer.signed_at_mono_ns, Nanos(answer.chain_time_ns)
+            _entries(answer.value), answer.value.head, answer.signed_at_mono_ns, Nanos(answer.asked_at_chain_ns)
         )
 
     async def hint_page(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
@@ -44,6 +50,11 @@ class WatchedCanister:
     async def hint(self, channel: ChannelId) -> RegisteredState | None:
         """Read what is registered on one node's word."""
         return await self._perun.hint_state(channel)
+
+
+def _settled(answer: Certified[RegisteredState | None]) -> bool:
+    """Whether the state that was read can no longer be replaced: it was over already when it was asked for."""
+    return answer.value is not None and answer.value.settled(answer.asked_at_chain_ns)
 
 
 def _entries(page: DisputePage) -> tuple[LogEntry, ...]:

@@ -141,9 +141,9 @@ class SettlementJob(ChannelJob):
                 )
                 return self._unless(answer, "the canister to register our state")
             case AwaitTimeout():
-                return self._until(action.timeout_ns, look.chain_ns, "the challenge period to end")
+                return self._until(action.timeout_ns, "the challenge period to end")
             case WaitForPeer():
-                return self._until(action.until_ns, look.chain_ns, "the peer to sign the final state")
+                return self._until(action.until_ns, "the peer to sign the final state")
             case ForceOut():
                 self.driver.perform(channel.leave(self._time.now(), "the peer did not close together in time"))
                 return Progress.again()
@@ -180,8 +180,8 @@ class SettlementJob(ChannelJob):
         """Go on when it was done; else look again: an error may mean that it is so already."""
         return Progress.again() if answer is None else Progress.wait(f"{what} ({answer.value})")
 
-    def _until(self, moment_ns: Nanos, chain_ns: Nanos, what: str) -> Progress:
-        left_s = max(0.0, (moment_ns - chain_ns) / 1e9)
+    def _until(self, moment_ns: Nanos, what: str) -> Progress:
+        left_s = max(0.0, (moment_ns - self._time.chain_ns()) / 1e9)
         nap = min(left_s + 0.05, LONGEST_NAP_S, self.driver.channel.terms.params.challenge_duration_ns / 6e9)
         return Progress.wait(what, max(0.05, nap))
 

@@ -83,7 +83,7 @@ class SimAgent:
 
     async def look(self, method: str, read: Callable[[], T]) -> Certified[T]:
         """Read something by a call: its answer may be late, never untrue."""
-        asked_ns = self.clock.monotonic_ns()
+        asked_ns, asked_at_chain_ns = self.clock.monotonic_ns(), self.chain_time()
         self.life.effect(f"call.{method}")
         loop, rng = self.chain.loop, self._rng
         fault = self._faults.chain_fault(loop.time(), changes=False)
@@ -101,7 +101,7 @@ class SimAgent:
         self.life.effect(f"answered.{method}")
         certified_ns = loop.chain_ns() - rng.choice((0, 10**8))
         self._time.observe(certified_ns)
-        return Certified(value, certified_ns, asked_ns, bytes(32))
+        return Certified(value, certified_ns, asked_at_chain_ns, asked_ns, bytes(32))
 
     # --- calls -------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class SimAgent:
         await asyncio.sleep(rng.uniform(5.0, 30.0) if fault == "slow" else rng.uniform(0.02, 0.3))
         self.life.effect(f"answered.{call.method}")
         self._time.observe(loop.chain_ns())
-        return Certified(value, loop.chain_ns(), call.signed_at_mono_ns, call.request_id)
+        return Certified(value, loop.chain_ns(), call.signed_at_chain_ns, call.signed_at_mono_ns, call.request_id)
 
     async def call(self, canister: bytes, method: str, work: Work) -> Certified[object]:
         await self.ensure_time(canister)

@@ -44,7 +44,7 @@ async def test_a_call_returns_the_certified_reply_and_says_when_it_was_asked(
 ) -> None:
     replica.reply = b"DIDL\x00\x01\x7e\x01"
     result = await agent.call(CANISTER, "greet", b"DIDL\x00\x00")
-    assert result == Certified(replica.reply, clock.wall, clock.mono, replica.calls[0]["id"])
+    assert result == Certified(replica.reply, clock.wall, clock.wall, clock.mono, replica.calls[0]["id"])
     assert replica.calls[0]["method_name"] == "greet"
     assert agent.chain_time() == clock.wall
 

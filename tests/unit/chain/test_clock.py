@@ -37,7 +37,9 @@ def test_chain_time_is_the_best_lower_bound_and_never_goes_back(steps: list[tupl
 
 def test_a_look_ages_from_its_signing() -> None:
     clock = FakeClock()
-    look = Certified(1, clock.wall, clock.mono, bytes(32))
+    look = Certified(1, clock.wall, clock.wall - 5, clock.mono, bytes(32))
     clock.advance(90)
     assert look.age_ns(clock) == 90 * SECOND
-    assert look.with_value("x") == Certified("x", look.chain_time_ns, look.signed_at_mono_ns, look.request_id)
+    assert look.with_value("x") == Certified(
+        "x", look.chain_time_ns, look.asked_at_chain_ns, look.signed_at_mono_ns, look.request_id
+    )

@@ -285,4 +285,4 @@ async def test_waiting_is_bounded_by_what_is_waited_for(desk: Desk) -> None:
     progress = await desk.settlement.step()
     assert progress.waiting_for == "the challenge period to end"
     assert 0 < progress.at_most_s <= 10
-    assert desk.settlement._until(Nanos(5), Nanos(10), "x").at_most_s < 0.1
+    assert desk.settlement._until(Nanos(5), "x").at_most_s < 0.1

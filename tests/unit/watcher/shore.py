@@ -120,7 +120,7 @@ class Shore:
                 await self.hold.wait()  # a replica that keeps the answer
         finally:
             self.in_flight -= 1
-        return CertifiedLook(_registered(channel, found), asked_ns, Nanos(self.chain_ns()))
+        return CertifiedLook(_registered(channel, found), asked_ns, Nanos(START_NS + asked_ns))
 
     # --- the canister's log, and what single nodes say ------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Shore:
         head = self.scene.canister.disputes_since(cursor, limit).head
         entries = self.entries(cursor, limit)
         await asyncio.sleep(self.latency_s / 2)
-        return CertifiedPage(entries, head, asked_ns, Nanos(self.chain_ns()))
+        return CertifiedPage(entries, head, asked_ns, Nanos(START_NS + asked_ns))
 
     async def page_asked(self) -> None:
         """Return when the log is asked for the next time."""

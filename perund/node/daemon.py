@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Mapping
 from importlib.metadata import version as package_version
@@ -213,6 +214,9 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         stack.push_async_callback(control.stop)
         stack.callback(service.end_waiting)
         node.background()
+        # What is made by now lives as long as the node: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         log.info("node.started", node_id=services.network.node_id.hex(), listen=services.listening)
         await stop.wait()
         log.info("node.stopping")

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Final, assert_never
 
+import msgspec
+
 from perund.store.writer import Statement
 from protocol.effects import (
     EventRecord,
@@ -115,7 +117,7 @@ def statements_of(
             row_or_none = number(record.channel) if record.channel is not None else None
             yield Statement(
                 "INSERT INTO event VALUES (?, ?, ?, ?, ?)",
-                (cursor(record), now_ms, record.kind, row_or_none, json.dumps(record.data)),
+                (cursor(record), now_ms, record.kind, row_or_none, msgspec.json.encode(record.data).decode()),
             )
         case _:
             assert_never(record)

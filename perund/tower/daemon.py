@@ -135,8 +135,17 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         stack.push_async_callback(agent.close)
         perun, time = PerunCanister(agent, perun_principal), ChainTime(agent, clock, ledger_principal)
         tower = Tower(policy_of(config), books, Notary(keys.node_key, network), time)
-        canister, looks = WatchedCanister(perun), config.watch.looks_per_challenge
-        watcher = Watcher(tower, canister, tower, clock, looks, disputes=canister, hints=canister)
+        canister = WatchedCanister(perun)
+        watcher = Watcher(
+            tower,
+            canister,
+            tower,
+            clock,
+            config.watch.looks_per_challenge,
+            disputes=canister,
+            hints=canister,
+            hint_every_s=config.watch.interval_s,
+        )
         proving = Proving(tower, books, CanisterHoldings(perun), time)
         tower.start(watcher, proving.ask)  # watch first: what happened meanwhile is looked at before anything else
         proving_task = loop.create_task(proving.run(), name="proving")

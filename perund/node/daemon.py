@@ -53,7 +53,7 @@ __all__ = ["STORE_NAME", "run_node"]
 log = structlog.get_logger()
 
 PROTOCOL_VERSION: Final = 1
-FIRST_CHECK_S: Final = 3.0
+FIRST_CHECK_S: Final = 10.0
 
 
 class _Later:

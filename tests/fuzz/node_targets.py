@@ -197,11 +197,14 @@ def control_lines() -> Target:
     async def connect() -> Connection:
         return Connection(Dispatcher(node, "0"), Limits(), lambda *_: None, lambda _: None)
 
+    async def receive(connection: Connection, data: bytes) -> None:
+        connection.data_received(data)  # as the event loop calls it: from inside
+
     def parse(data: bytes) -> object:
         transport = Memory()
         connection = loop.run_until_complete(connect())
         connection.connection_made(transport)
-        connection.data_received(data + b"\n")
+        loop.run_until_complete(receive(connection, data + b"\n"))
         for _ in range(TURNS):
             loop.call_soon(loop.stop)
             loop.run_forever()

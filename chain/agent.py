@@ -79,6 +79,11 @@ class Agent:
         """Whether any certificate has been seen. Decide about no deadline before."""
         return self._reader.chain_time.certified
 
+    def certified_age_ns(self) -> int | None:
+        """Return how long ago the newest certificate came, or None before the first."""
+        seen_ns = self._reader.chain_time.observed_at_mono_ns
+        return None if seen_ns is None else self.clock.monotonic_ns() - seen_ns
+
     async def synchronise(self, canister: bytes) -> int:
         """Learn chain time from a certificate and return it. Any canister of the network will do.
 

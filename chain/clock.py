@@ -82,6 +82,8 @@ class ChainTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._ahead_of_mono: int | None = None
+        self.observed_at_mono_ns: int | None = None
+        """When the newest certificate came, by the monotonic clock."""
 
     @property
     def certified(self) -> bool:
@@ -96,6 +98,7 @@ class ChainTime:
 
     def observe(self, time_ns: int) -> None:
         """Learn from a verified certificate's time."""
-        ahead = time_ns - self._clock.monotonic_ns()
+        self.observed_at_mono_ns = self._clock.monotonic_ns()
+        ahead = time_ns - self.observed_at_mono_ns
         if self._ahead_of_mono is None or ahead > self._ahead_of_mono:
             self._ahead_of_mono = ahead

@@ -102,6 +102,7 @@ class NodeInfo(Result, frozen=True, kw_only=True):
     chain_time_ns: Annotated[str | None, Meta(description="Newest chain time seen, ns since 1970.")] = None
     chain_time: Moment | None = None
     clock_skew_ms: Annotated[int | None, Meta(description="Local clock minus chain time.")] = None
+    last_certified_s: Annotated[float | None, Meta(description="How long ago a certified answer last came.")] = None
     last_look_age_s: Annotated[float | None, Meta(description="Age of the oldest newest look of a channel.")] = None
     channels: Annotated[dict[str, int], Meta(description="Channels per phase.")]
     peers: Annotated[int, Meta(description="Peers connected now.")]

@@ -75,6 +75,9 @@ class NodeService:
             chain_time_ns=str(services.time.chain_ns()) if certified else None,
             chain_time=moment(services.time.chain_ns()) if certified else None,
             clock_skew_ms=((time.time_ns() - services.time.chain_ns()) // 1_000_000 if certified else None),
+            last_certified_s=round(age_ns / NS, 3)
+            if (age_ns := services.agent.certified_age_ns()) is not None
+            else None,
             last_look_age_s=round(age / NS, 3) if age is not None else None,
             channels=services.store.read.phase_counts(),
             peers=len(services.network.sessions()),

@@ -1,13 +1,14 @@
 """A peer registers old states; the watcher puts the newest in their place, without anybody at the keyboard."""
 
 import asyncio
+import signal
 
 import pytest
 
 from chain.perun import CanisterError
-from perund.control.errors import RpcError
+from perund.control.errors import NodeUnreachable, RpcError
 from perund.demo.processes import NodeProcess
-from tests.e2e.town import ICP, Town
+from tests.e2e.town import FEE, ICP, Town
 
 
 async def test_every_old_version_in_order(town: Town) -> None:
@@ -114,3 +115,32 @@ async def test_payments_stop_both_ways_when_a_state_is_registered(town: Town) ->
             and p.status == "delivered") for n in (alice, bob)}  # fmt: skip
     assert shares[0] == 50 * ICP - sent["alice"] + sent["bob"]
     assert sent == delivered
+
+
+async def test_an_acknowledgement_that_was_withheld_and_then_registered(town: Town) -> None:
+    """Bob holds version 2, alice never sees his signature, and he settles with it: her payment is delivered."""
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    await town.pay(alice, channel, 1 * ICP)
+    bob.signal(signal.SIGSTOP)
+    paying = asyncio.create_task(town.pay(alice, channel, 7 * ICP))
+    await town.until(alice, channel, lambda _: town.row(alice, channel).memory.pending is not None, "an update")
+    alice.signal(signal.SIGSTOP)  # it reads nothing any more: the acknowledgement stays in the socket
+    bob.signal(signal.SIGCONT)
+    await town.until(bob, channel, lambda _: town.newest(bob, channel).state.version == 2, "version 2 on bob's disk")
+    withheld = town.newest(bob, channel)
+    await bob.kill()
+    await alice.kill()
+    with pytest.raises(NodeUnreachable):
+        await paying
+
+    await alice.start()
+    assert town.newest(alice, channel).state.version == 1
+    await town.register(alice, channel, withheld)
+    await town.until(alice, channel, lambda c: c.registered is not None, "registered")
+    await town.devnet.advance(13)
+    view = await town.closed(alice, channel)
+    assert view.payout_e8s == 42 * ICP - FEE
+    assert [p.status for p in await town.payments(alice, channel)] == ["delivered", "delivered"]
+    await bob.start()
+    await town.settles(channel, alice, bob)

@@ -32,7 +32,7 @@ from protocol.effects import (
     Send,
     Step,
 )
-from protocol.messages import ChannelMessage, Message
+from protocol.messages import ChannelMessage, Message, Update
 from protocol.payments import Batch
 from protocol.types import RegisteredState, SignedState
 
@@ -135,6 +135,9 @@ class ChannelDriver:
     def _do(self, outgoing: tuple[Effect, ...], session: PeerSession | None) -> None:
         for effect in outgoing:
             match effect:
+                case Send(message=Update() as update) if update is not self.channel.pending:
+                    # Superseded before it left, because the peer lost data: what replaced it is what is durable.
+                    continue
                 case Send():
                     if session is not None and session is self._session:
                         session.send(effect.message)

@@ -11,6 +11,7 @@ from typing import Final
 __all__ = ["FOUND"]
 
 FOUND: Final = (
+    (1281, "an update left that a final state had replaced before its commit: the disk knew only the final one"),
     (47, "a proposer that lost the signature on state 0 missed the resume: both froze (Node.signed_again)"),
     (258, "a channel was closed while its deposit was being credited (SettlementJob.step)"),
     (262, "the same, found once more with a deposit below the fee"),

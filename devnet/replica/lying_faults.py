@@ -14,6 +14,7 @@ from aiohttp import web
 
 from devnet.candid import BLOB, NAT32, NAT64, NotCandid, decode, encode
 from devnet.canister import CanisterModule
+from devnet.perun.interface import DISPUTES, Disputes
 from devnet.replica import cbor
 from devnet.replica.delegation import delegation
 from devnet.replica.envelope import Invocation
@@ -22,7 +23,7 @@ from devnet.replica.execution import Executor
 from devnet.replica.hash_tree import witness
 from devnet.replica.keys import NodeKey, RootKey
 from devnet.replica.order import Behaviour, Order
-from devnet.replica.outcomes import Outcome, Rejected
+from devnet.replica.outcomes import Outcome, Rejected, Replied
 from devnet.replica.principals import self_authenticating
 from devnet.replica.rounds import Round
 from devnet.replica.state_tree import FIRST_CANISTER, LAST_CANISTER
@@ -32,6 +33,7 @@ __all__ = ["LYING_FAULTS", "Copy", "NoPast", "Replayed", "StaleCertificate", "St
 _OVERLOADED: Final = Rejected(2, "Subnet is overloaded (a fault that was ordered)", "IC0202")
 _ANOTHER_REQUEST: Final = b"\x77" * 32
 _NOBODYS_CHANNEL: Final = bytes(64)
+_FAR_AHEAD: Final = 2**62
 
 Copy = Callable[[], Mapping[bytes, CanisterModule]]
 """Returns canisters as those of the network are now; queries of them change and see nothing later."""
@@ -264,6 +266,19 @@ class HiddenRegistration(QueryFault):
         return cbor_response(exchange.replica.signed_answer(exchange.envelope.request_id, outcome))
 
 
+class FarCursor(QueryFault):
+    """Answered as if the log of registrations went on far ahead: who follows it there misses what comes."""
+
+    async def serve(self, exchange: Exchange) -> web.StreamResponse:
+        """Answer `disputes_since` with a lie; everything else is true."""
+        content = exchange.envelope.content
+        assert isinstance(content, Invocation)
+        if content.method != "disputes_since":
+            return await exchange.answer()
+        page = Replied(encode((DISPUTES,), Disputes((), _FAR_AHEAD)))
+        return cbor_response(exchange.replica.signed_answer(exchange.envelope.request_id, page))
+
+
 def _harmless(content: Invocation) -> bytes | None:
     """Return the argument to ask with instead, None for a method that tells nothing of registrations."""
     match content.method:
@@ -304,4 +319,5 @@ LYING_FAULTS: Final[dict[str, type[Behaviour]]] = {
     "delegation_of_other_subnet": DelegationOfOtherSubnet,
     "delegation_out_of_range": DelegationOutOfRange,
     "hidden_registration": HiddenRegistration,
+    "far_cursor": FarCursor,
 }

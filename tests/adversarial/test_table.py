@@ -67,6 +67,7 @@ TABLE: Final = (
     Row("delegation_out_of_range", "a subnet speaks for its own canisters only"),
     Row("stale_query", "a query decides nothing", stops=False),
     Row("hidden_registration", "a query decides nothing", stops=False),
+    Row("far_cursor", "a query moves no cursor", stops=False),
     Row("wrong_node", "a query decides nothing", stops=False),
 )
 

@@ -153,6 +153,19 @@ async def test_lying_queries_and_a_lost_refutation_only_delay_it(town: Town, loo
     assert await lookouts[0].stop() == 0
 
 
+async def test_a_replica_that_sends_the_cursor_far_ahead_hides_nothing(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    old = town.newest(alice, channel)
+    await town.pay(alice, channel, 20 * ICP)
+    params = town.row(alice, channel).terms.params
+    await alice.kill()
+    await order(town, fault="far_cursor", endpoint="query", count=1_000)
+    assert (await town.perun.dispute(params, old)).value is None
+
+    await registered(town, channel, 1)
+
+
 async def order(town: Town, **fault: str | int) -> None:
     """Have requests to the Internet Computer fail."""
     async with aiohttp.ClientSession() as http, http.post(f"{town.devnet.url}/_devnet/faults", json=fault) as answer:

@@ -1,6 +1,7 @@
 """A peer registers old states; the watcher puts the newest in their place, without anybody at the keyboard."""
 
 import asyncio
+import itertools
 import signal
 
 import pytest
@@ -35,6 +36,32 @@ async def test_every_old_version_in_order(town: Town) -> None:
     assert (await town.closed(bob, channel)).payout_e8s == 4 * ICP - 10_000
     await alice.start()
     await town.settles(channel, alice, bob)
+
+
+async def test_every_old_version_in_every_order(town: Town) -> None:
+    """Three old versions, six orders, a channel for each: the newest is what is registered in the end."""
+    alice, bob = await town.pair()
+    cheats = []
+    for order in itertools.permutations(range(3)):
+        channel = await town.open(alice, bob, 10)
+        states = [town.newest(alice, channel)]
+        for _ in range(3):
+            await town.pay(alice, channel, ICP)
+            states.append(town.newest(alice, channel))
+        assert [signed.state.version for signed in states] == [0, 1, 2, 3]
+        cheats.append((channel, town.row(alice, channel).terms.params, [states[version] for version in order]))
+    await alice.kill()  # only bob's watcher may save bob
+
+    for _, params, order_of_states in cheats:
+        for signed in order_of_states:
+            answer = (await town.perun.dispute(params, signed)).value
+            assert answer in (None, CanisterError.OUTDATED_STATE)
+    for channel, _, _ in cheats:
+        await town.event(bob, "channel.refuted", channel)
+        assert await town.registered_version(channel) == 3
+    await town.devnet.advance(13)
+    for channel, _, _ in cheats:
+        assert (await town.closed(bob, channel)).payout_e8s == 3 * ICP - FEE
 
 
 async def test_a_node_that_was_down_is_back_in_time(town: Town) -> None:

@@ -503,11 +503,14 @@ class Channel(ABC):
     def _abandon_pending(self, status: str, code: str) -> Step:
         """Give up the outstanding update, whose payments end."""
 
+    @property
+    def _far_above(self) -> int:
+        """The version of the final state that ends a loss: above everything that can have been signed before."""
+        return (self.version // RECOVERY_STEP + 1) * RECOVERY_STEP
+
     def _final_version(self) -> int:
         """Return the version of the final state: far above what either side may have lost, if one did."""
-        if self.recovering or self.peer_recovering:
-            return (self.version // RECOVERY_STEP + 1) * RECOVERY_STEP
-        return self.version + 1
+        return self._far_above if self.recovering or self.peer_recovering else self.version + 1
 
     def _agree(self, signed: SignedState, from_0: Batch, from_1: Batch) -> tuple[Record, ...]:
         """Make a fully signed state the newest. Returns what must be durable before anybody is told."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.channel import RECOVERY_STEP, UPDATE_ROOM, Channel
+from protocol.channel import UPDATE_ROOM, Channel
 from protocol.effects import (
     NOTHING,
     Delivered,
@@ -153,7 +153,7 @@ class Follower(Channel):
     def _check(self, update: Update) -> State:
         """Check everything before anything is signed. Raises `PeerViolation` that names what is wrong."""
         old = self.newest.state
-        far = (old.version // RECOVERY_STEP + 1) * RECOVERY_STEP
+        far = self._far_above
         # After a loss we may have signed another state of the next version: only far above it can we sign (rule 1).
         allowed = (far,) if self.recovering else (old.version + 1, far) if update.finalized else (old.version + 1,)
         if update.version not in allowed:
@@ -212,7 +212,8 @@ class Follower(Channel):
         self._check_same(theirs)
         self.connected = True
         step = NOTHING
-        if theirs.version > self.version or theirs.pending_version > self.version + 1:
+        far_above = theirs.pending_version == self._far_above  # the end of a loss, which was lost with the session
+        if theirs.version > self.version or (theirs.pending_version > self.version + 1 and not far_above):
             return self._claims_newer(theirs)
         if theirs.pending_version and theirs.pending_version == self.version:
             if theirs.pending_hash != self.newest.state.digest:

@@ -241,6 +241,43 @@ def test_a_peer_that_lost_data_cannot_acknowledge_what_is_outstanding(scene: Sce
     assert scene.alice.disk.status(0, unclear) == "unknown"
 
 
+def test_a_peer_that_lost_data_does_not_sign_the_next_version_not_even_a_final_one(scene: Scene) -> None:
+    """It may have signed another state of that version in the life that it lost (rule 1)."""
+    old = copy.deepcopy(scene.bob.disk)
+    scene.pay("alice", 1)
+    scene.run()
+    signed = dict(old.signed)
+    scene.restore("bob", old)
+    scene.lose(Update)  # the final state far above, which an honest alice offers
+    scene.ready()
+    assert scene.bob.channel.recovering
+    assert scene.bob.channel.version == 1
+    for version in (2, 3, 2**32 - 1, 2**33):
+        scene.connect()
+        scene.deliver("bob")  # alice's resume; the update that comes behind it is not hers
+        scene.receive("bob", scene.signed_update(version=version, finalized=True))
+        assert scene.bob.disk.signed == signed
+        assert scene.bob.disk.newest.state.version == 1
+    scene.connect()
+    scene.deliver("bob")
+    scene.receive("bob", scene.signed_update(version=2**32, finalized=True))
+    assert scene.bob.disk.newest.state.version == 2**32
+
+
+def test_the_final_state_that_ends_a_loss_is_lost_with_its_session(scene: Scene) -> None:
+    """Regression: bob took the pending far version for a claim that alice holds more, and never closed with her."""
+    old = copy.deepcopy(scene.bob.disk)
+    scene.pay("alice", 1)
+    scene.run()
+    newest, signed = scene.alice.disk.newest, dict(old.signed)
+    scene.restore("bob", old)
+    scene.lose(Update)
+    scene.ready()
+    assert scene.bob.channel.version == 1
+    scene.ready()
+    check_closed_far_above(scene, newest, "bob", signed)
+
+
 def test_bob_from_an_old_copy_freezes_and_adopts() -> None:
     scene = Scene().ready()
     scene.pay("alice", 1)

@@ -55,6 +55,8 @@ RECOVERY_STEP: Final = 2**32
 """A recovering channel's final state has the next multiple of it as its version, where no lost state can be."""
 DATA_LOSS: Final = "data_loss"
 """The code with which a channel is frozen whose data may be old."""
+RISK_ACCEPTED: Final = "risk_accepted"
+"""The same, after the operator accepted the risk."""
 UPDATE_ROOM: Final = 65_535 - 512
 """Bytes for payments in an update: what a frame holds less the fixed fields."""
 
@@ -175,6 +177,11 @@ class Channel(ABC):
     def recovering(self) -> bool:
         """Whether this node may have lost data of the channel: it only refutes, adopts and closes (rule 7)."""
         return self.frozen.startswith(DATA_LOSS)
+
+    @property
+    def may_lack_records(self) -> bool:
+        """Whether the store may lack what happened: the channel recovers, or its operator took the risk of it."""
+        return self.recovering or self.frozen.startswith(RISK_ACCEPTED)
 
     @property
     def final(self) -> SignedState | None:
@@ -455,7 +462,7 @@ class Channel(ABC):
 
     def accept_risk(self, now: Moment) -> Step:
         """The operator accepts that this node's state may be old: it may be registered, and updates stay frozen."""
-        self.frozen = self.frozen.replace(DATA_LOSS, "risk_accepted", 1)
+        self.frozen = self.frozen.replace(DATA_LOSS, RISK_ACCEPTED, 1)
         return Step((PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),))
 
     def _claims_newer(self, theirs: Resume) -> Step:
@@ -487,14 +494,16 @@ class Channel(ABC):
             return self._receive_updating(Ack(self.id, message.version, message.signature_1), now)
         self.newest = signed
         # What was under way here may or may not be in that state: nobody can tell any more.
-        step = Step((StateRecord(signed, EMPTY, EMPTY),)) + self._abandon_pending("unknown", DATA_LOSS)
+        step = Step((*self.signer.adopted(signed.state), StateRecord(signed, EMPTY, EMPTY))) + self._abandon_pending(
+            "unknown", DATA_LOSS
+        )
         step += self._end_undelivered(DATA_LOSS, "unknown")
         step += self.freeze(DATA_LOSS, f"version {message.version} came from the peer: this node had lost it", now)
         if not self.recovering:
             return step  # frozen for another reason before
         self.connected = True
         step += Step(outgoing=(Send(self._resume()),))  # the peer has to know that we lost data before it closes
-        if self.phase is not Phase.OPEN:
+        if self.phase not in (Phase.FUNDING, Phase.OPEN):
             return step
         # Loss is proven: the channel is only closed, with that allocation (rule 7).
         return step + self._enter(Phase.CLOSING, now, "this node lost data of the channel") + self.advance(now)

@@ -104,13 +104,15 @@ def next_funding_action(
     intents: tuple[DepositIntent, ...],
     registered: bool,
     aborting: bool,
+    recovering: bool,
     chain_ns: Nanos,
     deadline_ns: Nanos,
 ) -> FundingAction:
     """Return what to do next for our deposit.
 
     `holdings` and `registered` come from looks (rule 5); `shares` is the allocation of state 0;
-    `aborting`: the opening failed already, so that only what is in flight is finished.
+    `aborting`: the opening failed already, so that only what is in flight is finished; `recovering`: this node may
+    have lost data of the channel.
     """
     open_intents = [i for i in intents if i.status is IntentStatus.OPEN]
     paid = [i for i in intents if i.status is IntentStatus.PAID]
@@ -124,6 +126,9 @@ def next_funding_action(
         return Abort("a state was registered before both deposits were complete")
     if holdings[0] >= shares[0] and holdings[1] >= shares[1]:
         return Complete()
+    if recovering and (any(holdings) or chain_ns < deadline_ns):
+        # Rule 7: it funds nothing, and it gives nothing up that may have gone on without it.
+        return Wait("the peer: this node may have lost data of the channel, and pays nothing")
     if chain_ns >= deadline_ns:
         return Abort("the funding deadline passed before both deposits were complete")
     if holdings[ours] < sum(i.amount_e8s for i in intents if i.status is IntentStatus.CREDITED):

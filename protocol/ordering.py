@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.channel import UPDATE_ROOM, Channel
+from protocol.channel import DATA_LOSS, UPDATE_ROOM, Channel
 from protocol.effects import (
     NOTHING,
     Delivered,
@@ -99,9 +99,11 @@ class Orderer(Channel):
             return NOTHING
         if self.frozen and not self.recovering:
             return NOTHING
-        if self.phase is Phase.CLOSING and (self._pending is None or self.peer_recovering):
+        if self.phase is Phase.CLOSING and (self._pending is None or self.peer_recovering or self.recovering):
             # A peer that lost data cannot acknowledge what is outstanding: it may have signed that version before.
-            return self._abandon_pending("unknown", "peer_lost_data") + self._propose(True, EMPTY, EMPTY)
+            # If we lost data, what our store has outstanding may be long over.
+            code = DATA_LOSS if self.recovering else "peer_lost_data"
+            return self._abandon_pending("unknown", code) + self._propose(True, EMPTY, EMPTY)
         if self._pending is not None or self.frozen:
             return NOTHING
         if self.phase is not Phase.OPEN or self.peer_stopped or not (self.queue or self._offers):
@@ -242,10 +244,10 @@ class Orderer(Channel):
         self.connected = True
         pending = self._pending
         if theirs.version == self.version:
-            if self.frozen:
-                return NOTHING
-            if pending is not None:
+            if pending is not None and (pending.finalized if self.recovering else not self.frozen):
                 return Step(outgoing=(Send(pending),))
+            if self.frozen and not self.recovering:
+                return NOTHING
             return Step(outgoing=(Send(Confirm(self.id, self.version)),)) + self.advance(now)
         if pending is not None and theirs.version == pending.version:
             if theirs.state_hash != self._state_of(pending).digest:

@@ -46,6 +46,16 @@ class StateSigner:
         """Whether a final state was signed: nothing else ever is."""
         return self._finalized
 
+    def adopted(self, state: State) -> tuple[SignatureRecord, ...]:
+        """Take note of a fully signed state that the store lacked: it bears our signature, so rule 1 covers it.
+
+        Returns what must be durable with it; nothing when what is known here is newer, or final.
+        """
+        if self._finalized or state.version <= self._version:
+            return ()
+        self._version, self._digest, self._finalized = state.version, state.digest, state.finalized
+        return (SignatureRecord(state.channel, state.version, state.digest, state.finalized),)
+
     def sign(self, state: State) -> tuple[bytes, SignatureRecord]:
         """Return 64 bytes and the record that must be durable before they leave.
 

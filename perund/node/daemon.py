@@ -32,12 +32,14 @@ from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
 from perund.recovery.backup import BackupFile
+from perund.recovery.taking_up import take_up_from_file
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
 from perund.store.schema import STORE_NAME
 from perund.store.store import Store
 from perund.watching.alarms import Alarms
 from perund.watching.delivery import Delivery
+from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
 from protocol.messages import ChannelMessage, ErrorMessage, Hello, OpeningMessage, TowerMessage
 from protocol.terms import network_hash
@@ -138,6 +140,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(alarms.close)
+        found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
         store = Store(data_dir / STORE_NAME, network, failed)
         store.listen(alarms.heard)
         stack.callback(store.close)
@@ -190,6 +193,9 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         )
         node = Node(services, failed)
         later.node = node
+        if found:
+            log.error("node.store_is_old", channels=len(found), alarm=True)
+            store.commit([EventRecord("node.store_is_old", None, {"channels": len(found), "alarm": True})])
         # Watch first: whatever happened while this node was down is looked at before anything else is done.
         node.load()
         stack.push_async_callback(node.close)

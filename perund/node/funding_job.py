@@ -11,10 +11,12 @@ from typing import Final, assert_never
 
 import structlog
 
+from chain.ledger import IcpLedger
 from chain.perun import CanisterError, PerunCanister
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
+from perund.node.lost_deposits import LostDeposits
 from perund.node.paid_by_others import records_of_gifts
 from perund.node.transfers import Transfers
 from perund.store.jobs import transfer_ended
@@ -49,6 +51,7 @@ class FundingJob(ChannelJob):
         store: Store,
         transfers: Transfers,
         perun: PerunCanister,
+        ledger: IcpLedger,
         watcher: Watcher,
         time: ChainTime,
         canister_account: bytes,
@@ -61,6 +64,7 @@ class FundingJob(ChannelJob):
         self._time = time
         self._canister_account = canister_account
         self.holdings: tuple[int, int] | None = None
+        self._lost = LostDeposits(driver.number, driver.channel.terms, store, ledger, transfers, canister_account)
         self._planning = False
         """Whether a deposit is decided on and not durable yet: the channel must not be forgotten meanwhile."""
 
@@ -71,22 +75,31 @@ class FundingJob(ChannelJob):
 
     @property
     def in_flight(self) -> bool:
-        """Whether a deposit of ours is neither credited nor proven void."""
-        return self._planning or any(
-            i.status not in SETTLED_INTENTS for i in self._store.read.deposits(self.driver.number)
+        """Whether a deposit of ours is neither credited nor proven void, or one may be that we have no record of."""
+        return (
+            self._planning
+            or self._may_lack_deposits
+            or any(i.status not in SETTLED_INTENTS for i in self._store.read.deposits(self.driver.number))
         )
+
+    @property
+    def _may_lack_deposits(self) -> bool:
+        channel = self.driver.channel  # above version 0 it was funded, and what was put in is in its states
+        return channel.version == 0 and channel.may_lack_records and not self._lost.done
 
     async def step(self) -> Progress:
         """Do the next thing."""
         channel, terms = self.driver.channel, self.driver.channel.terms
         if channel.phase is Phase.FUNDING and channel.we_are_ready:
-            if self._time.chain_ns() < terms.funding_deadline_ns:
+            if channel.recovering or self._time.chain_ns() < terms.funding_deadline_ns:
                 return Progress.wait("the peer to see both deposits")
             reason = "the funding deadline passed before the peer was ready"
             self.driver.perform(channel.leave(self._time.now(), reason))
             return Progress.again()
         holdings = (await self._held(0), await self._held(1))
         self.holdings = holdings
+        if self._may_lack_deposits:
+            await self._find_lost(holdings[terms.our_index])
         action = next_funding_action(
             ours=terms.our_index,
             shares=terms.allocation,
@@ -94,6 +107,7 @@ class FundingJob(ChannelJob):
             intents=self._store.read.deposits(self.driver.number),
             registered=self.driver.registered is not None,
             aborting=channel.phase is not Phase.FUNDING,
+            recovering=channel.recovering,
             chain_ns=self._time.chain_ns(),
             deadline_ns=terms.funding_deadline_ns,
         )
@@ -122,6 +136,15 @@ class FundingJob(ChannelJob):
                 return Progress.wait(action.what)
             case _:
                 assert_never(action)
+
+    async def _find_lost(self, held_e8s: int) -> None:
+        """Look for our deposit on the ledger, unless the canister shows that it was credited."""
+        terms, registered = self.driver.channel.terms, self.driver.registered
+        funded = registered is not None and registered.state.version > 0
+        if funded or held_e8s >= terms.allocation[terms.our_index]:
+            self._lost.done = True
+        else:
+            await self._lost.search()
 
     async def _held(self, index: int) -> int:
         funding = self.driver.channel.terms.funding(0 if index == 0 else 1)
@@ -154,7 +177,7 @@ class FundingJob(ChannelJob):
 
     async def _pay(self, intent: DepositIntent) -> Progress:
         # After a failed opening nothing more is paid; what is in flight is followed to its end.
-        paying = self.driver.channel.phase is Phase.FUNDING
+        paying = self.driver.channel.phase is Phase.FUNDING and not self.driver.channel.recovering
         after = await self._transfers.drive(intent.number, ask=paying)
         if after.status is IntentStatus.OPEN:
             return Progress.wait("the ledger to say whether our deposit was paid")

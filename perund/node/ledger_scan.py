@@ -7,7 +7,7 @@ from typing import Final
 
 from chain.ledger import Block, IcpLedger
 
-__all__ = ["find_block"]
+__all__ = ["find_block", "first_block_since"]
 
 BLOCKS_PER_PAGE: Final = 50
 """More are not certified in one answer."""
@@ -42,3 +42,20 @@ async def find_block(ledger: IcpLedger, start: int, wanted: Callable[[Block], bo
         if seen >= page.value.chain_length or seen == position:
             return None, tip_ns if seen >= page.value.chain_length else 0
         position = seen
+
+
+async def first_block_since(ledger: IcpLedger, since_ns: int) -> int:
+    """Return the index of the first block of that ledger time (ns) or later; the chain's length if there is none.
+
+    Raises `ChainError`.
+    """
+    low, high = 0, (await ledger.chain_length()).value
+    while low < high:
+        middle = (low + high) // 2
+        page = (await ledger.blocks(middle, 1)).value
+        blocks = page.blocks or (await ledger.archived(page.archived[0])).value
+        if blocks[0].timestamp_ns < since_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return low

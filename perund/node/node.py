@@ -199,6 +199,7 @@ class Node:
             services.store,
             services.transfers,
             services.perun,
+            services.ledger,
             services.watcher,
             services.time,
             services.canister_account,
@@ -394,7 +395,8 @@ class Node:
         """Return what channels that are being opened or funded may still take from the wallet."""
         waiting = self.openings.ours_waiting_e8s()
         for driver in self.drivers.values():
-            if driver.channel.phase is Phase.FUNDING and not driver.channel.we_are_ready:
+            funding = driver.channel.phase is Phase.FUNDING and not driver.channel.we_are_ready
+            if funding and not driver.channel.recovering:
                 terms = driver.channel.terms
                 paid = sum(
                     i.amount_e8s

@@ -139,12 +139,13 @@ class Openings:
     def _key(self, share: bytes) -> ChannelKey:
         return ChannelKey(self._keys.participant_seed(share))
 
-    def _say(self, session: PeerSession, messages: tuple[OpeningMessage, ...]) -> None:
-        """Send after everything that was asked to be durable before is (rule 2)."""
+    def _say(self, session: PeerSession, messages: tuple[OpeningMessage, ...], of: OpeningPhase | None = None) -> None:
+        """Send after everything that was asked to be durable before is (rule 2). `of`: while this is its phase."""
 
         def then() -> None:
-            for message in messages:
-                session.send(message)
+            if of is None or self._is_now(of):
+                for message in messages:
+                    session.send(message)
 
         self._store.commit((), then)
 
@@ -162,7 +163,7 @@ class Openings:
         """Say again what the peer may have lost."""
         for phase in self._live.values():
             if not isinstance(phase, Opened) and phase.peer == peer:
-                self._say(session, repeat(phase))  # of one that became a channel, the channel speaks
+                self._say(session, repeat(phase), phase)  # of one that became a channel, the channel speaks
 
     def received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
         """Take a message about an opening. What is impossible is answered with an error that names it."""
@@ -203,7 +204,7 @@ class Openings:
         signer = StateSigner(self._key(share), None)
         step = receive(phase, message, signer, self._node.chain_ns())
         if step.phase is phase:
-            self._say(session, step.send)
+            self._say(session, step.send, phase)
             return
         self._commit(step, session, (), we_proposed=we_proposed)
 
@@ -314,13 +315,18 @@ class Openings:
                 self._forget(phase)
             if step.signed is not None and not self._node.save_backup():
                 return  # our signature on a state 0 leaves only when the channel could be found again
-            if session is not None:
+            # What ended meanwhile, and is forgotten with the same write, is not said any more.
+            if session is not None and (isinstance(phase, Dead) or self._is_now(phase)):
                 for message in step.send:
                     session.send(message)
             if isinstance(phase, Dead) and we_proposed:
                 self._node.refused(proposal_id, Refusal(phase.code, phase.text))
 
         self._store.commit(durable, then)
+
+    def _is_now(self, phase: OpeningPhase) -> bool:
+        proposal_id = phase.terms.proposal_id if isinstance(phase, Opened) else phase.proposal.proposal_id
+        return self._live.get(proposal_id) is phase
 
     def _forget(self, phase: Opened | Dead) -> None:
         """Let go of an opening whose end is on the disk."""

@@ -70,7 +70,7 @@ class Transfers:
         """`account`: the wallet's account identifier, 32 bytes."""
         self._store = store
         self._ledger = ledger
-        self._account = account
+        self.account = account
         self._time = time
         self._max_fee_e8s = max_fee_e8s
         self._next = store.read.highest("transfer") + 1
@@ -102,11 +102,11 @@ class Transfers:
         Raises `WalletTooLow`, `FeeTooHigh`, `ChainError`.
         """
         fee = await self.fee()
-        balance = (await self._ledger.balance(self._account)).value
+        balance = (await self._ledger.balance(self.account)).value
         if balance < amount_e8s + fee:
             raise WalletTooLow(
                 f"the wallet holds {balance} e8s; {amount_e8s} e8s and a fee of {fee} e8s are needed: "
-                f"send ICP to {self._account.hex()}"
+                f"send ICP to {self.account.hex()}"
             )
         length = (await self._ledger.chain_length()).value
         intent = TransferIntent(
@@ -211,7 +211,7 @@ class Transfers:
             operation = block.operation
             return (
                 isinstance(operation, Transfer)
-                and (operation.from_, operation.to) == (self._account, intent.receiver)
+                and (operation.from_, operation.to) == (self.account, intent.receiver)
                 and (operation.amount_e8s, block.memo) == (intent.amount_e8s, intent.memo)
                 and block.created_at_time_ns == intent.created_at_ns
             )

@@ -11,18 +11,12 @@ from perund.config import FILE_NAME
 from perund.config_file import load_config
 from perund.keys import Keys
 from perund.keystore import KeyStore
-from perund.node.daemon import STORE_NAME
 from perund.private_file import make_private_dir, write_new
 from perund.recovery.backup import Backup, BackupError, read_backup
-from perund.recovery.copying import mark_as_copy
-from perund.store.jobs import insert_channel, record_peer
-from perund.store.schema import migrate
+from perund.recovery.taking_up import genuine_channels, take_up_missing
+from perund.store.schema import STORE_NAME, migrate
 from perund.store.store import connect
-from protocol.effects import Phase
-from protocol.errors import Undecodable
-from protocol.opening import Opened
-from protocol.signing import verify_signed_state
-from protocol.types import Nanos
+from protocol.types import ChannelId
 
 __all__ = ["Restored", "restore_node"]
 
@@ -43,45 +37,21 @@ def restore_node(data_dir: Path, backup_path: Path, entropy: bytes, passphrase: 
     """
     keys = Keys(entropy)
     backup = read_backup(backup_path, keys)
-    opened = [_checked(channel.opened()) for channel in backup.channels]
+    genuine_channels(backup)
     make_private_dir(data_dir)
     write_new(data_dir / FILE_NAME, backup.config.encode())
     load_config(data_dir)
     KeyStore(data_dir).create(entropy, passphrase)
-    _fill(data_dir / STORE_NAME, backup, opened)
-    return Restored(backup.node_id, backup.made_ms, tuple(o.terms.channel.hex() for o in opened))
+    channels = _fill(data_dir / STORE_NAME, backup)
+    return Restored(backup.node_id, backup.made_ms, tuple(channel.hex() for channel in channels))
 
 
-def _checked(opened: Opened) -> Opened:
-    try:
-        genuine = verify_signed_state(opened.terms.params, opened.signed)
-    except Undecodable as error:
-        raise BackupError(f"a channel in the backup is none: {error}", "the file is damaged") from error
-    if not genuine:
-        raise BackupError(
-            f"channel {opened.terms.channel.hex()[:16]} in the backup has no signed state 0", "the file is damaged"
-        )
-    return opened
-
-
-def _fill(path: Path, backup: Backup, opened: list[Opened]) -> None:
+def _fill(path: Path, backup: Backup) -> tuple[ChannelId, ...]:
     database = connect(path)
     try:
         path.chmod(0o600)
         migrate(database)
-        database.execute("BEGIN IMMEDIATE")
-        database.execute("INSERT INTO about VALUES (1, ?, 0)", (backup.network,))
-        for number, (channel, saved) in enumerate(zip(opened, backup.channels, strict=True), start=1):
-            force_after_ns = 600 * 10**9
-            for statement in insert_channel(channel, number, backup.network, Nanos(saved.opened_ns), force_after_ns):
-                database.execute(statement.sql, statement.values)
-            # It may have been open: what is under way is found out by looks, never by paying (rule 7).
-            database.execute("UPDATE channel_state SET phase = ? WHERE number = ?", (Phase.OPEN, number))
-        for peer in backup.peers:
-            statement = record_peer(peer.peer, peer.host, peer.port)
-            database.execute(statement.sql, statement.values)
-        mark_as_copy(database, "this node was restored from a backup")
-        database.execute("COMMIT")
+        return take_up_missing(database, backup, "this node was restored from a backup")
     except apsw.Error as error:
         raise BackupError(f"the store {path} cannot be made: {error}", "check the disk") from error
     finally:

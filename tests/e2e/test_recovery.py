@@ -124,3 +124,31 @@ async def test_a_backup_that_is_not_ours_or_damaged_is_refused(town: Town, tmp_p
         assert ran.code == 1
         assert "backup" in ran.error["message"] or "24 words" in ran.error["message"]
         assert not target.exists()
+
+
+@pytest.mark.parametrize("kept", ["an old copy of the store", "no store"])
+async def test_a_node_that_lacks_a_channel_of_its_backup_file_takes_it_up(
+    town: Town, tmp_path: Path, kept: str
+) -> None:
+    """The file would be rewritten from the store at every start: without this, the newer channel would be gone."""
+    alice, bob = await town.pair()
+    first = await town.open(alice, bob, 50)
+    copy = tmp_path / "copy.db"
+    ran = await perund("backup", "--dir", str(alice.dir), "--store", str(copy), "--json")
+    assert ran.code == 0, ran.err
+    second = await town.open(alice, bob, 40)
+    await town.pay(alice, second, 7 * ICP)
+    await alice.kill()
+    for path in alice.dir.glob(f"{STORE_NAME}*"):
+        path.unlink()
+    if kept != "no store":
+        shutil.copy(copy, alice.dir / STORE_NAME)
+
+    await alice.start()
+    view = await town.closed(alice, second)
+    assert (view.version, view.payout_e8s) == (2**32, 33 * ICP - FEE)
+    assert (await town.event(alice, "node.store_is_old")).data["channels"] == (2 if kept == "no store" else 1)
+    await alice.control.call("channel.close", {"channel": first})
+    view = await town.closed(alice, first)
+    assert (view.version, view.payout_e8s) == (2**32, 50 * ICP - FEE)
+    assert await town.balance(alice) == 300 * ICP - 7 * ICP - 4 * FEE

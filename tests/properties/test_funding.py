@@ -31,6 +31,7 @@ amounts = st.integers(0, 100)
     made=st.lists(st.tuples(st.integers(1, 100), statuses), max_size=4),
     registered=st.booleans(),
     aborting=st.booleans(),
+    recovering=st.booleans(),
     late=st.booleans(),
 )
 def test_never_more_than_the_share(
@@ -40,18 +41,19 @@ def test_never_more_than_the_share(
     made: list[tuple[int, IntentStatus]],
     registered: bool,
     aborting: bool,
+    recovering: bool,
     late: bool,
 ) -> None:
     intents = tuple(DepositIntent(n, amount, 10, 99, Nanos(1), status, None) for n, (amount, status) in enumerate(made))
     action = next_funding_action(
         ours=ours, shares=shares, holdings=holdings, intents=intents, registered=registered, aborting=aborting,
-        chain_ns=Nanos(2 if late else 1), deadline_ns=Nanos(2),
+        recovering=recovering, chain_ns=Nanos(2 if late else 1), deadline_ns=Nanos(2),
     )  # fmt: skip
     unfinished = [i for i in intents if i.status in (IntentStatus.OPEN, IntentStatus.PAID)]
     match action:
         case PayNew():
             assert not unfinished  # one thing at a time
-            assert not (registered or aborting or late)
+            assert not (registered or aborting or recovering or late)
             assert 0 < action.amount_e8s <= shares[ours] - holdings[ours]
             assert ours == 0 or holdings[0] >= shares[0]
             credited = sum(i.amount_e8s for i in intents if i.status is IntentStatus.CREDITED)
@@ -83,7 +85,7 @@ def test_the_whole_way_with_lost_replies_and_old_looks(share: int, choices: list
         nonlocal held, looked
         action = next_funding_action(
             ours=0, shares=(share, 0), holdings=(looked, 0), intents=tuple(intents), registered=False, aborting=False,
-            chain_ns=Nanos(1), deadline_ns=Nanos(2),
+            recovering=False, chain_ns=Nanos(1), deadline_ns=Nanos(2),
         )  # fmt: skip
         match action:
             case PayNew():

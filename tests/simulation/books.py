@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from protocol.signing import verify_signed_state
 from tests.simulation.house import House
+from tests.simulation.sim_chain import FEE_E8S
 
 if TYPE_CHECKING:
     from tests.simulation.user import User
@@ -35,12 +36,16 @@ def check(world: World) -> None:
     for house in world.houses:
         _channel_books(house, world)
         _no_accusations(house, world)
-        _wallet(house, world)
+        if not any(each.disks_lost for each in world.houses):
+            _wallet(house, world)
     for place, house in enumerate(world.houses):
         for peer in world.houses[place + 1 :]:
             _both_agree(house, peer, world)
     for user in world.users:
         _promises(user, world)
+    if any(house.disks_lost for house in world.houses):
+        _nothing_left_behind(world)
+        return
     owed, held = world.chain.perun.owed_e8s, world.chain.ledger.balance(world.chain.account)
     dust = sum(_costs(house, "dust") for house in world.houses)
     if not owed == held == dust:
@@ -56,6 +61,8 @@ def delivered(house: House, channel: bytes) -> _Delivered:
         if row.status == "delivered":
             assert row.version is not None
             found[row.sender, row.payment.id] = (row.payment.amount_e8s, row.payment.memo, row.version)
+        elif row.ours and row.status == "unknown" and any(channel in each.lost for each in house.neighbours):
+            continue  # one side lost its disk: nobody can tell what became of it
         elif row.ours and row.status not in ("declined", "failed", "cancelled"):
             house.rules.fail(f"{house.name}: payment {row.payment.id.hex()} is {row.status} after the end")
         elif row.ours and row.status == "declined":
@@ -70,6 +77,9 @@ def _channels(house: House) -> dict[bytes, int]:
 def _both_agree(house: House, peer: House, world: World) -> None:
     shared = set(_channels(house)) & set(_channels(peer))
     for channel in sorted(shared):
+        if channel in house.lost or channel in peer.lost:
+            world.statistics.facts["channels closed after a loss"] += 1
+            continue
         ours, theirs = delivered(house, channel), delivered(peer, channel)
         if ours != theirs:
             differing = sorted(set(ours.items()) ^ set(theirs.items()))
@@ -115,7 +125,8 @@ def _channel_books(house: House, world: World) -> None:
         below = row.settled_version is not None and row.settled_version < newest.state.version
         # A peer that claims to have lost data makes payments `unknown`: whether they are in the state nobody can say.
         unknown = house.disk.one("SELECT 1 FROM payment WHERE number = ? AND status = 'unknown'", number)
-        if mine != newest.state.allocation[ours] and not below and not unknown:
+        lost = terms.channel in house.lost
+        if mine != newest.state.allocation[ours] and not below and not unknown and not lost:
             world.rules.fail(
                 f"{house.name}: version {newest.state.version} gives it {newest.state.allocation[ours]} e8s; "
                 f"its payments add up to {mine}"
@@ -128,6 +139,7 @@ def _channel_books(house: House, world: World) -> None:
 
 def _nothing_stolen(house: House, world: World) -> None:
     """An honest node got what its newest fully signed state says, or what a newer one does, less what it cost."""
+    lost_books = house.disks_lost > 0
     expected = WALLET_E8S - _costs(house)
     for number, channel in house.disk.all("SELECT number, channel FROM channel"):
         row = house.disk.read.channel(number)
@@ -143,27 +155,34 @@ def _nothing_stolen(house: House, world: World) -> None:
         if settled.state.version:
             expected += settled.state.allocation[ours] - row.terms.allocation[ours]
     actual = world.chain.ledger.balance(house.account)
-    if actual < expected:
+    if actual < expected and not lost_books:
         world.rules.fail(f"{house.name} has {actual} e8s; {expected} are due to it ({actual - expected:+})")
 
 
 def _no_accusations(house: House, world: World) -> None:
-    rows = house.disk.all(
-        "SELECT kind, data FROM event WHERE kind IN ('channel.frozen', 'channel.conflicting_state_registered', "
-        "'channel.newer_state_registered', 'channel.settled_below_ours')"
-    )
+    rows = [
+        row[1:]
+        for row in house.disk.all(
+            "SELECT c.channel, e.kind, e.data FROM event e LEFT JOIN channel c USING (number) WHERE e.kind IN ("
+            "'channel.frozen', 'channel.conflicting_state_registered', 'channel.newer_state_registered', "
+            "'channel.settled_below_ours')"
+        )
+        if row[0] not in house.lost
+    ]
     if rows:
         world.rules.fail(f"{house.name}: an alarm among honest peers: {rows[0]}")
     complaint = house.disk.one(
         # A channel that one side has not got yet, or has no more, is unknown to it: that is no accusation.
         "SELECT data FROM event WHERE kind = 'peer.complained' AND data NOT LIKE '%unknown_channel%'"
     )
-    if complaint:
+    if complaint and not any(each.disks_lost for each in world.houses):
         world.rules.fail(f"{house.name}: an honest peer complained: {complaint}")
 
 
 def _promises(user: User, world: World) -> None:
     house = user.house
+    if house.disks_lost:
+        return  # what was promised is on the disk that is gone
     for wish in user.wishes:
         if wish.kind != "pay" or wish.promised is None:
             continue
@@ -175,3 +194,19 @@ def _promises(user: User, world: World) -> None:
         final = wish.answers[-1]
         if final == "delivered":
             world.statistics.facts["promises kept"] += 1
+
+
+def _nothing_left_behind(world: World) -> None:
+    """Whose records are gone has its money all the same: the canister holds nothing but what no fee can pay for."""
+    owed, held = world.chain.perun.owed_e8s, world.chain.ledger.balance(world.chain.account)
+    if owed != held:
+        world.rules.fail(f"{held - owed} e8s were paid to the canister and credited to nobody")
+    for house in world.houses:
+        for row in house.disk.read.channels_page(None, 0, 1_000):
+            left = world.chain.holdings(row.terms.funding(row.terms.our_index)) or 0
+            if left > FEE_E8S:
+                world.rules.fail(f"{house.name} leaves {left} e8s in a channel")
+            settled = world.chain.registered(row.terms.channel)
+            newest = row.memory.newest.state.version
+            if settled is not None and settled.state.version < newest:
+                world.rules.fail(f"{house.name} has version {newest}; {settled.state.version} was settled")

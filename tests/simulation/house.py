@@ -22,9 +22,11 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
-from perund.recovery.backup import BackupFile
+from perund.recovery.backup import Backup, BackupFile
+from perund.recovery.taking_up import take_up_missing
 from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
+from perund.store.schema import migrate
 from perund.store.store import Store
 from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage, TowerMessage
 from protocol.types import ChannelId, Nanos, Params, SignedState
@@ -43,7 +45,6 @@ from wire.session import Session
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
-    from perund.recovery.backup import BackupFile
 
 __all__ = ["House"]
 
@@ -118,18 +119,16 @@ class _Later:
         return self.node.is_known(peer)
 
 
-class _Backup:
-    """In the place of `perund.recovery.backup.BackupFile`: what is in the file survives a crash too."""
+class _BackupFile(BackupFile):
+    """The real one, whose file is in the house: it survives a crash, and a lost disk."""
 
-    def __init__(self, life: Life, read: Reader) -> None:
+    def __init__(self, life: Life, config: Config, read: Reader) -> None:
+        super().__init__(Path(), life.house.keys, NETWORK, config, read)
         self._life = life
-        self._read = read
 
     def write(self, made_ms: int) -> None:
-        del made_ms
         self._life.effect("backup.write")
-        shares = {row.terms.our_share for row in self._read.live_channels()}
-        self._life.house.saved_shares = shares | {share for _, share in self._read.half_open()}
+        self._life.house.backup = self.collect(made_ms)
         self._life.effect("backup.written")
 
 
@@ -191,8 +190,13 @@ class House:
         self.account = account_identifier(self.principal)
         self.life: Life | None = None
         self.lives = 0
-        self.saved_shares: set[bytes] = set()
-        """The nonce shares in the backup file: with the phrase they give the channel keys."""
+        self.backup: Backup | None = None
+        """What is in the backup file."""
+        self.lost: dict[ChannelId, None] = {}
+        """The channels that it had when it lost its disk: in them it may lack what happened (rule 7)."""
+        self.disks_lost = 0
+        self.risked: set[ChannelId] = set()
+        """Those of them that its user settles with what there is."""
         self.made_ids: set[bytes] = set()
         self.neighbours: list[House] = []
         """Everybody in the town."""
@@ -205,6 +209,13 @@ class House:
         self.node: Node
         self.api: NodeService
         self.clock: VirtualClock
+
+    @property
+    def saved_shares(self) -> set[bytes]:
+        """The nonce shares in the backup file: with the phrase they give the channel keys."""
+        if self.backup is None:
+            return set()
+        return {c.our_share for c in self.backup.channels} | {share for _, share in self.backup.half_open}
 
     # --- lives -------------------------------------------------------------------------------------------
 
@@ -231,6 +242,10 @@ class House:
     def _start(self, life: Life) -> None:
         # As `perund.node.daemon` does, with the simulated parts in the places of the real ones.
         clock = self.clock = VirtualClock(self.loop, self.rng.choice((0, 0, self.rng.randint(-(10**10), 10**10))))
+        if self.backup is not None:
+            migrate(self.disk.database)
+            taken_up = take_up_missing(self.disk.database, self.backup, "channels came from the backup file")
+            self.statistics.facts["channels taken up from a backup"] += len(taken_up)
         store = Store(cast("Path", self.disk), NETWORK, self._failed)
         sim_agent = SimAgent(life, self.chain, self._memory, self.principal, clock)
         agent = cast("Agent", sim_agent)
@@ -271,7 +286,7 @@ class House:
                 hint_every_s=30.0,
                 notices=later,
             ),
-            backup=cast("BackupFile", _Backup(life, store.read)),
+            backup=_BackupFile(life, self._config, store.read),
             network=cast("PeerNetwork", self._network),
         )
         self.node = later.node = Node(self.services, self._failed)
@@ -309,6 +324,24 @@ class House:
             self.statistics.facts["crashes between effects"] += 1
             self.life.end()
 
+    def lose_disk(self) -> None:
+        """The machine is gone. On another one are the phrase, the backup file and perhaps a copy of the store."""
+        if self.faults.calm:
+            return
+        if self.life is not None:
+            self.life.end()
+        for (channel,) in self.disk.all(
+            "SELECT c.channel FROM channel c JOIN channel_state s USING (number) WHERE s.phase != 'closed'"
+        ):
+            self.lost[ChannelId(channel)] = None
+        self.disks_lost += 1
+        copies = self.disk.copies
+        copy = self.rng.choice(copies) if copies and self.rng.random() < 0.6 else None
+        self.statistics.facts["disks lost" if copy is None else "disks lost, an old copy restored"] += 1
+        if self.tell is not None:
+            self.tell(f"{self.name} loses its disk")
+        self.disk.lose(copy)
+
     def life_ended(self, life: Life) -> None:
         assert life is self.life
         if self.tell is not None:
@@ -337,6 +370,10 @@ class House:
         """Return who signed: a node has one key in a channel."""
         del channel, signature
         return self.name.encode()
+
+    def knows(self, channel: ChannelId) -> bool:
+        """Whether it ever had this channel, as far as its disks tell."""
+        return channel in self.lost or bool(self.disk.one("SELECT 1 FROM channel WHERE channel = ?", channel))
 
     def watched(self) -> set[ChannelId]:
         watched: set[ChannelId] = self.services.watcher.__dict__.get("watched", set())

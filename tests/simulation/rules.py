@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Rules"]
 
 ID = 16
+FAR = 2**32
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class _Left:
     """What left of one participant in one channel."""
 
     versions: dict[int, bytes] = field(default_factory=dict)
-    final: bytes = b""
+    final: State | None = None
 
 
 class Rules:
@@ -89,6 +90,11 @@ class Rules:
             return
         total = self._totals.setdefault(state.channel, state.total)
         self._need(state.total == total, f"rule 6: version {state.version} allocates {state.total} of {total} e8s")
+        if state.channel in life.house.lost:
+            self._need(
+                state.finalized and state.version % FAR == 0,
+                f"rule 7: {life.house.name} lost its disk, and signs version {state.version} of an old channel",
+            )
         if state.finalized or state.version == 0:
             return
         look = self._looks.get((life.house.name, life.number, state.channel))
@@ -129,18 +135,32 @@ class Rules:
             if state.version == 0
             else disk.one(
                 "SELECT 1 FROM channel_state s JOIN channel c USING (number) WHERE c.channel = ? AND "
-                "(s.signed_version > ? OR (s.signed_version = ? AND s.signed_digest = ?))",
-                state.channel, state.version, state.version, state.digest,
+                "(s.signed_version > ? OR (s.signed_version = ? AND s.signed_digest = ?) "
+                "OR ? IN (s.signature_0, s.signature_1))",  # the newest state, which was shown to it after a loss
+                state.channel, state.version, state.version, state.digest, signature,
             ),
             f"rule 2: the signature of {life.house.name} on version {state.version} left before it was durable",
         )  # fmt: skip
         left = self._left.setdefault((state.channel, life.house.participant(state.channel, signature)), _Left())
+        # Where both have lost everything, nobody can know what was signed: they may close twice.
+        forgotten = state.finalized and all(
+            state.channel in house.lost for house in life.house.neighbours if house.knows(state.channel)
+        )
         if state.version not in left.versions:  # what left before may be shown again
-            self._need(not left.final, f"rule 1: {life.house.name} signed after a final state")
+            # Who lost its final state with its disk ends the loss with another one, of the same allocation.
+            again = (
+                left.final is None
+                or (state.finalized and state.channel in life.house.lost and state.allocation == left.final.allocation)
+                or forgotten
+            )
+            self._need(again, f"rule 1: {life.house.name} signed after a final state")
         earlier = left.versions.setdefault(state.version, state.digest)
-        self._need(earlier == state.digest, f"rule 1: {life.house.name} let two states of version {state.version} go")
+        self._need(
+            earlier == state.digest or forgotten,
+            f"rule 1: {life.house.name} let two states of version {state.version} go",
+        )
         if state.finalized:
-            left.final = state.digest
+            left.final = state
 
     # --- rule 2: what leaves -----------------------------------------------------------------------------
 
@@ -183,6 +203,9 @@ class Rules:
             case ChannelReady():
                 self._holds(life, message.channel, 0, what)
             case Offer():
+                self._need(
+                    message.channel not in life.house.lost, f"rule 7: {name} lost its disk, and offers payments again"
+                )
                 for payment in message.payments:
                     self._need(self._status(life, message.channel, payment.id) not in (None, "queued"), what)
             case Decline():
@@ -223,6 +246,8 @@ class Rules:
             funding = channel.terms.funding(channel.terms.our_index)
             if funding.memo != args.memo:
                 continue
+            lost = channel.terms.channel in life.house.lost
+            self._need(not lost, f"rule 7: {life.house.name} lost its disk, and pays into an old channel")
             self._unpaid.setdefault(args.memo, channel.terms.allocation[channel.terms.our_index])
             state_0 = channel.terms.state_0()
             found = disk.one("SELECT signature_0, signature_1 FROM channel WHERE number = ?", channel.number)
@@ -242,7 +267,10 @@ class Rules:
     def settles(self, life: Life, signed: SignedState) -> None:
         """A state is about to be registered or concluded with."""
         if life.house.honest:
-            state = signed.state
+            state, house = signed.state, life.house
+            opens = self._chain.registered(state.channel) is None and not state.finalized
+            recovers = state.channel in house.lost and state.channel not in house.risked
+            self._need(not (opens and recovers), f"rule 7: {house.name} lost its disk, and opens a dispute")
             self._holds(life, state.channel, state.version, "rule 2: registers a state that is not on its disk")
 
     def money(self) -> None:
@@ -282,7 +310,7 @@ class Rules:
     def _is_delivered(self, life: Life, channel: ChannelId, version: int) -> None:
         """Who is told that a payment is delivered can rely on it: its receiver has it on its disk."""
         for other in life.house.neighbours:
-            if other is not life.house and other.honest:
+            if other is not life.house and other.honest and channel not in other.lost:
                 row = other.disk.one(
                     "SELECT s.version, s.settled_version FROM channel c JOIN channel_state s USING (number) "
                     "WHERE c.channel = ?", channel

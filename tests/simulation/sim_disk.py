@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from perund.recovery.copying import mark_as_copy
 from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
+from perund.store.schema import migrate
 from perund.store.writer import Statement
 from tests.simulation.power import LIFE, Life
 
@@ -30,9 +32,25 @@ class SimDisk:
     def __init__(self, rng: random.Random, faults: Faults) -> None:
         self.rng = rng
         self.faults = faults
-        self.database = apsw.Connection(":memory:")
-        self.database.pragma("foreign_keys", 0)
-        self.read = Reader(self.database)
+        self.copies: list[bytes] = []
+        """Copies of the store that were put away, each marked as one."""
+        self._use(apsw.Connection(":memory:"))
+
+    def _use(self, database: apsw.Connection) -> None:
+        database.pragma("foreign_keys", 0)
+        self.database = database
+        self.read = Reader(database)
+
+    def copy(self) -> None:
+        """Put a copy away, as `perund backup --store` does."""
+        copy = _opened(self.database.serialize("main"))
+        mark_as_copy(copy, "this store is a copy")
+        self.copies.append(copy.serialize("main"))
+
+    def lose(self, copy: bytes | None) -> None:
+        """The disk is gone; on the new one is a copy, or nothing."""
+        self._use(_opened(copy) if copy is not None else apsw.Connection(":memory:"))
+        migrate(self.database)
 
     def chmod(self, mode: int) -> None:
         assert mode == 0o600
@@ -44,6 +62,12 @@ class SimDisk:
     def all(self, sql: str, *values: Value) -> list[tuple[Any, ...]]:
         """Return all rows of what is on the disk."""
         return self.database.execute(sql, values).fetchall()
+
+
+def _opened(copy: bytes) -> apsw.Connection:
+    database = apsw.Connection(":memory:")
+    database.deserialize("main", copy)
+    return database
 
 
 Value = None | int | float | str | bytes

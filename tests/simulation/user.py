@@ -108,9 +108,10 @@ class User:
         key = self._key(0.5)
         self._ask(Wish("close", schema.ChannelCloseParams(channel.hex(), wait=False, idempotency_key=key), key))
 
-    def dispute(self, channel: bytes) -> None:
+    def dispute(self, channel: bytes, *, accept_risk: bool = False) -> None:
         key = self._key(0.5)
-        self._ask(Wish("dispute", schema.ChannelDisputeParams(channel.hex(), idempotency_key=key), key))
+        params = schema.ChannelDisputeParams(channel.hex(), idempotency_key=key, accept_risk=accept_risk)
+        self._ask(Wish("dispute", params, key))
 
     def ask_again(self) -> None:
         """Ask once more for something that was asked for under a key, answered or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from dataclasses import dataclass
 from typing import Any, Final
@@ -46,7 +47,11 @@ LATE_KINDS: Final = (
     "call.withdraw", "answered.withdraw", "call.blocks", "answered.blocks", "disk.write", "disk.written",
 )  # fmt: skip
 """Those of a channel's end, which a life seldom reaches."""
+CHANCE_S: Final = 90.0
+"""What a watcher needs to see and refute: longer than an answer can be held back, and a look can take after it."""
 CONVERGES_WITHIN_S: Final = 1_500.0
+PATIENT_TURNS: Final = 5
+"""So many minutes a user waits for the peer of a channel that recovers, before he settles with what there is."""
 CLOSES_WITHIN_S: Final = 8_000.0
 
 
@@ -70,6 +75,8 @@ class _Plan:
     """Whether the canister keeps a log of registrations."""
     byzantine: int | None
     """Which of the houses lies, if any."""
+    losing: float
+    """How likely a step costs a house its disk."""
 
 
 def _plan(rng: random.Random) -> _Plan:
@@ -77,7 +84,6 @@ def _plan(rng: random.Random) -> _Plan:
     return _Plan(
         houses=3 if rng.random() < 0.1 and byzantine is None else 2,
         steps=rng.randint(30, 70),
-        # A watcher needs one chance: longer than an answer can be held back, and a look can take after it.
         challenge_s=rng.choice((120, 300)) if byzantine is None else 400,
         funding_s=rng.choice((60, 300, 3_000)),
         force_after_s=rng.choice((20, 120)),
@@ -85,6 +91,7 @@ def _plan(rng: random.Random) -> _Plan:
         crashing=rng.choice((0.0, 0.6, 0.9, 1.0)),
         log=rng.random() < 0.5,
         byzantine=byzantine,
+        losing=rng.choice((0.0, 0.0, 0.004, 0.015)),
     )
 
 
@@ -107,7 +114,7 @@ class World:
         self.memory = Memory()
         self.healing = False
         self.over = False
-        self._calm_until_ns = 0
+        self._calm_until_s = 0.0
         self.houses = [self._house(place) for place in range(self.plan.houses)]
         for house in self.houses:
             house.neighbours = self.houses
@@ -212,20 +219,31 @@ class World:
             house.boot(self._fuse(house))
 
     def _registered(self, state: State, timeout_ns: int) -> None:
-        """Somebody registered a state: if it is a stale one, everybody honest gets a chance to refute it."""
+        """Somebody registered a state. What promises a refutation is one chance within the challenge period: a
+        while, somewhere in it, in which everybody honest is up and reaches the chain. All the rest is storm.
+        """
         if state.finalized:
             return
+        left_s = (timeout_ns - self.loop.chain_ns()) / 1e9
+        begins_s = self.rng.uniform(0.0, max(0.0, left_s - CHANCE_S))
+        self.loop.call_later(begins_s, self._chance, self.loop.time() + begins_s + CHANCE_S, context=self.road.context)
+
+    def _chance(self, until_s: float) -> None:
+        if self.over or self.healing:
+            return
+        self._calm_until_s = max(self._calm_until_s, until_s)
         for house in self.houses:
             if house.honest:
                 house.calm_down()
-                self.loop.call_later(0.01, self._boot, house, context=self.road.context)
-        self._calm_until_ns = timeout_ns + 10**9
-        self.loop.call_later((timeout_ns - self.loop.chain_ns()) / 1e9 + 1.5, self._end_calm, context=self.road.context)
+                self._boot(house)
+        self.loop.call_at(until_s, self._end_calm, context=self.road.context)
 
     def _end_calm(self) -> None:
-        if self.loop.chain_ns() >= self._calm_until_ns and not self.healing:
+        if self.loop.time() >= self._calm_until_s and not self.healing:
             for house in self.houses:
                 house.storm()
+                if house.life is not None and house.life.fuse is None:
+                    house.life.fuse = self._fuse(house)
 
     async def _storm(self) -> None:
         await self._open_a_channel(0, 1)
@@ -322,6 +340,11 @@ class World:
             channel = self._channel(house)
             if channel is not None:
                 rng.choice((user.close, user.close, user.dispute))(channel)
+        elif what < 0.81 + self.plan.losing:
+            if house.honest:
+                house.lose_disk()
+        elif what < 0.84:
+            house.disk.copy()
         elif what < 0.90:
             self.loop.pass_time(rng.choice((0.0, 0.0, 0.001, 0.1)))  # a busy machine: timers come late
         else:
@@ -375,15 +398,22 @@ class World:
         closing.cancel()
 
     async def _close_everything(self) -> None:
-        while True:
+        for turn in itertools.count():
             for house, user in zip(self.houses, self.users, strict=True):
-                for channel in self._open_channels(house):
-                    if house.node.drivers[ChannelId(channel)].channel.frozen:
-                        user.dispute(channel)
-                    else:
-                        user.close(channel)
+                for channel in self._unsettled(house):
+                    self._end_channel(house, user, channel, patient=turn < PATIENT_TURNS)
                 await asyncio.sleep(self.rng.choice((0.0, 0.5)))
             await asyncio.sleep(60.0)
+
+    def _end_channel(self, house: House, user: User, channel: ChannelId, *, patient: bool) -> None:
+        machine = house.node.drivers[channel].channel
+        if machine.recovering and not patient:
+            house.risked.add(channel)
+            user.dispute(channel, accept_risk=True)
+        elif machine.phase is Phase.OPEN and (machine.recovering or not machine.frozen):
+            user.close(channel)
+        elif machine.phase is Phase.OPEN:
+            user.dispute(channel)
 
     async def _until(self, condition: Any, seconds: float, why: Any) -> None:
         deadline, pause = self.loop.time() + seconds, 0.25
@@ -398,10 +428,12 @@ class World:
         found = []
         for house in self.houses:
             for row in house.disk.all(
-                "SELECT c.number, s.phase, s.frozen FROM channel c JOIN channel_state s USING (number) "
+                "SELECT c.number, s.phase, s.frozen, c.channel FROM channel c JOIN channel_state s USING (number) "
                 "WHERE s.phase != 'closed'"
             ):
-                number, phase, frozen = row
+                number, phase, frozen, channel = row
+                if any(channel in each.lost for each in self.houses):
+                    continue  # it ends when it is closed
                 if phase != Phase.OPEN:
                     found.append(f"{house.name}: channel {number} is {phase}")
                 elif not frozen:
@@ -418,10 +450,12 @@ class World:
         assert isinstance(number, int)
         return {row.status for _, row in house.disk.read.payments(number, (0, -1, b""), 100_000)}
 
-    def _open_channels(self, house: House) -> list[bytes]:
-        if not house.is_up:
-            return []
-        return [channel for channel, driver in house.node.drivers.items() if driver.channel.phase is Phase.OPEN]
+    def _unsettled(self, house: House) -> list[ChannelId]:
+        return list(house.node.drivers) if house.is_up else []
+
+    def _open_channels(self, house: House) -> list[ChannelId]:
+        drivers = house.node.drivers if house.is_up else {}
+        return [channel for channel, driver in drivers.items() if driver.channel.phase is Phase.OPEN]
 
     def _unclosed(self) -> list[str]:
         return [

@@ -115,7 +115,7 @@ class Desk:
         self.driver = ChannelDriver(machine, 1, self.store, self.time.now, lambda: None, lambda _: None)
         self.driver.registered = row.registered
         self.funding = FundingJob(
-            self.driver, self.store, self.transfers, self.perun, self.watcher, self.time, CANISTER_ACCOUNT
+            self.driver, self.store, self.transfers, self.perun, self.ledger, self.watcher, self.time, CANISTER_ACCOUNT
         )
         self.settlement = SettlementJob(
             self.driver,

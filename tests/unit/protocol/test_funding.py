@@ -35,11 +35,12 @@ def decide(
     shares: tuple[int, int] = (70, 30),
     registered: bool = False,
     aborting: bool = False,
+    recovering: bool = False,
     chain_ns: Nanos = NOW,
 ) -> FundingAction:
     return next_funding_action(
         ours=ours, shares=shares, holdings=holdings, intents=intents, registered=registered, aborting=aborting,
-        chain_ns=chain_ns, deadline_ns=DEADLINE,
+        recovering=recovering, chain_ns=chain_ns, deadline_ns=DEADLINE,
     )  # fmt: skip
 
 
@@ -118,3 +119,13 @@ def test_after_a_failure_nothing_is_left_to_do_but_to_settle() -> None:
     assert isinstance(decide(0, aborting=True), Wait)
     assert isinstance(decide(0, (70, 30), aborting=True), Wait)
     assert isinstance(decide(0, (70, 0), (intent(CREDITED),), aborting=True, registered=True), Wait)
+
+
+def test_who_may_have_lost_data_pays_nothing_and_gives_nothing_up() -> None:
+    for holdings in ((0, 0), (70, 0)):
+        for ours in (0, 1):
+            assert isinstance(decide(ours, holdings, recovering=True), Wait)
+    assert isinstance(decide(0, (70, 0), recovering=True, chain_ns=DEADLINE), Wait), "it may be open without us"
+    assert isinstance(decide(0, (0, 0), recovering=True, chain_ns=DEADLINE), Abort), "nobody ever put anything in"
+    assert isinstance(decide(0, (70, 30), recovering=True), Complete)
+    assert isinstance(decide(0, (0, 0), (intent(PAID),), recovering=True), Credit), "what is in flight is credited"

@@ -222,7 +222,8 @@ def check_closed_far_above(scene: Scene, newest: SignedState, name: str, signed:
     assert final.version == 2**32
     assert final.allocation == newest.state.allocation
     assert scene.alice.disk.newest == scene.bob.disk.newest
-    assert {v: d for v, d in scene[name].disk.signed.items() if v != final.version} == signed
+    adopted = {newest.state.version: newest.state.digest}  # it bears our signature: rule 1 covers it too
+    assert {v: d for v, d in scene[name].disk.signed.items() if v != final.version} == signed | adopted
     scene.settle(final, name)
 
 
@@ -246,7 +247,7 @@ def test_a_peer_that_lost_data_does_not_sign_the_next_version_not_even_a_final_o
     old = copy.deepcopy(scene.bob.disk)
     scene.pay("alice", 1)
     scene.run()
-    signed = dict(old.signed)
+    signed = old.signed | {1: scene.alice.disk.newest.state.digest}
     scene.restore("bob", old)
     scene.lose(Update)  # the final state far above, which an honest alice offers
     scene.ready()
@@ -357,3 +358,43 @@ def test_an_outstanding_offer_that_comes_again_is_no_replay(scene: Scene) -> Non
     scene.ready()
     assert scene.statuses(paid) == ("delivered", "delivered")
     assert not scene.bob.errors
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_a_lost_final_state_that_is_shown_is_the_last_one(scene: Scene, name: str) -> None:
+    """Regression: alice, who had signed it, made another one far above it. The canister takes either (rule 1)."""
+    old = copy.deepcopy(scene[name].disk)
+    scene.pay("alice", 1)
+    scene.run()
+    scene.close("bob")
+    scene.run()
+    final = scene.alice.disk.newest
+    assert final.state.finalized
+    scene.restore(name, old)
+    scene.ready()
+    assert scene.alice.disk.newest == scene.bob.disk.newest == final
+    assert scene[name].disk.signed == old.signed | {2: final.state.digest}
+    assert not scene.frozen("bob" if name == "alice" else "alice")
+
+
+@pytest.mark.parametrize("finalized", [False, True], ids=["payment", "final"])
+def test_alice_on_a_copy_closes_whatever_the_copy_has_outstanding(scene: Scene, finalized: bool) -> None:
+    """Nothing was lost, and nobody knows that: a final state that is out already is the one, all else is far above."""
+    scene.lose(Update)
+    if finalized:
+        scene.close("alice")
+    else:
+        scene.pay("alice", 1)
+    scene.run()
+    copied = copy.deepcopy(scene.alice.disk)
+    copied.frozen = "data_loss: this store is a copy"
+    scene.restore("alice", copied)
+    scene.ready()
+    if not finalized:
+        assert scene.bob.disk.newest.state.version == 0, "payments are not sent again (rule 7)"
+        scene.close("alice")
+        scene.run()
+    final = scene.bob.disk.newest.state
+    assert (final.version, final.finalized) == (1 if finalized else 2**32, True)
+    assert final.allocation == (1000, 1000)
+    assert scene.alice.disk.newest == scene.bob.disk.newest

@@ -1,0 +1,112 @@
+"""Taking channels up from a backup: into a new store, or into one that turns out to be old (rule 7)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import apsw
+import structlog
+
+from perund.keys import Keys
+from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, read_backup
+from perund.recovery.copying import mark_as_copy
+from perund.store.jobs import insert_channel, record_peer
+from perund.store.schema import migrate
+from perund.store.store import connect
+from protocol.errors import Undecodable
+from protocol.opening import Opened
+from protocol.signing import verify_signed_state
+from protocol.types import ChannelId, Nanos
+
+__all__ = ["genuine_channels", "take_up_from_file", "take_up_missing"]
+
+log = structlog.get_logger()
+
+FORCE_AFTER_NS = 600 * 10**9
+
+
+def genuine_channels(backup: Backup) -> list[Opened]:
+    """Return the channels of a backup. Raises `BackupError`: one of them has no signed state 0."""
+    opened = []
+    for saved in backup.channels:
+        try:
+            channel = saved.opened()
+            genuine = verify_signed_state(channel.terms.params, channel.signed)
+        except Undecodable as error:
+            raise BackupError(f"a channel in the backup is none: {error}", "the file is damaged") from error
+        if not genuine:
+            raise BackupError(
+                f"channel {channel.terms.channel.hex()[:16]} in the backup has no signed state 0", "the file is damaged"
+            )
+        opened.append(channel)
+    return opened
+
+
+def take_up_missing(database: apsw.Connection, backup: Backup, why: str) -> tuple[ChannelId, ...]:
+    """Take up, in one transaction, the channels that the store lacks; they recover, and so does all that it has.
+
+    A channel is in its store before it is in the backup file: what the store lacks, it has lost. `why`: for people.
+    Returns the channels taken up. Raises `BackupError`, `apsw.Error`.
+    """
+    missing = [
+        (opened, saved)
+        for opened, saved in zip(genuine_channels(backup), backup.channels, strict=True)
+        if not database.execute("SELECT 1 FROM channel WHERE channel = ?", (opened.terms.channel,)).fetchone()
+    ]
+    if not missing:
+        return ()
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        database.execute("INSERT INTO about VALUES (1, ?, 0) ON CONFLICT DO NOTHING", (backup.network,))
+        ((highest,),) = database.execute("SELECT coalesce(max(number), 0) FROM channel")
+        assert isinstance(highest, int)
+        for number, (opened, saved) in enumerate(missing, start=highest + 1):
+            for statement in insert_channel(opened, number, backup.network, Nanos(saved.opened_ns), FORCE_AFTER_NS):
+                database.execute(statement.sql, statement.values)
+        for peer in backup.peers:
+            statement = record_peer(peer.peer, peer.host, peer.port)
+            database.execute(statement.sql, statement.values)
+        mark_as_copy(database, why)
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+    return tuple(opened.terms.channel for opened, _ in missing)
+
+
+def take_up_from_file(data_dir: Path, store_path: Path, keys: Keys, network: bytes) -> tuple[ChannelId, ...]:
+    """Before a node starts: take up what its backup file has and its store, an old copy perhaps, has lost.
+
+    The file is rewritten from the store soon after: without this an old store would destroy what the file knows.
+    One that cannot be read is put aside, and said. Raises `BackupError`: it belongs to another network, or the
+    store cannot be written.
+    """
+    path = data_dir / BACKUP_NAME
+    if not path.exists():
+        return ()
+    try:
+        backup = read_backup(path, keys)
+        genuine_channels(backup)
+    except BackupError as error:
+        aside = path.with_name(f"{BACKUP_NAME}.unreadable-{time.time_ns() // 1_000_000}")
+        path.rename(aside)
+        log.error("backup.unreadable", error=str(error), put_aside=str(aside), alarm=True)
+        return ()
+    if not backup.channels:
+        return ()
+    if backup.network != network:
+        raise BackupError(
+            f"{path} is of network {backup.network.hex()[:16]}…, the configuration names {network.hex()[:16]}…",
+            "root key, canister and ledger must be those of its channels",
+        )
+    try:
+        database = connect(store_path)
+        try:
+            store_path.chmod(0o600)
+            migrate(database)
+            return take_up_missing(database, backup, "the backup file has channels that this store lacked")
+        finally:
+            database.close()
+    except (apsw.Error, OSError) as error:
+        raise BackupError(f"the store {store_path} cannot be written: {error}", "check the disk") from error

@@ -1,0 +1,99 @@
+"""A deposit of which only the ledger knows: this node lost its disk after it was paid (rule 7)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import apsw
+import pytest
+
+from devnet.network import PERUN_CANISTER_ID as CANISTER
+from perund.node.ledger_scan import first_block_since
+from perund.recovery.copying import mark_as_copy
+from protocol.effects import Phase
+from tests.unit.node.desk import Desk, crash_in
+from tests.unit.node.net import CANISTER_ACCOUNT, FEE, ICP, Fault
+
+
+def deposits(desk: Desk) -> int:
+    """How many blocks of the ledger pay for this side."""
+    return len(desk.net.transfers(CANISTER_ACCOUNT, desk.terms.funding(desk.ours).memo))
+
+
+async def restored(desk: Desk) -> None:
+    """The node on a new disk, with what a backup has: the channel, and nothing of what happened in it."""
+    await desk.close()
+    database = apsw.Connection(str(desk.path))
+    database.execute("DELETE FROM transfer")
+    database.execute("DELETE FROM cost")
+    mark_as_copy(database, "this node was restored from a backup")
+    database.close()
+    desk.open()
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [("transfer", Fault.REPLY_HELD), ("transaction_notification", Fault.HELD), ("deposit", Fault.HELD)],
+)
+async def test_it_is_found_and_credited_and_not_paid_again(desk: Desk, method: str, fault: Fault) -> None:
+    desk.net.mint(desk.account, 10 * ICP)
+    desk.net.fill(130)  # what others did before
+    desk.net.advance(7200)
+    await desk.channel((3 * ICP, 2 * ICP))
+    met = desk.net.disturb(method, fault)
+    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+    desk.net.calm()
+    desk.net.fill(60)
+    assert (deposits(desk), desk.mine()) == (1, 0)
+
+    await restored(desk)
+    await desk.fund(lambda: not desk.funding.in_flight)
+
+    assert (deposits(desk), desk.mine()) == (1, 3 * ICP)
+    (found,) = desk.store.read.deposits(1)
+    assert (found.status.value, found.amount_e8s, found.fee_e8s) == ("credited", 3 * ICP, FEE)
+    assert [(c.what, c.amount_e8s) for c in desk.store.read.costs(1)] == [("deposit fee", FEE)]
+    assert [e.kind for e in desk.store.read.events(0, 99)][-2:] == ["channel.deposit_found", "channel.deposited"]
+
+
+async def test_one_that_is_credited_is_not_searched_for(desk: Desk) -> None:
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    await desk.fund(lambda: desk.waiting_for == "the peer's deposit")
+    await restored(desk)
+    before = len(desk.net.calls)
+    await desk.fund(lambda: not desk.funding.in_flight)
+    assert desk.store.read.deposits(1) == ()
+    assert "query_blocks" not in desk.net.calls[before:]
+    assert (deposits(desk), desk.mine()) == (1, 3 * ICP)
+
+
+async def test_one_that_may_still_come_is_waited_for(desk: Desk) -> None:
+    """A transfer that the lost node asked for is executed until its call expires: a channel is not let go before."""
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    await restored(desk)
+    for _ in range(3):
+        assert "pays nothing" in await desk.step(desk.funding)
+    assert desk.funding.in_flight
+    desk.net.advance(3601)
+    await desk.agent.synchronise(CANISTER)
+    await desk.fund(lambda: desk.phase is Phase.LEAVING)
+    assert desk.funding.in_flight, "the deadline has passed, the last call may not have expired"
+    desk.net.advance(361)
+    await desk.fund(lambda: not desk.funding.in_flight)
+    await desk.settle()
+    assert deposits(desk) == 0
+    assert desk.net.ledger.balance(desk.account) == 10 * ICP
+
+
+async def test_the_first_block_of_a_time(desk: Desk) -> None:
+    times = []
+    for _ in range(7):
+        desk.net.advance(10)
+        times.append(desk.net.clock.now_ns())
+        desk.net.fill(1)
+    blocks = desk.net.ledger.blocks(0, 100)
+    for moment in (0, *times, times[-1] + 10**15):
+        expected = next((i for i, b in enumerate(blocks) if b.timestamp >= moment), len(blocks))
+        assert await first_block_since(desk.ledger, moment) == expected

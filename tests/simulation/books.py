@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from protocol.signing import verify_signed_state
+from protocol.types import ChannelId
 from tests.simulation.house import House
 from tests.simulation.sim_chain import FEE_E8S
 
@@ -27,6 +28,10 @@ _Delivered = dict[tuple[int, bytes], tuple[int, bytes, int]]
 def check(world: World) -> None:
     """Check the ends. What is wrong is told to the rules."""
     fail = world.rules.fail
+    for channel, state in world.chain.settled.items():
+        stands = world.chain.registered(ChannelId(channel))
+        if stands is None or stands.state != state:
+            fail(f"the canister settled on version {state.version}, and says {stands} now")
     if world.plan.byzantine is not None:
         for house in world.houses:
             if house.honest:

@@ -18,6 +18,7 @@ class Faults:
         self.failing_disk = temper * rng.choice((0.0, 0.0, 0.004))
         temper = rng.choice((0.0, 0.3, 1.0, 1.0))
         self.bad_chain = temper * rng.choice((0.0, 0.1, 0.3))
+        self.lying_hint = rng.choice((0.0, 0.2, 1.0))
         self.slow_link = rng.choice((0.0, 0.05, 0.3))
         self.cutting_link = rng.choice((0.0, 0.005, 0.03))
         self.chain_down_until_s = 0.0

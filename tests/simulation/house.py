@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from chain.agent import Agent
+from chain.identity import Ed25519Identity
 from chain.ledger import IcpLedger
 from chain.perun import PerunCanister
 from chain.principal import account_identifier, principal_to_text
@@ -60,8 +61,6 @@ def _keys(name: str) -> Keys:
 def _identity(name: str) -> tuple[bytes, bytes]:
     """Return wallet principal and node id."""
     keys = _keys(name)
-    from chain.identity import Ed25519Identity
-
     return Ed25519Identity(keys.wallet_seed).sender, keys.node_key.public_key.format()
 
 
@@ -336,7 +335,7 @@ class House:
             self.lost[ChannelId(channel)] = None
         self.disks_lost += 1
         copies = self.disk.copies
-        copy = self.rng.choice(copies) if copies and self.rng.random() < 0.6 else None
+        copy = self.rng.choice(copies) if copies and self.rng.random() < 0.75 else None
         self.statistics.facts["disks lost" if copy is None else "disks lost, an old copy restored"] += 1
         if self.tell is not None:
             self.tell(f"{self.name} loses its disk")

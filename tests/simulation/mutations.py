@@ -17,10 +17,13 @@ from types import FunctionType, ModuleType
 from typing import Final
 from unittest.mock import patch
 
-from perund.node import canister, driver, funding_job, idempotency, node, settlement_job, transfers
+from chain import agent
+from devnet.perun import canister as contract
+from perund.node import canister, driver, funding_job, idempotency, lost_deposits, node, settlement_job, transfers
+from perund.recovery import copying, taking_up
 from perund.store import reading
 from protocol import channel, following, opening, ordering, signer
-from watcher import refuting
+from watcher import log_follower, refuting, suspicion
 
 __all__ = ["MUTATIONS", "Edit", "Mutation"]
 
@@ -103,6 +106,12 @@ MUTATIONS: Final = (
         (signer.StateSigner, "sign", "if state.version <= self._version:", "if False:"),
     ),
     _bug(
+        "version reused after a cut",
+        "rule 1: the outstanding update ends with its session, and its version is used again",
+        (Orderer, "_say_again", "self._offers, self._offered_ids", "self._pending = None; self._offers, self._offered_ids"),
+        (signer.StateSigner, "sign", "if state.version <= self._version:", "if False:"),
+    ),
+    _bug(
         "offer counted twice",
         "an offer that is in an update already is included once more",
         (Orderer, "_offer", "known = self._new_ids(fresh)", "known = {}"),
@@ -170,6 +179,28 @@ MUTATIONS: Final = (
         (settlement_job, "next_settlement_action", "if registered.state.version < newest.state.version:", "if False:"),
     ),
     _bug(
+        "cursor from a query",
+        "DESIGN 8: where one node says that the log ends is where it is read on",
+        (
+            suspicion.Suspicion, "ask_log",
+            "for hinted in entries:",
+            "self._sweep.cursor = max([entry.index + 1 for entry in entries], default=cursor)\n    for hinted in entries:",
+        ),
+        (log_follower.LogFollower, "suspect", "await suspicion", "suspicion._sweep = self._sweep\n    await suspicion"),
+    ),
+    _bug(
+        "reused read id",
+        "rule 5: a look asks again with an old request, and gets its old answer",
+        (agent.Agent, "sign_call", "expiry_ns = now_ns + INGRESS_TTL_NS", "expiry_ns = (now_ns // 10**11 + 2) * 10**11"),
+        (agent.Agent, "sign_call", "nonce = secrets.token_bytes(NONCE_BYTES)", "nonce = bytes(NONCE_BYTES)"),
+    ),
+    _bug(
+        "registration after pruning",
+        "the canister forgets a channel that is settled and emptied: its id can be registered again",
+        (contract.PerunCanister, "_shrink_if_emptied", "phase = self._channels[channel]", "phase = self._channels.pop(channel)"),
+        (contract.PerunCanister, "_shrink_if_emptied", "if phase.total_e8s", "if phase.total_e8s > LEDGER_FEE_E8S or open_payout: self._channels[channel] = phase\n    if phase.total_e8s"),
+    ),
+    _bug(
         "registration refuted above ours",
         "DESIGN 8: a version above ours is fought",
         (refuting.Refuter, "consider", "registered.state.version >= known[1].state.version", "False"),
@@ -218,6 +249,15 @@ MUTATIONS: Final = (
         (settlement_job, "next_settlement_action", "if withdrawal_open:", "if False:"),
     ),
     _bug(
+        "withdrawal retried without a look",
+        "DESIGN 7: what became of the first is not known, and the second is asked for",
+        (
+            Settlement, "_submit",
+            'return Progress.wait("to learn what became of the withdrawal")',
+            "return await self._withdraw(intent.holdings_e8s)",
+        ),
+    ),
+    _bug(
         "withdrawal sent before it is durable",
         "rule 2: after a crash nobody knows that it was asked for",
         (Settlement, "_withdraw", "await self._store.write(", "self._store.commit("),
@@ -262,6 +302,43 @@ MUTATIONS: Final = (
         "effects of an old session in a new one",
         "DESIGN 9: what was decided before a session must not overtake its resume",
         (Driver, "_do", "if session is not None and session is self._session:", "session = self._session\n                if session is not None:"),
+    ),
+    _bug(
+        "sign after restore",
+        "rule 7: who may have lost data closes at the next version, which it may have signed already",
+        (Channel, "_final_version", "if self.recovering or self.peer_recovering", "if False"),
+        (Follower, "_check", "(far,) if self.recovering else", "()  if False else"),
+    ),
+    _bug(
+        "final after a lost final",
+        "rule 1: a final state that comes back after a loss is followed by another one",
+        (signer.StateSigner, "adopted", "if self._finalized", "return ()\n    if self._finalized"),
+    ),
+    _bug(
+        "re-offer after restore",
+        "rule 7: what was under way on an old copy is sent again",
+        (copying, "mark_as_copy", "WHERE version IS NULL AND status", "WHERE 0 AND status"),
+        (Follower, "_resumed", "if self.phase is Phase.OPEN and self._offered and not self.frozen:", "if self._offered:"),
+    ),
+    _bug(
+        "funding after restore",
+        "rule 7: who lost its records of a deposit makes another one",
+        (funding_job, "next_funding_action", "if recovering and", "if False and"),
+    ),
+    _bug(
+        "dispute after restore",
+        "rule 7: a state that may be old is registered",
+        (Settlement, "step", "if channel.recovering and (", "if False and ("),
+    ),
+    _bug(
+        "restored node does not look for its deposit",
+        "rule 6: what was on its way to the canister when the disk was lost stays there",
+        (lost_deposits.LostDeposits, "search", "terms = self._terms", "self.done = True; return"),
+    ),
+    _bug(
+        "old store overwrites the backup",
+        "DESIGN 11: the channels that an old copy of the store lacks are gone with the file that had them",
+        (taking_up, "take_up_missing", "if not missing:", "if True:"),
     ),
     _bug(
         "idempotency key not recorded",

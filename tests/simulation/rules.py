@@ -31,7 +31,7 @@ from protocol.messages import (
 )
 from protocol.payments import Payment
 from protocol.signing import verify_signed_state
-from protocol.types import ChannelId, RegisteredState, SignedState, State
+from protocol.types import ChannelId, Funding, RegisteredState, SignedState, State
 from tests.simulation.sim_chain import SimChain
 from wire.codec import encode
 
@@ -72,6 +72,7 @@ class Rules:
         self._looks: dict[tuple[str, int, ChannelId], _Look] = {}
         self._swept: dict[tuple[str, int], int] = {}
         self._told: Counter[tuple[str, int, str, bytes]] = Counter()
+        self._blind: set[tuple[str, int, Funding]] = set()
         self._length = 0
 
     def fail(self, text: str) -> None:
@@ -109,6 +110,11 @@ class Rules:
         """A look came back."""
         key = (life.house.name, life.number, channel)
         before = self._looks.get(key)
+        if answer.value is None and self._chain.registered(channel) is not None:
+            began_ns = self._chain.first_registered_ns[channel]
+            asked_ns = self._chain.loop.elapsed_ns() - life.house.clock.monotonic_ns() + answer.signed_at_mono_ns
+            fresh = began_ns >= asked_ns
+            self._need(fresh, f"rule 5: {life.house.name} takes an old answer for a look at what is registered")
         if before is None or before.asked_ns <= answer.signed_at_mono_ns:
             registered = answer.value
             version = registered.state.version if registered is not None else None
@@ -263,6 +269,17 @@ class Rules:
         row = life.house.disk.one("SELECT 1 FROM withdrawal WHERE envelope = ?", call.to_bytes())
         if life.house.honest and row is None and call.signed_at_mono_ns > 0:
             self.fail(f"rule 2: {life.house.name} withdraws before the call is durable")
+
+    def saw_holdings(self, life: Life, funding: Funding) -> None:
+        """A look at holdings came back."""
+        self._blind.discard((life.house.name, life.number, funding))
+
+    def signed_withdrawal(self, life: Life, funding: Funding) -> None:
+        """A new withdrawal is made: between two of them is a look at what is there to withdraw."""
+        key = (life.house.name, life.number, funding)
+        blind = key in self._blind and life.house.honest
+        self._need(not blind, f"DESIGN 7: {life.house.name} withdraws once more without a look")
+        self._blind.add(key)
 
     def settles(self, life: Life, signed: SignedState) -> None:
         """A state is about to be registered or concluded with."""

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import apsw
 import structlog
 
+from chain import agent as agent_module
 from perund.node import api as api_module
 from perund.node import driver as driver_module
 from perund.node import node as node_module
@@ -93,6 +94,7 @@ def installed(rng: random.Random) -> Iterator[None]:
             patch.object(store_module, "open_reader", _open_reader),
             patch.object(openings_module, "os", random_source),
             patch.object(api_module, "os", random_source),
+            patch.object(agent_module, "secrets", SimpleNamespace(token_bytes=rng.randbytes)),
             patch.object(node_module, "TICK_S", 5.0),  # it only expires openings; the rest of the time is free
             patch.object(ChannelKey, "sign_state", _sign_state),
             patch.object(driver_module.ChannelDriver, "_do", _do),

@@ -66,6 +66,10 @@ class SimChain:
         self.executing = 0
         self.minted_e8s = 0
         self.on_registered: Callable[[State, int], None] = lambda state, timeout_ns: None
+        self.first_registered_ns: dict[bytes, int] = {}
+        """When a state of a channel was first registered, in the loop's time."""
+        self.settled: dict[bytes, State] = {}
+        """What each channel was once seen settled on: that stands for ever."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
 
@@ -88,6 +92,7 @@ class SimChain:
                 result = await work()
             finally:
                 self.executing -= 1
+                self._note_settled()
             if not done.done():
                 done.set_result(result)
 
@@ -126,16 +131,25 @@ class SimChain:
         refused = self.perun.deposit(contract.Funding(funding.channel, funding.participant), self.loop.chain_ns())
         return CanisterError(refused.value) if refused is not None else None
 
+    def _note_settled(self) -> None:
+        for channel in self.first_registered_ns:
+            found = self.registered(ChannelId(channel))
+            if found is not None and channel not in self.settled and found.settled(Nanos(self.loop.chain_ns())):
+                self.settled[channel] = found.state
+
     async def dispute(self, params: Params, signed: SignedState) -> CanisterError | None:
         refused = self.perun.dispute(*_settlement(params, signed), self.loop.chain_ns())
         if refused is None:
             registered = self.registered(signed.state.channel)
             assert registered is not None
+            self.first_registered_ns.setdefault(signed.state.channel, self.loop.elapsed_ns())
             self.on_registered(registered.state, registered.timeout_ns)
         return CanisterError(refused.value) if refused is not None else None
 
     async def conclude(self, params: Params, signed: SignedState) -> CanisterError | None:
         refused = self.perun.conclude(*_settlement(params, signed), self.loop.chain_ns())
+        if refused is None:
+            self.first_registered_ns.setdefault(signed.state.channel, self.loop.elapsed_ns())
         return CanisterError(refused.value) if refused is not None else None
 
     async def withdraw(self, request: WithdrawalRequest, signature: bytes) -> int | CanisterError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Final, TypeVar, cast
 
-from chain import cbor
+from chain.agent import Agent
 from chain.clock import Certified, ChainTime
 from chain.errors import (
     CallExpired,
@@ -20,8 +21,9 @@ from chain.errors import (
     Unreachable,
 )
 from chain.ledger import ArchivedBlocks, Block, BlockPage, TransferArgs, TransferError
-from chain.perun import CanisterCode, CanisterError, DisputePage
-from chain.request import SignedCall, call_content, hash_of_map
+from chain.perun import CanisterCode, CanisterError, DisputeEntry, DisputePage
+from chain.request import SignedCall
+from chain.state_reader import INGRESS_TTL_NS
 from protocol.types import ChannelId, Funding, Params, RegisteredState, SignedState, WithdrawalRequest
 from tests.simulation.power import Life
 from tests.simulation.sim_chain import FEE_E8S, LEDGER, PERUN, SimChain
@@ -29,7 +31,6 @@ from tests.simulation.virtual_loop import VirtualClock
 
 __all__ = ["Memory", "SimAgent", "SimLedger", "SimPerun"]
 
-EXPIRY_NS: Final = 240 * 10**9
 PATIENCE_S: Final = 60.0
 URL: Final = "http://simulated"
 
@@ -51,21 +52,34 @@ class Memory:
 
     def __init__(self) -> None:
         self.calls: dict[bytes, _Sent] = {}
+        self.looks: dict[bytes, object] = {}
+        """What was answered: the same request gets the same answer, however old it is by then."""
+
+
+@dataclass(frozen=True)
+class _Unsigned:
+    """Whose requests are its own because nobody else is on its line: a signature would only cost time."""
+
+    sender: bytes
+    public_key_der: None = None
+
+    def sign(self, message: bytes) -> bytes:
+        raise AssertionError(f"{len(message)} bytes to sign for the chain")
 
 
 class SimAgent:
-    """One identity's line to the chain."""
+    """One identity's line to the chain. Requests are signed by the real agent's code."""
 
     def __init__(self, life: Life, chain: SimChain, memory: Memory, sender: bytes, clock: VirtualClock) -> None:
         self.life = life
         self.chain = chain
         self.clock = clock
-        self.sender = sender
+        self.identity = _Unsigned(sender)
         self._memory = memory
         self._faults = life.house.faults
         self._rng = life.house.faults.rng
         self._time = ChainTime(clock)
-        self._nonce = life.number << 32
+        self._reader = SimpleNamespace(asked_at_ns=self.chain_time)  # the part of the agent that signing asks
 
     @property
     def chain_time_is_certified(self) -> bool:
@@ -81,9 +95,9 @@ class SimAgent:
 
     # --- looks -------------------------------------------------------------------------------------------
 
-    async def look(self, method: str, read: Callable[[], T]) -> Certified[T]:
-        """Read something by a call: its answer may be late, never untrue."""
-        asked_ns, asked_at_chain_ns = self.clock.monotonic_ns(), self.chain_time()
+    async def look(self, method: str, read: Callable[[], T], argument: bytes = b"") -> Certified[T]:
+        """Read something by a call: its answer may be late, never untrue, and is that of the request's first time."""
+        call = self._sign(PERUN, method, argument)
         self.life.effect(f"call.{method}")
         loop, rng = self.chain.loop, self._rng
         fault = self._faults.chain_fault(loop.time(), changes=False)
@@ -95,29 +109,40 @@ class SimAgent:
         if fault == "silent":
             await asyncio.sleep(PATIENCE_S)
             raise OutcomeUnknown(bytes(32), "no answer")
-        value = read()
+        value = cast("T", self._memory.looks.setdefault(call.request_id, read()))
         # A replica can hold an answer back and deliver it under a newer certificate.
         await asyncio.sleep(rng.uniform(1.0, PATIENCE_S - 1) if fault == "withheld" else rng.uniform(0.02, 0.3))
         self.life.effect(f"answered.{method}")
         certified_ns = loop.chain_ns() - rng.choice((0, 10**8))
         self._time.observe(certified_ns)
-        return Certified(value, certified_ns, asked_at_chain_ns, asked_ns, bytes(32))
+        return Certified(value, certified_ns, call.signed_at_chain_ns, call.signed_at_mono_ns, call.request_id)
+
+    async def hint(self, read: Callable[[], T]) -> T:
+        """Ask one node: what it says may be late, or a lie."""
+        self.life.effect("call.hint")
+        loop, rng = self.chain.loop, self._rng
+        fault = self._faults.chain_fault(loop.time(), changes=False)
+        await asyncio.sleep(rng.uniform(0.02, 0.3))
+        if fault == "unreachable":
+            raise Unreachable(URL, "the line is down")
+        if fault == "silent":
+            await asyncio.sleep(PATIENCE_S)
+            raise OutcomeUnknown(bytes(32), "no answer")
+        value = read()
+        self.life.effect("answered.hint")
+        return value
+
+    def lies(self) -> bool:
+        """Whether the node that is asked for a hint lies now."""
+        return not self._faults.healed and self._rng.random() < self._faults.lying_hint
 
     # --- calls -------------------------------------------------------------------------------------------
 
+    def _sign(self, canister: bytes, method: str, argument: bytes) -> SignedCall:
+        return Agent.sign_call(cast("Agent", self), canister, method, argument)
+
     def sign(self, canister: bytes, method: str, work: Work) -> SignedCall:
-        self._nonce += 1
-        expiry_ns = self.chain_time() + EXPIRY_NS
-        content = call_content(canister, method, b"", self.sender, expiry_ns, self._nonce.to_bytes(16, "big"))
-        call = SignedCall(
-            canister=canister,
-            method=method,
-            request_id=hash_of_map(content),
-            envelope=cbor.encode({"content": content}),
-            ingress_expiry_ns=expiry_ns,
-            signed_at_mono_ns=self.clock.monotonic_ns(),
-            signed_at_chain_ns=self.chain_time(),
-        )
+        call = self._sign(canister, method, b"")
         self._memory.calls[call.request_id] = _Sent(work)
         return call
 
@@ -142,7 +167,7 @@ class SimAgent:
             else:
                 delay_s = rng.uniform(0.02, 0.5)
                 if fault == "late":
-                    delay_s = rng.uniform(0.0, min(expires_in_s, rng.choice((5.0, 30.0, EXPIRY_NS / 1e9))))
+                    delay_s = rng.uniform(0.0, min(expires_in_s, rng.choice((5.0, 30.0, INGRESS_TTL_NS / 1e9))))
                 sent.outcome = self.chain.execute(delay_s, sent.work)
         elif fault == "never":
             fault = "reply lost"
@@ -194,25 +219,36 @@ class SimPerun:
 
     async def disputes_since(self, cursor: int, limit: int) -> Certified[DisputePage]:
         await self._agent.ensure_time(PERUN)
-        answer = await self._agent.look("disputes_since", lambda: self._chain.disputes(cursor, limit))
+        asked = cursor.to_bytes(8, "big")
+        answer = await self._agent.look("disputes_since", lambda: self._chain.disputes(cursor, limit), asked)
         self._agent.life.house.rules.swept(self._agent.life, limit, answer)
         return answer
 
     async def hint_disputes_since(self, cursor: int, limit: int) -> DisputePage:
-        return (await self._agent.look("hint", lambda: self._chain.disputes(cursor, limit))).value
+        def read() -> DisputePage:
+            page = self._chain.disputes(cursor, limit)
+            if not page.head or not self._agent.lies():
+                return page
+            # What is new is left out, and the end of the log is somebody else's.
+            return DisputePage((DisputeEntry(page.head - 1, bytes(64), None),), page.head)
+
+        return await self._agent.hint(read)
 
     async def hint_state(self, channel: ChannelId) -> RegisteredState | None:
-        return (await self._agent.look("hint", lambda: self._chain.registered(channel))).value
+        return await self._agent.hint(lambda: None if self._agent.lies() else self._chain.registered(channel))
 
     async def query_state(self, channel: ChannelId) -> Certified[RegisteredState | None]:
         await self._agent.ensure_time(PERUN)
-        answer = await self._agent.look("query_state", lambda: self._chain.registered(channel))
+        answer = await self._agent.look("query_state", lambda: self._chain.registered(channel), channel)
         self._agent.life.house.rules.looked(self._agent.life, channel, answer)
         return answer
 
     async def query_holdings(self, funding: Funding) -> Certified[int | None]:
         await self._agent.ensure_time(PERUN)
-        return await self._agent.look("query_holdings", lambda: self._chain.holdings(funding))
+        life, asked = self._agent.life, funding.channel + funding.participant
+        answer = await self._agent.look("query_holdings", lambda: self._chain.holdings(funding), asked)
+        life.house.rules.saw_holdings(life, funding)
+        return answer
 
     async def transaction_notification(self, block: int) -> Certified[int | CanisterError]:
         answer = await self._agent.call(PERUN, "notify", lambda: self._chain.notify(block))
@@ -233,7 +269,9 @@ class SimPerun:
         return cast("Certified[CanisterError | None]", answer)
 
     def sign_withdraw(self, request: WithdrawalRequest, signature: bytes) -> SignedCall:
-        return self._agent.sign(PERUN, "withdraw", lambda: self._chain.withdraw(request, signature))
+        call = self._agent.sign(PERUN, "withdraw", lambda: self._chain.withdraw(request, signature))
+        self._agent.life.house.rules.signed_withdrawal(self._agent.life, request.funding)
+        return call
 
     async def submit_withdraw(self, call: SignedCall) -> Certified[int | CanisterError]:
         self._agent.life.house.rules.withdraws(self._agent.life, call)
@@ -251,7 +289,7 @@ class SimLedger:
         self._transfers: dict[bytes, TransferArgs] = {}
 
     def sign_transfer(self, args: TransferArgs) -> SignedCall:
-        sender = self._agent.sender
+        sender = self._agent.identity.sender
         call = self._agent.sign(LEDGER, "transfer", lambda: self._chain.transfer(sender, args))
         self._transfers[call.request_id] = args
         return call

@@ -249,9 +249,10 @@ class World:
         await self._open_a_channel(0, 1)
         if self.plan.houses > 2:
             await self._open_a_channel(2, 1)
-        if self.rng.random() < 0.1:
+        if self.rng.random() < 0.2:
             # Second thoughts while the deposits are on their way.
-            await asyncio.sleep(self.rng.uniform(0, 8))
+            await self._depositing(self.loop.time() + 60)
+            await asyncio.sleep(self.rng.uniform(0, 3))
             for house, user in zip(self.houses, self.users, strict=True):
                 for doubted in list(house.node.drivers) if house.is_up else ():
                     user.dispute(doubted)
@@ -300,6 +301,12 @@ class World:
         await asyncio.sleep(5.0)
         self._lull(calm=False)
 
+    async def _depositing(self, until_s: float) -> None:
+        while self.loop.time() < until_s:
+            if any(house.disk.one("SELECT 1 FROM transfer WHERE status = 'paid'") for house in self.houses):
+                return
+            await asyncio.sleep(0.2)
+
     async def _opened(self, until_s: float) -> None:
         while self.loop.time() < until_s:
             if any(house.disk.one("SELECT 1 FROM channel_state WHERE phase = 'open'") for house in self.houses):
@@ -343,7 +350,7 @@ class World:
         elif what < 0.81 + self.plan.losing:
             if house.honest:
                 house.lose_disk()
-        elif what < 0.84:
+        elif what < 0.86:
             house.disk.copy()
         elif what < 0.90:
             self.loop.pass_time(rng.choice((0.0, 0.0, 0.001, 0.1)))  # a busy machine: timers come late

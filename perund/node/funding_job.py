@@ -39,6 +39,8 @@ __all__ = ["FundingJob"]
 
 log = structlog.get_logger()
 
+LOST_NAP_S: Final = 60.0
+"""Between two searches for a deposit that may have been lost sight of: it can come until the funding deadline."""
 SETTLED_INTENTS: Final = (IntentStatus.CREDITED, IntentStatus.VOID)
 
 
@@ -132,6 +134,8 @@ class FundingJob(ChannelJob):
             case Abort():
                 self.driver.perform(channel.leave(self._time.now(), action.reason))
                 return Progress.again()
+            case Wait() if self._may_lack_deposits:
+                return Progress.wait(action.what, LOST_NAP_S)
             case Wait():
                 return Progress.wait(action.what)
             case _:

@@ -28,7 +28,9 @@ FACTOR: Final = 1.6
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a step came to. `waiting_for` is empty when the next step can follow at once."""
+    """What a step came to. `waiting_for` is empty when the next step can follow at once; `at_most_s`: the longest wait
+    before the next step, approached by growing ones.
+    """
 
     waiting_for: str
     at_most_s: float = LAST_WAIT_S
@@ -96,5 +98,5 @@ class ChannelJob(ABC):
                     await self._wake.wait()
                 pause = FIRST_WAIT_S
             except TimeoutError:
-                pause = min(pause * FACTOR, LAST_WAIT_S)
+                pause = min(pause * FACTOR, max(LAST_WAIT_S, progress.at_most_s))
         self.waiting_for = ""

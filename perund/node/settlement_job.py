@@ -46,7 +46,8 @@ __all__ = ["SettlementJob"]
 
 log = structlog.get_logger()
 
-LONGEST_NAP_S: Final = 30.0
+LONGEST_NAP_S: Final = 60.0
+"""A step asks the canister four times: days of a challenge period are not spent asking."""
 
 
 class SettlementJob(ChannelJob):
@@ -294,7 +295,7 @@ class SettlementJob(ChannelJob):
 
     async def _finish(self, dust_e8s: int, registered: RegisteredState | None) -> Progress:
         if not self._deposits_settled():
-            return Progress.wait("a deposit of ours in flight, to withdraw it as well")
+            return Progress.wait("a deposit of ours in flight, to withdraw it as well", LONGEST_NAP_S)
         number, terms, read = self.driver.number, self.driver.channel.terms, self._store.read
         records = [book_cost(number, "dust", dust_e8s)] if dust_e8s else []
         gross_e8s = dust_e8s + sum(w.holdings_e8s for w in read.withdrawals(number) if w.status == "paid")

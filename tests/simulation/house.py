@@ -329,9 +329,7 @@ class House:
             return
         if self.life is not None:
             self.life.end()
-        for (channel,) in self.disk.all(
-            "SELECT c.channel FROM channel c JOIN channel_state s USING (number) WHERE s.phase != 'closed'"
-        ):
+        for (channel,) in self.disk.all("SELECT channel FROM channel"):
             self.lost[ChannelId(channel)] = None
         self.disks_lost += 1
         copies = self.disk.copies

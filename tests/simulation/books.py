@@ -207,10 +207,12 @@ def _nothing_left_behind(world: World) -> None:
     if owed != held:
         world.rules.fail(f"{held - owed} e8s were paid to the canister and credited to nobody")
     for house in world.houses:
-        for row in house.disk.read.channels_page(None, 0, 1_000):
-            left = world.chain.holdings(row.terms.funding(row.terms.our_index)) or 0
+        rows = house.disk.read.channels_page(None, 0, 1_000)
+        for terms in (house.lost | {row.terms.channel: row.terms for row in rows}).values():
+            left = world.chain.holdings(terms.funding(terms.our_index)) or 0
             if left > FEE_E8S:
                 world.rules.fail(f"{house.name} leaves {left} e8s in a channel")
+        for row in rows:
             settled = world.chain.registered(row.terms.channel)
             newest = row.memory.newest.state.version
             if settled is not None and settled.state.version < newest:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ByzantineHouse"]
 
 KEPT = 200
+UPDATE_LIES = ("allocation", "version", "final", "unoffered", "empty", "total", "replayed")
 
 
 class ByzantineHouse(House):
@@ -46,6 +47,8 @@ class ByzantineHouse(House):
         rng = self.rng
         self.temper = {name: rng.choice((0.0, 0.05, 0.3)) for name in ("withhold", "replay", "alter", "invent")}
         self.quiet = False
+        self.favourite = rng.choice(UPDATE_LIES)
+        """The lie about updates that it tells most."""
         self.states: dict[ChannelId, list[tuple[Params, SignedState]]] = {}
         self._sent: list[Message] = []
 
@@ -112,12 +115,8 @@ class ByzantineHouse(House):
             return update
         rng, (a, b) = self.rng, update.allocation
         moved = rng.choice((1, -1, b, -a))
-        kind = rng.choice(
-            ("allocation", "version", "final", "unoffered", "unoffered", "empty", "total", "replayed", "replayed")
-        )
+        kind = self.favourite if rng.random() < 0.5 else rng.choice(UPDATE_LIES)
         changes: dict[str, object] = {}
-        if kind != "replayed" and update.version > 1 and rng.random() < 0.3:
-            kind = "replayed"
         if kind == "allocation":
             changes = {"allocation": (max(0, a + moved), max(0, b - moved))}
         elif kind == "version":

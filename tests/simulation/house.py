@@ -46,6 +46,7 @@ from wire.session import Session
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
+    from protocol.terms import Terms
 
 __all__ = ["House"]
 
@@ -191,7 +192,7 @@ class House:
         self.lives = 0
         self.backup: Backup | None = None
         """What is in the backup file."""
-        self.lost: dict[ChannelId, None] = {}
+        self.lost: dict[ChannelId, Terms] = {}
         """The channels that it had when it lost its disk: in them it may lack what happened (rule 7)."""
         self.disks_lost = 0
         self.risked: set[ChannelId] = set()
@@ -329,8 +330,7 @@ class House:
             return
         if self.life is not None:
             self.life.end()
-        for (channel,) in self.disk.all("SELECT channel FROM channel"):
-            self.lost[ChannelId(channel)] = None
+        self.lost |= {row.terms.channel: row.terms for row in self.disk.read.channels_page(None, 0, 1_000)}
         self.disks_lost += 1
         copies = self.disk.copies
         copy = self.rng.choice(copies) if copies and self.rng.random() < 0.75 else None

@@ -50,6 +50,9 @@ class _Look:
     version: int | None
 
 
+NEVER = _Look(0, None)
+
+
 @dataclass
 class _Left:
     """What left of one participant in one channel."""
@@ -127,8 +130,18 @@ class Rules:
             if entry.registered is not None:
                 self.looked(life, ChannelId(entry.channel), answer.with_value(entry.registered))
         if len(page.entries) < limit:
+            self._saw_all(life, asked_ns)
             key = (life.house.name, life.number)
             self._swept[key] = max(self._swept.get(key, 0), asked_ns)
+
+    def _saw_all(self, life: Life, asked_ns: int) -> None:
+        """A sweep calls all channels quiet: none of them had a state registered that this life was not shown."""
+        house = life.house
+        asked_ns += self._chain.loop.elapsed_ns() - house.clock.monotonic_ns()
+        for channel in house.watched():
+            unseen = self._looks.get((house.name, life.number, channel), NEVER).version is None
+            if unseen and self._chain.first_registered_ns.get(channel, asked_ns) < asked_ns:
+                self.fail(f"DESIGN 8: {house.name} reads the log on beyond a registration that it was not shown")
 
     def _signature_leaves(self, life: Life, signature: bytes) -> None:
         state = self._made.get(signature)

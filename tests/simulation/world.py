@@ -265,6 +265,8 @@ class World:
                     self.rng.choice((user.close, user.close, user.dispute))(channel)
             for _ in range(self.rng.randint(5, 25)):
                 await self._steps(1)
+                if self.rng.random() < 5 * self.plan.losing:
+                    self._lose_a_disk(self.rng.choice(self.houses))
                 await asyncio.sleep(self.rng.expovariate(1 / 8))
 
     async def _steps(self, count: int) -> None:
@@ -311,6 +313,8 @@ class World:
         while self.loop.time() < until_s:
             if any(house.disk.one("SELECT 1 FROM channel_state WHERE phase = 'open'") for house in self.houses):
                 return
+            if self.rng.random() < 0.1:
+                self._trouble(*self.rng.sample(self.houses, 2))
             await asyncio.sleep(1.0)
 
     def _step(self) -> None:
@@ -330,17 +334,8 @@ class World:
             user.ask_again()
         elif what < 0.66:
             self._cancel(house, user)
-        elif what < 0.70:
-            self.road.cut(house.name, peer.name, rng.choice((0.0, 1.0, rng.uniform(0, 60))))
-        elif what < 0.735:
-            if rng.random() < self.plan.crashing:
-                house.crash()
-                if rng.random() < 0.2:
-                    peer.crash()
-        elif what < 0.76 and not house.faults.calm:
-            house.faults.chain_down_until_s = self.loop.time() + rng.uniform(0, 90)
         elif what < 0.78:
-            self.chain.fee_in_doubt_until_s = self.loop.time() + rng.uniform(0, 20)
+            self._trouble(house, peer)
         elif what < 0.80:
             user.open(peer, self.plan.challenge_s, self.plan.funding_s)
         elif what < 0.81:
@@ -348,14 +343,37 @@ class World:
             if channel is not None:
                 rng.choice((user.close, user.close, user.dispute))(channel)
         elif what < 0.81 + self.plan.losing:
-            if house.honest:
-                house.lose_disk()
-        elif what < 0.86:
+            self._lose_a_disk(house)
+        elif what < 0.86 or (self._has_offered(house) and rng.random() < 0.3):
             house.disk.copy()
         elif what < 0.90:
             self.loop.pass_time(rng.choice((0.0, 0.0, 0.001, 0.1)))  # a busy machine: timers come late
         else:
             return
+
+    def _trouble(self, house: House, peer: House) -> None:
+        """Something that happens to a house from outside."""
+        rng = self.rng
+        what = rng.random()
+        if what < 0.35:
+            self.road.cut(house.name, peer.name, rng.choice((0.0, 1.0, rng.uniform(0, 60))))
+        elif what < 0.6:
+            if rng.random() < self.plan.crashing:
+                house.crash()
+                if rng.random() < 0.2:
+                    peer.crash()
+        elif what < 0.8:
+            if not house.faults.calm:
+                house.faults.chain_down_until_s = self.loop.time() + rng.uniform(0, 90)
+        else:
+            self.chain.fee_in_doubt_until_s = self.loop.time() + rng.uniform(0, 20)
+
+    def _lose_a_disk(self, house: House) -> None:
+        if house.honest:
+            house.lose_disk()
+
+    def _has_offered(self, house: House) -> bool:
+        return bool(house.disk.one("SELECT 1 FROM payment WHERE status = 'offered' LIMIT 1"))
 
     def _channel(self, house: House) -> bytes | None:
         if not house.is_up or not house.node.drivers:

@@ -159,7 +159,7 @@ alice | Ack | ignored | = | = | = | = | = | ! not_resumed
 alice | Confirm | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 alice | CloseRequest | ignored | closing; sends Update | ignored | = | = | = | ! not_resumed
 alice | Resume | sends Confirm | = | sends Update | sends Confirm | = | ignored | sends Confirm
-alice | SignedStateMessage | ! data_loss | = | = | = | = | writes StateRecord | ! data_loss
+alice | SignedStateMessage | ! data_loss | = | = | = | = | writes StateRecord, EventRecord | ! data_loss
 alice | pay | channel_not_open | sends Update | channel_not_open | = | = | channel_frozen | writes PaymentsQueuedRecord
 alice | cancel an unknown payment | payment_not_queued | = | = | = | = | = | =
 alice | close | channel_not_open | closing; sends Update | ignored | channel_not_open | = | channel_frozen | closing
@@ -178,7 +178,7 @@ bob | Ack | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 bob | Confirm | ignored | = | = | = | = | = | ! not_resumed
 bob | CloseRequest | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 bob | Resume | ignored | = | sends CloseRequest | ignored | = | = | =
-bob | SignedStateMessage | ! data_loss | = | = | = | = | writes StateRecord | ! data_loss
+bob | SignedStateMessage | ! data_loss | = | = | = | = | writes StateRecord, EventRecord | ! data_loss
 bob | pay | channel_not_open | sends Offer | channel_not_open | = | = | channel_frozen | writes PaymentsQueuedRecord
 bob | cancel an unknown payment | payment_not_queued | = | = | = | = | = | =
 bob | close | channel_not_open | closing; sends CloseRequest | ignored | channel_not_open | = | channel_frozen | closing

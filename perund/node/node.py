@@ -111,6 +111,7 @@ class Node:
 
     async def close(self) -> None:
         """Stop the jobs."""
+        self.towers.close()
         tasks = [*self._tasks, *(task for jobs in self.jobs.values() for task in jobs.tasks.values())]
         for task in tasks:
             task.cancel()
@@ -185,6 +186,7 @@ class Node:
             services.config.policy.minimum_payment_e8s,
             services.watcher.horizon,
         )
+        channel.awaits_towers = bool(self.towers.links)
         driver = ChannelDriver(
             channel,
             number,

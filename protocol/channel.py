@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol
+from typing import Final
 
 from protocol.effects import (
     NOTHING,
@@ -26,12 +26,12 @@ from protocol.effects import (
     Received,
     Record,
     Send,
-    SignatureRecord,
     StateRecord,
     Step,
 )
 from protocol.errors import CallerMistake, PeerViolation, Undecodable
 from protocol.horizon import Horizon
+from protocol.memory import Books, ChannelMemory
 from protocol.messages import (
     Ack,
     ChannelMessage,
@@ -40,6 +40,7 @@ from protocol.messages import (
     Resume,
     ResumePhase,
     SignedStateMessage,
+    TowerHeld,
     Update,
 )
 from protocol.payments import EMPTY, Batch
@@ -49,7 +50,7 @@ from protocol.signing import verify_signed_state
 from protocol.terms import Terms
 from protocol.types import ChannelId, ParticipantIndex, SignedState, State
 
-__all__ = ["DATA_LOSS", "Books", "Channel", "ChannelMemory"]
+__all__ = ["DATA_LOSS", "Channel"]
 
 RECOVERY_STEP: Final = 2**32
 """A recovering channel's final state has the next multiple of it as its version, where no lost state can be."""
@@ -59,32 +60,6 @@ RISK_ACCEPTED: Final = "risk_accepted"
 """The same, after the operator accepted the risk."""
 UPDATE_ROOM: Final = 65_535 - 512
 """Bytes for payments in an update: what a frame holds less the fixed fields."""
-
-
-class Books(Protocol):
-    """What the store knows of payments."""
-
-    def known(self, channel: ChannelId, sender: ParticipantIndex, ids: Batch) -> dict[bytes, str]:
-        """Return, of these ids, those that ever were in an update or declined, with their status."""
-        ...
-
-
-@dataclass
-class ChannelMemory:
-    """What the store remembers of a channel: with its terms, all that a restart needs."""
-
-    phase: Phase
-    newest: SignedState
-    last_signature: SignatureRecord | None
-    pending: Update | None = None
-    peer_holds: int = 0
-    frozen: str = ""
-    queued: Batch = EMPTY
-    """Ours, neither offered nor in an update."""
-    offered: Batch = EMPTY
-    """Ours, offered (participant 1 only)."""
-    highest_peer_id: bytes = b""
-    """The largest id of the peer's payments so far: what is above it is new without a search."""
 
 
 @dataclass
@@ -119,6 +94,8 @@ class Channel(ABC):
     """The peer said in this session that it updates no more: it closes, leaves, or is frozen."""
     peer_recovering: bool = field(init=False, default=False)
     """The peer said in this session that it may have lost data of the channel (rule 7)."""
+    awaits_towers: bool = field(init=False, default=False)
+    """Whether there are towers that may hold a newer state and were not asked: a loss is not ended before (rule 7)."""
     highest_peer_id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +108,7 @@ class Channel(ABC):
         self.queue.append(self.memory.queued)
         self.we_are_ready = self.peer_is_ready = self.phase is not Phase.FUNDING
         self._resume_sent = False
+        self._claim_open = False
         self._settled = False
         self._uncounted: list[tuple[Batch, int]] = []
         self._proposed: tuple[Update, State] | None = None
@@ -182,6 +160,14 @@ class Channel(ABC):
     def may_lack_records(self) -> bool:
         """Whether the store may lack what happened: the channel recovers, or its operator took the risk of it."""
         return self.recovering or self.frozen.startswith(RISK_ACCEPTED)
+
+    @property
+    def _stopped(self) -> bool:
+        """Whether it makes no update, not even the final one that ends a loss.
+
+        Rule 7: the peer alone might hide the newest state, so that one waits until the towers were asked.
+        """
+        return bool(self.frozen) and (not self.recovering or self.awaits_towers)
 
     @property
     def final(self) -> SignedState | None:
@@ -324,7 +310,7 @@ class Channel(ABC):
 
     def session_began(self, minimum_payment_e8s: int) -> Step:
         """A session with the peer began. Nothing about the channel is said before `Resume`."""
-        self.connected = self.peer_stopped = False
+        self.connected = self.peer_stopped = self._claim_open = False
         self._resume_sent = True
         self.peer_minimum_e8s = minimum_payment_e8s
         return Step(outgoing=(Send(self._resume()),)) + self._say_again()
@@ -342,6 +328,17 @@ class Channel(ABC):
             return self.freeze(violation.code, str(violation), now)
         except Undecodable as error:
             return self.freeze("bad_state", str(error), now)  # well-formed on the wire, but no state of a channel
+
+    def recalled(self, held: TowerHeld, now: Moment) -> Step:
+        """Take what a tower of ours holds. Raises `PeerViolation` or `Undecodable` for what is no state of this
+        channel that both signed; nothing has changed then.
+        """
+        return self._adopt(held, now, "a watchtower") if not self._settled else NOTHING
+
+    def towers_answered(self, now: Moment) -> Step:
+        """Every tower was asked, or is not there: what waited for them goes on."""
+        self.awaits_towers = False
+        return self._retry(now)
 
     def freeze(self, code: str, text: str, now: Moment) -> Step:
         """Stop updating for good, tell the peer why, and raise an alarm."""
@@ -366,8 +363,12 @@ class Channel(ABC):
                 self.peer_stopped = message.phase is ResumePhase.CLOSING
                 self.peer_recovering = message.recovering
                 return self._resumed(message, now)
+            case SignedStateMessage() if self._claim_open and self.recovering and message.version <= self.version:
+                # It shows what it has, and a tower was faster: its claim holds nothing up any more.
+                self._claim_open, self.connected = False, True
+                return self._retry(now)
             case SignedStateMessage():
-                return self._adopt(message, now)
+                return self._adopt(message, now, "the peer")
             case _ if not self.connected:
                 raise PeerViolation("not_resumed", f"{type(message).__name__} came before resume")
             case ChannelReady():
@@ -470,7 +471,7 @@ class Channel(ABC):
 
         Until it comes nothing is updated; a mere claim freezes nothing, or a peer could take our dispute from us.
         """
-        self.connected = False
+        self.connected, self._claim_open = False, True
         version = max(theirs.version, theirs.pending_version)
         facts: dict[str, str | int | bool] = {"claimed": version, "ours": self.version, "alarm": True}
         text = f"version {version} is not known here, version {self.version} is the newest: show the signed state"
@@ -479,7 +480,7 @@ class Channel(ABC):
             (self._newest_message(), Send(ErrorMessage("unproven_claim", text, self.id))),
         )
 
-    def _adopt(self, message: SignedStateMessage, now: Moment) -> Step:
+    def _adopt(self, message: SignedStateMessage | TowerHeld, now: Moment, source: str) -> Step:
         """Take a newer fully signed state: it bears our own signature, so it proves that we lost data."""
         if message.version <= self.version:
             return NOTHING
@@ -492,19 +493,25 @@ class Channel(ABC):
         pending = self.pending
         if pending is not None and signed.state == self._state_of(pending):
             return self._receive_updating(Ack(self.id, message.version, message.signature_1), now)
+        facts: dict[str, str | int | bool] = {"version": message.version, "had": self.version, "from": source}
         self.newest = signed
         # What was under way here may or may not be in that state: nobody can tell any more.
-        step = Step((*self.signer.adopted(signed.state), StateRecord(signed, EMPTY, EMPTY))) + self._abandon_pending(
-            "unknown", DATA_LOSS
-        )
-        step += self._end_undelivered(DATA_LOSS, "unknown")
-        step += self.freeze(DATA_LOSS, f"version {message.version} came from the peer: this node had lost it", now)
+        step = Step((*self.signer.adopted(signed.state), StateRecord(signed, EMPTY, EMPTY)))
+        step += self._abandon_pending("unknown", DATA_LOSS) + self._end_undelivered(DATA_LOSS, "unknown")
+        step += Step((EventRecord("channel.adopted", self.id, facts),))
+        step += self.freeze(DATA_LOSS, f"version {message.version} came from {source}: this node had lost it", now)
+        if self.look is not None and self.look.version is not None:
+            step += self._ask_look()  # what is registered may be below it: the watcher refutes at once
         if not self.recovering:
             return step  # frozen for another reason before
-        self.connected = True
-        step += Step(outgoing=(Send(self._resume()),))  # the peer has to know that we lost data before it closes
+        # The peer has to know that we lost data before it closes; and it may have lost what a tower kept for us.
+        if isinstance(message, SignedStateMessage):
+            self.connected, self._claim_open = True, False
+        else:
+            step += Step(outgoing=(self._newest_message(),))
+        step += Step(outgoing=(Send(self._resume()),))
         if self.phase not in (Phase.FUNDING, Phase.OPEN):
-            return step
+            return step + self.advance(now)
         # Loss is proven: the channel is only closed, with that allocation (rule 7).
         return step + self._enter(Phase.CLOSING, now, "this node lost data of the channel") + self.advance(now)
 

@@ -81,7 +81,7 @@ class Follower(Channel):
 
     def advance(self, now: Moment) -> Step:
         """Offer what is queued, and ask for the final state when we close."""
-        if not self.connected or (self.frozen and not self.recovering):
+        if not self.connected or self._stopped:
             return NOTHING
         step = NOTHING
         if self.queue and self.phase is Phase.OPEN and not self.peer_stopped and not self.frozen:
@@ -118,8 +118,13 @@ class Follower(Channel):
             return NOTHING
         if self.phase in (Phase.LEAVING, Phase.CLOSED):
             return NOTHING
-        if self.signer.signed_final:
+        if self.signer.signed_final or self.final is not None:
+            # Rule 1: nothing after a final state, also when it was lost and came back from the peer or a tower.
             raise PeerViolation("after_final", "an update came after the final state")
+        if self._stopped:
+            # Rule 7: signed when the towers were asked too, if it still fits what we have then.
+            self._held = update
+            return NOTHING
         if self.phase is Phase.FUNDING:
             # No state above version 0 before both are ready, not even a final one: it could not be enforced.
             self._held = update

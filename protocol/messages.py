@@ -13,6 +13,7 @@ from protocol.payments import Batch
 from protocol.types import ChannelId, Nanos, ParticipantKey
 
 __all__ = [
+    "FEATURE_RECALL",
     "FEATURE_TOWER",
     "Ack",
     "ChannelAccept",
@@ -36,7 +37,9 @@ __all__ = [
     "SignedStateMessage",
     "StateSignature",
     "TowerForget",
+    "TowerHeld",
     "TowerMessage",
+    "TowerRecall",
     "TowerReceipt",
     "TowerRefusal",
     "TowerState",
@@ -45,6 +48,8 @@ __all__ = [
 
 FEATURE_TOWER: Final = 1
 """Bit 0 of `Hello.features`: its sender is a watchtower."""
+FEATURE_RECALL: Final = 2
+"""Bit 1: it gives clients back what it holds for them. A tower without it would end the session over the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +281,12 @@ class TowerReceipt:
 
 @dataclass(frozen=True, slots=True)
 class TowerRefusal:
-    """A watchtower does not guard this channel with this version."""
+    """A watchtower does not guard this channel with this version, or holds nothing of it (`no_slot`)."""
 
     TYPE: ClassVar[int] = 44
     channel: ChannelId
     version: int
+    """The one that was sent; 0 in the answer to a `TowerRecall`."""
     code: str
     text: str
 
@@ -293,8 +299,29 @@ class TowerForget:
     channel: ChannelId
 
 
+@dataclass(frozen=True, slots=True)
+class TowerRecall:
+    """Asks a watchtower for the newest state in the client's own slot for this channel: the client may have lost it."""
+
+    TYPE: ClassVar[int] = 48
+    channel: ChannelId
+
+
+@dataclass(frozen=True, slots=True)
+class TowerHeld:
+    """Answers a `TowerRecall`: the fully signed state in the client's slot."""
+
+    TYPE: ClassVar[int] = 50
+    channel: ChannelId
+    version: int
+    allocation: tuple[int, int]
+    finalized: bool
+    signature_0: bytes
+    signature_1: bytes
+
+
 SessionMessage = Hello | ErrorMessage | Ping | Pong
 OpeningMessage = ChannelProposal | ChannelAccept | ChannelReject | StateSignature
 ChannelMessage = ChannelReady | Offer | Decline | Update | Ack | Confirm | CloseRequest | Resume | SignedStateMessage
-TowerMessage = TowerState | TowerReceipt | TowerRefusal | TowerForget
+TowerMessage = TowerState | TowerReceipt | TowerRefusal | TowerForget | TowerRecall | TowerHeld
 Message = SessionMessage | OpeningMessage | ChannelMessage | TowerMessage

@@ -95,9 +95,10 @@ class Orderer(Channel):
 
     def advance(self, now: Moment) -> Step:
         """Make the next update, if one is due and allowed."""
-        if not self.connected or self.signer.signed_final or self.version >= MAX_VERSION:
+        # Rule 1: nothing after a final state, also when it was lost and came back from the peer or a tower.
+        if not self.connected or self.signer.signed_final or self.final is not None or self.version >= MAX_VERSION:
             return NOTHING
-        if self.frozen and not self.recovering:
+        if self._stopped:
             return NOTHING
         if self.phase is Phase.CLOSING and (self._pending is None or self.peer_recovering or self.recovering):
             # A peer that lost data cannot acknowledge what is outstanding: it may have signed that version before.
@@ -244,10 +245,10 @@ class Orderer(Channel):
         self.connected = True
         pending = self._pending
         if theirs.version == self.version:
-            if pending is not None and (pending.finalized if self.recovering else not self.frozen):
+            if pending is not None and (not self.frozen or (self.recovering and pending.finalized)):
                 return Step(outgoing=(Send(pending),))
-            if self.frozen and not self.recovering:
-                return NOTHING
+            if self.frozen:
+                return self.advance(now)  # only a loss is still to be ended, by the final state far above
             return Step(outgoing=(Send(Confirm(self.id, self.version)),)) + self.advance(now)
         if pending is not None and theirs.version == pending.version:
             if theirs.state_hash != self._state_of(pending).digest:

@@ -96,6 +96,8 @@ _DECODERS: Final[dict[type[m.Message], object]] = {
     m.TowerReceipt: Decoder(tuple[Literal[42], Bytes64, Nat64, Bytes32, Nat64, Nat64, Bytes64]),
     m.TowerRefusal: Decoder(tuple[Literal[44], Bytes64, Nat64, Code, Text]),
     m.TowerForget: Decoder(tuple[Literal[46], Bytes64]),
+    m.TowerRecall: Decoder(tuple[Literal[48], Bytes64]),
+    m.TowerHeld: Decoder(tuple[Literal[50], Bytes64, Nat64, Allocation, bool, Bytes64, Bytes64]),
 }
 
 
@@ -252,7 +254,7 @@ def _batch(columns: Columns) -> Batch:
 def _check(message: m.Message, *, ours: bool = False) -> None:
     """Check what the decoders' types cannot say. Our own texts are made safe instead."""
     match message:
-        case m.Update() | m.SignedStateMessage() | m.ChannelProposal() | m.TowerState():
+        case m.Update() | m.SignedStateMessage() | m.ChannelProposal() | m.TowerState() | m.TowerHeld():
             if sum(message.allocation) > MAX_E8S:
                 raise Undecodable("the allocation is above 2^64-1 e8s in total")
         case m.Hello() if not ours:

@@ -32,7 +32,7 @@ from protocol.effects import (
     Send,
     Step,
 )
-from protocol.messages import ChannelMessage, Message, Update
+from protocol.messages import ChannelMessage, Message, TowerHeld, Update
 from protocol.payments import Batch
 from protocol.types import RegisteredState, SignedState
 
@@ -184,6 +184,14 @@ class ChannelDriver:
         if session is not self._session:
             return
         self.perform(self.channel.receive(message, self._now()))
+
+    def recalled(self, held: TowerHeld) -> None:
+        """Take what a tower holds of the channel. Raises `PeerViolation` or `Undecodable` when that is nonsense."""
+        self.perform(self.channel.recalled(held, self._now()))
+
+    def towers_answered(self) -> None:
+        """Every tower was asked, or is not there."""
+        self.perform(self.channel.towers_answered(self._now()))
 
     def looked(self, look: Look, registered: RegisteredState | None) -> None:
         """Take a certified look of the watcher."""

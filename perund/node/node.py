@@ -22,11 +22,12 @@ from perund.node.settlement_job import SettlementJob
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel, record_peer
 from perund.tower.towers import Towers
-from protocol.channel import Channel, ChannelMemory
+from protocol.channel import Channel
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
 from protocol.errors import InvariantBroken, PerundError
 from protocol.following import Follower
 from protocol.funding import IntentStatus
+from protocol.memory import ChannelMemory
 from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage, TowerMessage
 from protocol.opening import Opened
 from protocol.ordering import Orderer
@@ -110,6 +111,7 @@ class Node:
 
     async def close(self) -> None:
         """Stop the jobs."""
+        self.towers.close()
         tasks = [*self._tasks, *(task for jobs in self.jobs.values() for task in jobs.tasks.values())]
         for task in tasks:
             task.cancel()
@@ -184,6 +186,7 @@ class Node:
             services.config.policy.minimum_payment_e8s,
             services.watcher.horizon,
         )
+        channel.awaits_towers = bool(self.towers.links)
         driver = ChannelDriver(
             channel,
             number,

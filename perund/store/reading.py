@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import apsw
 
-from protocol.channel import ChannelMemory
 from protocol.effects import Phase, SignatureRecord
 from protocol.funding import DepositIntent, IntentStatus
+from protocol.memory import ChannelMemory
 from protocol.messages import ChannelAccept, ChannelProposal, Update
 from protocol.opening import Accepted, Dead, OpeningPhase, Proposed, Signing
 from protocol.payments import Batch, Payment

@@ -164,9 +164,15 @@ class TowerBooks:
 
     def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
         """Return the newest durable state of a channel over all clients."""
-        row = self._reader.execute(
-            "SELECT message FROM slot WHERE channel = ? ORDER BY version DESC LIMIT 1", (channel,)
-        ).fetchone()
+        return self._read("SELECT message FROM slot WHERE channel = ? ORDER BY version DESC LIMIT 1", channel)
+
+    def held(self, client: bytes, channel: ChannelId) -> SignedState | None:
+        """Return the durable state in a client's own slot (33 bytes, its node key), or None."""
+        found = self._read("SELECT message FROM slot WHERE client = ? AND channel = ?", client, channel)
+        return found[1] if found is not None else None
+
+    def _read(self, query: str, *values: bytes) -> tuple[Params, SignedState] | None:
+        row = self._reader.execute(query, values).fetchone()
         if row is None:
             return None
         message = decode(row[0])

@@ -26,7 +26,7 @@ from perund.store.lock import DirectoryLock
 from perund.tower.books import STORE_NAME, TowerBooks
 from perund.tower.server import TowerServer, tower_limits
 from protocol.errors import InvariantBroken
-from protocol.messages import FEATURE_TOWER, Hello
+from protocol.messages import FEATURE_RECALL, FEATURE_TOWER, Hello
 from protocol.terms import network_hash
 from protocol.types import MAX_E8S, Funding, Nanos, Params
 from watcher.tower.policy import TowerPolicy
@@ -89,8 +89,8 @@ def policy_of(config: Config) -> TowerPolicy:
 async def run_watchtower(data_dir: Path, config: Config, keys: Keys) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0, or 1 after a failed write.
 
-    After a failed write nothing is taken or promised any more, and what is on the disk is guarded until the stop: a
-    tower whose disk is full may not be able to start again (rule 8).
+    After a failed write nothing is taken or promised any more, and what is on the disk is guarded, and given back to
+    whom it belongs, until the stop: a tower whose disk is full may not be able to start again (rule 8).
     Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the books belong to
     another network.
     """
@@ -159,7 +159,8 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         except (ChainError, TimeoutError) as error:
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
             tasks.append(loop.create_task(_until_time(time), name="chain time"))
-        hello = Hello(PROTOCOL_VERSION, network, FEATURE_TOWER, f"perund-tower/{package_version('perund')}", 1)
+        agent_name = f"perund-tower/{package_version('perund')}"
+        hello = Hello(PROTOCOL_VERSION, network, FEATURE_TOWER | FEATURE_RECALL, agent_name, 1)
         peers = PeerNetwork(
             keys.node_key,
             hello,
@@ -181,7 +182,6 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         if unwritable.is_set():
             tower.guards_only = True
             proving_task.cancel()
-            await peers.close()
             await _remind(stop, failures[0])
         log.info("tower.stopping")
     log.info("tower.stopped")

@@ -14,8 +14,9 @@ from typing import Final, Protocol
 import structlog
 
 from perund.tower.address import TowerAddress
+from perund.tower.recalling import NO_SLOT, Recall, Recovery
 from perund.tower.receipt_rows import KeptReceipt
-from protocol.messages import FEATURE_TOWER, TowerForget, TowerReceipt, TowerRefusal, TowerState
+from protocol.messages import FEATURE_TOWER, TowerForget, TowerHeld, TowerReceipt, TowerRefusal, TowerState
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.tower.receipts import verify_receipt
 from wire.session import Session
@@ -39,12 +40,8 @@ RENEW_EVERY_S: Final = 5
 """How often receipts are checked for their age."""
 
 
-class Household(Protocol):
+class Household(Recovery, Protocol):
     """What a link needs of the node."""
-
-    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
-        """Return the newest durable state, or None for a channel that is closed."""
-        ...
 
     def chain_ns(self) -> Nanos:
         """Return the chain time."""
@@ -100,6 +97,8 @@ class TowerLink:
         """Why it is not served now, for people; None when nothing is known to be wrong."""
         self.dropped: str | None = None
         """Why nothing is said to it any more."""
+        self.recall = Recall(address.node_id, household)
+        """What the tower is asked for when this node may have lost data."""
         self._household = household
         self._network = network
         self._our_id = our_id
@@ -141,6 +140,12 @@ class TowerLink:
         if not self._covers(channel, newest):
             self.mark(channel)
 
+    def want(self, channel: ChannelId) -> None:
+        """Ask the tower what it holds of a channel: this node may have lost data."""
+        if self.dropped is None:
+            self.recall.want(channel)
+            self._wake.set()
+
     def forget(self, channel: ChannelId) -> None:
         """A channel is closed. Said once: a tower that misses it finds out by itself."""
         known = channel in self._receipts or channel in self._in_flight
@@ -150,6 +155,7 @@ class TowerLink:
         self._not_before.pop(channel, None)
         self._pauses.pop(channel, None)
         self._settled.discard(channel)
+        self.recall.forget(channel)
         if self._session is not None and known:
             self._session.send(TowerForget(channel))
 
@@ -160,9 +166,11 @@ class TowerLink:
         if not session.hello.features & FEATURE_TOWER:
             # A node that does not say that it is a tower gets no balances to see.
             self.problem = "the node there is no watchtower; correct watch.towers"
+            self.recall.session_began(0)
             return
         self.problem = None
         self._session = session
+        self.recall.session_began(session.hello.features)
         self._wake.set()
 
     def session_ended(self, session: Session, reason: str) -> None:
@@ -176,6 +184,7 @@ class TowerLink:
         for channel, sent in self._in_flight.items():
             self._waiting[channel] = sent.since_ns
         self._in_flight.clear()
+        self.recall.session_ended(self._household.elapsed_ns())
 
     def complained(self, code: str, text: str) -> None:
         """The tower sent an error."""
@@ -183,9 +192,15 @@ class TowerLink:
 
     # --- what the tower says -----------------------------------------------------------------------------
 
-    def received(self, session: Session, message: TowerReceipt | TowerRefusal) -> None:
+    def received(self, session: Session, message: TowerReceipt | TowerRefusal | TowerHeld) -> None:
         """Take an answer of the tower."""
         if session is not self._session:
+            return
+        if isinstance(message, TowerHeld) or (isinstance(message, TowerRefusal) and message.code == NO_SLOT):
+            nonsense = self.recall.received(message)
+            if nonsense is not None:
+                self._drop(nonsense)
+            self._wake.set()
             return
         sent = self._in_flight.get(message.channel)
         if sent is None:
@@ -201,11 +216,12 @@ class TowerLink:
             return
         self._in_flight.pop(message.channel)
         if message.version > sent.version:
-            # Only the state itself would prove that our data is old; a promise about it is a reason to look.
+            # Only the state itself proves that our data is old (rule 7); a promise about it is a reason to ask for it.
             facts: dict[str, str | int | bool] = {
                 "tower": self.address.node_id.hex(), "theirs": message.version, "ours": sent.version, "alarm": True,
             }  # fmt: skip
             self._household.event("tower.claims_newer", message.channel, facts)
+            self.recall.want(message.channel)
             self._later(message.channel, sent, f"it says that it holds version {message.version}, ours is older")
         elif message.expires_ns <= self._household.chain_ns():
             self._later(message.channel, sent, "its receipts have expired when they come")
@@ -261,6 +277,7 @@ class TowerLink:
         if self.dropped is not None:
             return
         self.dropped = reason
+        self.recall.give_up()
         session, self._session = self._session, None
         log.error("tower.dropped", tower=self.address.node_id.hex(), reason=reason, alarm=True)
         facts: dict[str, str | int | bool] = {
@@ -284,7 +301,7 @@ class TowerLink:
             self._wake.clear()
             self._renew(live)
             self._end_silence()
-            if self._send_next():
+            if self._recall_next() or self._send_next():
                 await asyncio.sleep(PAUSE_S)
                 continue
             try:
@@ -293,6 +310,13 @@ class TowerLink:
             except TimeoutError:
                 continue
 
+    def _recall_next(self) -> bool:
+        question = self.recall.next(self._household.elapsed_ns()) if self._session is not None else None
+        if question is None or self._session is None:
+            return False
+        self._session.send(question)
+        return True
+
     def _send_next(self) -> bool:
         session = self._session
         if session is None or len(self._in_flight) >= WINDOW:
@@ -300,6 +324,8 @@ class TowerLink:
         now_ns = self._household.elapsed_ns()
         for channel, since_ns in self._waiting.items():
             if channel in self._in_flight or self._not_before.get(channel, 0) > now_ns:
+                continue
+            if self.recall.busy(channel, now_ns):
                 continue
             del self._waiting[channel]
             found = self._household.newest(channel)
@@ -346,8 +372,10 @@ class TowerLink:
                 self.mark(channel)
 
     def _end_silence(self) -> None:
-        now_ns = self._household.elapsed_ns()
-        if self._session is not None and any(now_ns - s.at_ns > ANSWER_S * NS for s in self._in_flight.values()):
+        limit_ns = self._household.elapsed_ns() - ANSWER_S * NS
+        asked_ns = self.recall.silent_since_ns()
+        silent = any(sent.at_ns < limit_ns for sent in self._in_flight.values())
+        if self._session is not None and (silent or (asked_ns is not None and asked_ns < limit_ns)):
             self.problem = f"it did not answer within {ANSWER_S} s"
             self._session.close(self.problem)
 

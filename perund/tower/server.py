@@ -13,7 +13,9 @@ from protocol.messages import (
     ErrorMessage,
     OpeningMessage,
     TowerForget,
+    TowerHeld,
     TowerMessage,
+    TowerRecall,
     TowerReceipt,
     TowerRefusal,
     TowerState,
@@ -55,7 +57,7 @@ class TowerServer:
         """Nothing: what is on its way to the disk is kept, and the receipt asked for again."""
 
     def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        """Take a state, or give up a slot; a tower has no channels of its own."""
+        """Take a state, give one back, or give up a slot; a tower has no channels of its own."""
         match message:
             case TowerState():
                 try:
@@ -64,7 +66,9 @@ class TowerServer:
                     session.fail(error.code, str(error))
             case TowerForget():
                 self._tower.forget(session.peer, message.channel)
-            case TowerReceipt() | TowerRefusal():
+            case TowerRecall():
+                session.send(self._tower.recall(session.peer, message.channel))
+            case TowerReceipt() | TowerRefusal() | TowerHeld():
                 session.fail("unexpected", f"a {type(message).__name__} came from a client")
             case _:
                 channel = getattr(message, "channel", b"")

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
+import structlog
+
 from perund.tower.address import TowerAddress
+from perund.tower.inquiry import Inquiries
 from perund.tower.link import TowerLink
 from perund.tower.receipt_rows import KeptReceipt, forget_receipts, record_receipt
 from protocol.effects import EventRecord
-from protocol.messages import ErrorMessage, TowerForget, TowerMessage, TowerReceipt, TowerState
+from protocol.errors import PeerViolation, Undecodable
+from protocol.messages import (
+    ErrorMessage,
+    TowerForget,
+    TowerHeld,
+    TowerMessage,
+    TowerRecall,
+    TowerReceipt,
+    TowerState,
+)
 from protocol.types import ChannelId, Nanos, Params, SignedState
 
 if TYPE_CHECKING:
@@ -18,6 +30,8 @@ if TYPE_CHECKING:
     from wire.session import Session
 
 __all__ = ["Towers"]
+
+log = structlog.get_logger()
 
 
 class Towers:
@@ -29,6 +43,7 @@ class Towers:
         self._drivers = drivers
         self.links: dict[bytes, TowerLink] = {}
         self._marked: dict[ChannelId, int] = {}
+        self._inquiries = Inquiries()
         for text in services.config.watch.towers:
             address = TowerAddress.of(text)
             rows = services.store.read.tower_receipts(address.node_id)
@@ -43,6 +58,7 @@ class Towers:
             self._marked[driver.channel.id] = driver.durable_newest.state.version
             for link in self.links.values():
                 link.take_up(driver.channel.id, driver.durable_newest)
+            self._ask_about(driver)
         for node_id, link in self.links.items():
             self._services.network.keep_connected(node_id, link.address.host, link.address.port)
             spawn(link.run(lambda: list(self._drivers)), f"tower {node_id.hex()[:16]}")
@@ -58,12 +74,29 @@ class Towers:
             self._marked[channel] = version
             for link in self.links.values():
                 link.mark(channel)
+        if driver.channel.frozen:
+            self._ask_about(driver)
+
+    def _ask_about(self, driver: ChannelDriver) -> None:
+        """Ask every tower, once, about a channel in which this node may have lost data (rule 7)."""
+        channel = driver.channel
+        if not channel.recovering or not channel.awaits_towers or channel.id in self._inquiries:
+            return
+        links = [link for link in self.links.values() if link.dropped is None]
+        self._inquiries.begin(driver, {link.address.node_id for link in links})
+        for link in links:
+            link.want(channel.id)
+
+    def close(self) -> None:
+        """The node stops."""
+        self._inquiries.close()
 
     def closed(self, driver: ChannelDriver) -> None:
         """A channel's money is out: the towers may forget it."""
         if not self.links:
             return
         self._marked.pop(driver.channel.id, None)
+        self._inquiries.forget(driver.channel.id)
         for link in self.links.values():
             link.forget(driver.channel.id)
         self._services.store.commit([forget_receipts(driver.number)])
@@ -82,8 +115,8 @@ class Towers:
 
     def received(self, session: Session, message: TowerMessage) -> None:
         """Take what a tower says. What only a tower is asked for is answered with `not_a_tower`."""
-        if isinstance(message, TowerState | TowerForget):
-            channel = message.channel if isinstance(message, TowerForget) else b""
+        if isinstance(message, TowerState | TowerForget | TowerRecall):
+            channel = b"" if isinstance(message, TowerState) else message.channel
             session.send(ErrorMessage("not_a_tower", "this node guards no channels of others", channel))
             return
         link = self.links.get(session.peer)
@@ -126,3 +159,28 @@ class Towers:
     def dropped(self, tower: bytes) -> None:
         """Dial a tower no more."""
         self._services.network.forget(tower)
+        self._inquiries.dropped(tower)
+
+    # --- Recovery ----------------------------------------------------------------------------------------
+
+    def recovering(self) -> list[ChannelId]:
+        """Return the channels in which this node may have lost data."""
+        return [channel for channel, driver in self._drivers.items() if driver.channel.recovering]
+
+    def recalled(self, held: TowerHeld) -> str | None:
+        """Adopt what a tower holds if it is newer. Returns why it is nonsense, or None when it is none."""
+        driver = self._drivers.get(held.channel)
+        if driver is None:
+            return None
+        had = driver.channel.version
+        try:
+            driver.recalled(held)
+        except (PeerViolation, Undecodable) as error:
+            return f"what it holds of a channel is no state of it: {error}"
+        if driver.channel.version > had:
+            log.warning("tower.gave_back", channel=driver.short, version=held.version, had=had)
+        return None
+
+    def answered(self, tower: bytes, channel: ChannelId) -> None:
+        """Take note that a tower has given what it has of a channel, or cannot give anything."""
+        self._inquiries.answered(tower, channel)

@@ -46,6 +46,22 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.CloseRequest(CHANNEL),
     m.Resume(CHANNEL, m.ResumePhase.OPEN, 9, bytes(32), 10, bytes(32), False),
     m.SignedStateMessage(CHANNEL, 9, (4, 6), True, bytes(64), bytes(64)),
+    m.TowerState(
+        bytes(64),
+        ParticipantKey(bytes(32)),
+        ParticipantKey(b"a" * 32),
+        Nanos(10),
+        9,
+        (4, 6),
+        True,
+        bytes(64),
+        bytes(64),
+    ),
+    m.TowerReceipt(CHANNEL, 9, bytes(32), Nanos(5), Nanos(6), bytes(64)),
+    m.TowerRefusal(CHANNEL, 0, "no_slot", "nothing here"),
+    m.TowerForget(CHANNEL),
+    m.TowerRecall(CHANNEL),
+    m.TowerHeld(CHANNEL, 9, (4, 6), False, bytes(64), bytes(64)),
 )
 
 

@@ -22,6 +22,16 @@ QUICK = settings(
 )
 
 
+class RulesOnly(ChannelLife):
+    """A life that is not judged by its end: books that do not agree may be what a broken rule shows first, and which
+    life is found first depends on what else the test run has loaded.
+    """
+
+    def teardown(self) -> None:
+        if hasattr(self, "scene") and not self.scene.broken:
+            self.scene.heal()
+
+
 @pytest.mark.parametrize(
     ("make", "caught"),
     [
@@ -34,6 +44,6 @@ QUICK = settings(
     ],
 )
 def test_a_broken_channel_does_not_live_long(make: MakeChannel, caught: str) -> None:
-    broken_life = type("BrokenLife", (ChannelLife,), {"sides": {"make": make}})
+    broken_life = type("BrokenLife", (RulesOnly,), {"sides": {"make": make}})
     with pytest.raises(AssertionError, match=caught):
         run_state_machine_as_test(broken_life, settings=QUICK)

@@ -25,6 +25,10 @@ class Books(Protocol):
         """Return the newest durable state of a channel over all its clients."""
         ...
 
+    def held(self, client: bytes, channel: ChannelId) -> SignedState | None:
+        """Return the durable state in a client's own slot (33 bytes, its node key), or None."""
+        ...
+
     def keep(self, slot: Slot, message: TowerState, then: Callable[[], None]) -> None:
         """Put this state into its slot, in the place of an older one."""
         ...

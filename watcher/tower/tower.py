@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from protocol.errors import PeerViolation, Undecodable
-from protocol.messages import TowerReceipt, TowerRefusal, TowerState
+from protocol.messages import TowerHeld, TowerReceipt, TowerRefusal, TowerState
 from protocol.signing import is_usable_key, verify_signed_state
 from protocol.types import ChannelId, Nanos, Params, SignedState, State
 from watcher.ports import CertifiedLook
@@ -231,6 +231,20 @@ class Tower:
         self, client: bytes, channel: ChannelId, version: int, digest: bytes, expires_ns: Nanos, answer: Answer
     ) -> None:
         answer(self._notary.sign(client, channel, version, digest, self._clock.chain_ns(), expires_ns))
+
+    def recall(self, client: bytes, channel: ChannelId) -> TowerHeld | TowerRefusal:
+        """Return what is in a client's own slot: it may have lost it.
+
+        Never anything of another client's slot: a state shows balances. It only reads, and promises nothing, so it
+        needs neither money in the channel, nor the chain time, nor a disk that can be written to.
+        """
+        slot = self.slots.get(client, channel)
+        signed = self._books.held(client, channel) if slot is not None else None
+        if slot is None or signed is None:
+            return TowerRefusal(channel, 0, "no_slot", "this tower holds nothing of yours for this channel")
+        state, note = signed.state, log.info if slot.proven else log.debug  # strangers must not fill the log
+        note("tower.recalled", client=client.hex()[:16], channel=channel.hex()[:16], version=state.version)
+        return TowerHeld(channel, state.version, state.allocation, state.finalized, *signed.signatures)
 
     def forget(self, client: bytes, channel: ChannelId) -> None:
         """Give a client's slot up: the client says that the channel is settled."""

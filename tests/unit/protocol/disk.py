@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from protocol.channel import ChannelMemory
 from protocol.effects import (
     EventRecord,
     PaymentsEndedRecord,
@@ -20,6 +19,7 @@ from protocol.effects import (
     StateRecord,
     UpdateRecord,
 )
+from protocol.memory import ChannelMemory
 from protocol.messages import Update
 from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
 from protocol.terms import Terms

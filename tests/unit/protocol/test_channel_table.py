@@ -145,7 +145,7 @@ def outcome(name: str, phase: str, what: str) -> str:
             case Received() | Delivered() | PaymentsEnded():
                 parts.append(type(effect).__name__.lower())
     if not parts and step.durable:
-        parts.append("writes " + ", ".join(type(r).__name__ for r in step.durable))
+        parts.append("writes " + ", ".join(type(r).__name__.removesuffix("Record") for r in step.durable))
     return "; ".join(parts) or "ignored"
 
 
@@ -159,8 +159,8 @@ alice | Ack | ignored | = | = | = | = | = | ! not_resumed
 alice | Confirm | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 alice | CloseRequest | ignored | closing; sends Update | ignored | = | = | = | ! not_resumed
 alice | Resume | sends Confirm | = | sends Update | sends Confirm | = | ignored | sends Confirm
-alice | SignedStateMessage | ! data_loss | = | = | = | = | writes SignatureRecord, StateRecord | ! data_loss
-alice | pay | channel_not_open | sends Update | channel_not_open | = | = | channel_frozen | writes PaymentsQueuedRecord
+alice | SignedStateMessage | ! data_loss | = | = | = | = | writes Signature, State, Event | ! data_loss
+alice | pay | channel_not_open | sends Update | channel_not_open | = | = | channel_frozen | writes PaymentsQueued
 alice | cancel an unknown payment | payment_not_queued | = | = | = | = | = | =
 alice | close | channel_not_open | closing; sends Update | ignored | channel_not_open | = | channel_frozen | closing
 alice | leave | leaving | = | = | ignored | channel_closed | leaving | =
@@ -178,8 +178,8 @@ bob | Ack | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 bob | Confirm | ignored | = | = | = | = | = | ! not_resumed
 bob | CloseRequest | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 bob | Resume | ignored | = | sends CloseRequest | ignored | = | = | =
-bob | SignedStateMessage | ! data_loss | = | = | = | = | writes SignatureRecord, StateRecord | ! data_loss
-bob | pay | channel_not_open | sends Offer | channel_not_open | = | = | channel_frozen | writes PaymentsQueuedRecord
+bob | SignedStateMessage | ! data_loss | = | = | = | = | writes Signature, State, Event | ! data_loss
+bob | pay | channel_not_open | sends Offer | channel_not_open | = | = | channel_frozen | writes PaymentsQueued
 bob | cancel an unknown payment | payment_not_queued | = | = | = | = | = | =
 bob | close | channel_not_open | closing; sends CloseRequest | ignored | channel_not_open | = | channel_frozen | closing
 bob | leave | leaving | = | = | ignored | channel_closed | leaving | =

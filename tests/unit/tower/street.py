@@ -15,17 +15,21 @@ from perund.tower.link import TowerLink
 from perund.tower.receipt_rows import KeptReceipt
 from perund.tower.server import TowerServer, tower_limits
 from protocol.messages import (
+    FEATURE_RECALL,
     FEATURE_TOWER,
     ChannelMessage,
     ErrorMessage,
     Hello,
     OpeningMessage,
+    TowerHeld,
     TowerMessage,
+    TowerRecall,
     TowerReceipt,
     TowerRefusal,
     TowerState,
 )
-from protocol.types import ChannelId, Nanos, Params, SignedState
+from protocol.signing import verify_signed_state
+from protocol.types import ChannelId, Nanos, Params, SignedState, State
 from tests.unit.devnet.scene import START_NS, Channel
 from tests.unit.tower.scene import NETWORK, PATIENCE_S, TOWER_ID, TOWER_KEY, Post, message
 from watcher.tower.receipts import Notary
@@ -48,6 +52,11 @@ class Home:
     kept: list[TowerReceipt] = field(default_factory=list)
     events: list[tuple[str, dict[str, str | int | bool]]] = field(default_factory=list)
     given_up: list[bytes] = field(default_factory=list)
+    lost: set[ChannelId] = field(default_factory=set)
+    """Channels that recover."""
+    adopted: list[TowerHeld] = field(default_factory=list)
+    asked: list[ChannelId] = field(default_factory=list)
+    """Channels of which the tower has given what it has."""
     ahead_ns: int = 0
     link: TowerLink = field(init=False)
     network: PeerNetwork = field(init=False)
@@ -72,6 +81,27 @@ class Home:
         self.given_up.append(tower)
         self.network.forget(tower)
 
+    def recovering(self) -> list[ChannelId]:
+        return list(self.lost)
+
+    def recalled(self, held: TowerHeld) -> str | None:
+        params, signed = self.states[held.channel]
+        if held.version <= signed.state.version:
+            return None
+        shown = SignedState(
+            State(held.channel, held.version, held.allocation, held.finalized), (held.signature_0, held.signature_1)
+        )
+        if not verify_signed_state(params, shown):
+            return "it is not signed by both"
+        self.adopted.append(held)
+        self.states[held.channel] = (params, shown)
+        self.link.mark(held.channel)
+        return None
+
+    def answered(self, tower: bytes, channel: ChannelId) -> None:
+        assert tower == TOWER_ID
+        self.asked.append(channel)
+
     def agree(self, channel: Channel, version: int) -> ChannelId:
         """Both signed a newer state, and it is durable."""
         params, signed = read_state(message(channel, version))
@@ -88,7 +118,7 @@ class Home:
         self.link.session_ended(session, reason)
 
     def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        assert isinstance(message, TowerReceipt | TowerRefusal)
+        assert isinstance(message, TowerReceipt | TowerRefusal | TowerHeld)
         self.link.received(session, message)
 
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
@@ -101,13 +131,21 @@ class Home:
 class Liar:
     """A tower that answers what it is told to. It keeps what it is sent."""
 
-    def __init__(self, answer: Callable[[Session, TowerState], None] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Session, TowerState], None] | None = None,
+        give_back: Callable[[Session, TowerRecall], None] | None = None,
+    ) -> None:
         self.heard: list[TowerMessage] = []
         self.session: Session | None = None
         self.answer = answer
+        self.give_back = give_back
 
     def states(self) -> list[TowerState]:
         return [m for m in self.heard if isinstance(m, TowerState)]
+
+    def recalls(self) -> list[ChannelId]:
+        return [m.channel for m in self.heard if isinstance(m, TowerRecall)]
 
     def connected(self, session: Session) -> None:
         self.session = session
@@ -119,6 +157,8 @@ class Liar:
         self.heard.append(message)
         if self.answer is not None and isinstance(message, TowerState):
             self.answer(session, message)
+        if self.give_back is not None and isinstance(message, TowerRecall):
+            self.give_back(session, message)
 
     def peer_error(self, session: Session, message: ErrorMessage) -> None: ...
 
@@ -167,7 +207,7 @@ class Street:
         await self.home.network.close()
         await self.tower_goes()
 
-    async def tower_comes(self, handler: Liar | Post, features: int = FEATURE_TOWER) -> None:
+    async def tower_comes(self, handler: Liar | Post, features: int = FEATURE_TOWER | FEATURE_RECALL) -> None:
         served = TowerServer(handler.tower) if isinstance(handler, Post) else handler
         hello = Hello(1, NETWORK, features, "a tower", 1)
         self.tower = PeerNetwork(TOWER_KEY, hello, served, tower_limits(10), timing=QUICK)

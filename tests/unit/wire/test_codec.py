@@ -82,6 +82,8 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.TowerReceipt: st.builds(m.TowerReceipt, channels, nat64, bytes32, nanos, nanos, signatures),
     m.TowerRefusal: st.builds(m.TowerRefusal, channels, nat64, codes, printable(256)),
     m.TowerForget: st.builds(m.TowerForget, channels),
+    m.TowerRecall: st.builds(m.TowerRecall, channels),
+    m.TowerHeld: st.builds(m.TowerHeld, channels, nat64, allocations(), st.booleans(), signatures, signatures),
 }
 any_message = st.one_of(*MESSAGES.values())
 
@@ -117,6 +119,8 @@ EXAMPLES: list[m.Message] = [
     m.TowerReceipt(CHANNEL, 9, bytes(32), Nanos(5), Nanos(6), bytes(64)),
     m.TowerRefusal(CHANNEL, 9, "full", "no room"),
     m.TowerForget(CHANNEL),
+    m.TowerRecall(CHANNEL),
+    m.TowerHeld(CHANNEL, 9, (4, 6), True, bytes(64), bytes(64)),
 ]
 
 
@@ -202,6 +206,8 @@ def test_numbers_are_nat64_and_flags_are_no_numbers() -> None:
     whole = decode(pack([*row[:3], [MAX_NAT64, 0], *row[4:]]))
     assert isinstance(whole, m.SignedStateMessage)
     assert whole.allocation == (MAX_NAT64, 0)
+    held = fields_of(m.TowerHeld(CHANNEL, 9, (4, 6), True, bytes(64), bytes(64)))
+    assert "above 2^64-1" in refused([*held[:3], [MAX_NAT64, 1], *held[4:]])
 
 
 @pytest.mark.parametrize(

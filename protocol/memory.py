@@ -1,0 +1,39 @@
+"""What a channel needs of the store: its own memory over a restart, and who knows of payments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from protocol.effects import Phase, SignatureRecord
+from protocol.messages import Update
+from protocol.payments import EMPTY, Batch
+from protocol.types import ChannelId, ParticipantIndex, SignedState
+
+__all__ = ["Books", "ChannelMemory"]
+
+
+class Books(Protocol):
+    """What the store knows of payments."""
+
+    def known(self, channel: ChannelId, sender: ParticipantIndex, ids: Batch) -> dict[bytes, str]:
+        """Return, of these ids, those that ever were in an update or declined, with their status."""
+        ...
+
+
+@dataclass
+class ChannelMemory:
+    """What the store remembers of a channel: with its terms, all that a restart needs."""
+
+    phase: Phase
+    newest: SignedState
+    last_signature: SignatureRecord | None
+    pending: Update | None = None
+    peer_holds: int = 0
+    frozen: str = ""
+    queued: Batch = EMPTY
+    """Ours, neither offered nor in an update."""
+    offered: Batch = EMPTY
+    """Ours, offered (participant 1 only)."""
+    highest_peer_id: bytes = b""
+    """The largest id of the peer's payments so far: what is above it is new without a search."""

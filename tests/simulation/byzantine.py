@@ -46,14 +46,26 @@ class ByzantineHouse(House):
         """Draw how bad it is."""
         rng = self.rng
         self.temper = {name: rng.choice((0.0, 0.05, 0.3)) for name in ("withhold", "replay", "alter", "invent")}
+        self.greed = rng.choice((0.0, 0.01, 0.04))
+        """How likely it registers an old state, at each step."""
         self.quiet = False
         self.favourite = rng.choice(UPDATE_LIES)
         """The lie about updates that it tells most."""
+        self.only_updates = rng.random() < 0.4
+        """Whether it lies about nothing else: who lies all the time is soon not talked to any more."""
+        if self.only_updates:
+            self.temper = {"withhold": 0.0, "replay": 0.0, "alter": 0.4, "invent": 0.0}
+        self.sincere_until = rng.choice((0, 1, 3))
+        """The version before which it is honest."""
         self.states: dict[ChannelId, list[tuple[Params, SignedState]]] = {}
         self._sent: list[Message] = []
 
     def _likes(self, kind: str) -> bool:
-        return not self.quiet and self.rng.random() < self.temper[kind]
+        return not self.quiet and self._believed() and self.rng.random() < self.temper[kind]
+
+    def _believed(self) -> bool:
+        drivers = self.node.drivers.values()
+        return not self.sincere_until or any(d.channel.version >= self.sincere_until for d in drivers)
 
     # --- what it says ------------------------------------------------------------------------------------
 
@@ -65,7 +77,8 @@ class ByzantineHouse(House):
             said.append(self.rng.choice(self._sent))
         if len(self._sent) < KEPT:
             self._sent.append(message)
-        said.append(self._altered(message) if self._likes("alter") else message)
+        alters = self._likes("alter") and (isinstance(message, Update) or not self.only_updates)
+        said.append(self._altered(message) if alters else message)
         if self._likes("invent"):
             channel = getattr(message, "channel", None)
             if channel:

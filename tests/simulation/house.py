@@ -23,8 +23,8 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
+from perund.recovery import taking_up
 from perund.recovery.backup import Backup, BackupFile
-from perund.recovery.taking_up import take_up_missing
 from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
@@ -244,7 +244,7 @@ class House:
         clock = self.clock = VirtualClock(self.loop, self.rng.choice((0, 0, self.rng.randint(-(10**10), 10**10))))
         if self.backup is not None:
             migrate(self.disk.database)
-            taken_up = take_up_missing(self.disk.database, self.backup, "channels came from the backup file")
+            taken_up = taking_up.take_up_missing(self.disk.database, self.backup, "channels came from the backup file")
             self.statistics.facts["channels taken up from a backup"] += len(taken_up)
         store = Store(cast("Path", self.disk), NETWORK, self._failed)
         sim_agent = SimAgent(life, self.chain, self._memory, self.principal, clock)

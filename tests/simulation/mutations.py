@@ -318,7 +318,11 @@ MUTATIONS: Final = (
         "re-offer after restore",
         "rule 7: what was under way on an old copy is sent again",
         (copying, "mark_as_copy", "WHERE version IS NULL AND status", "WHERE 0 AND status"),
-        (Follower, "_resumed", "if self.phase is Phase.OPEN and self._offered and not self.frozen:", "if self._offered:"),
+        (
+            Follower, "_say_again",
+            "return Step(outgoing=self._ready_again())",
+            "return Step(outgoing=(*self._ready_again(), *(Send(Offer(self.id, p)) for p in _frames(Batch.of(list(self._offered.values()))))))",
+        ),
     ),
     _bug(
         "funding after restore",

@@ -6,7 +6,7 @@ import logging
 import random
 import sys
 import traceback
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +21,7 @@ from perund.node import api as api_module
 from perund.node import driver as driver_module
 from perund.node import node as node_module
 from perund.node import openings as openings_module
+from perund.node.driver import PeerSession
 from perund.store import store as store_module
 from perund.store.reading import Reader
 from protocol.effects import Effect
@@ -43,7 +44,6 @@ def _open_reader(path: Path) -> Reader:
 
 
 _real_sign = ChannelKey.sign_state
-_real_do = driver_module.ChannelDriver._do
 
 
 def _sign_state(self: ChannelKey, state: State) -> bytes:
@@ -54,11 +54,17 @@ def _sign_state(self: ChannelKey, state: State) -> bytes:
     return signature
 
 
-def _do(self: driver_module.ChannelDriver, outgoing: tuple[Effect, ...], session: object) -> None:
-    life = LIFE.get()
-    if life is not None and outgoing:
-        life.house.rules.told(life, outgoing, self.channel.id)
-    _real_do(self, outgoing, session)  # type: ignore[arg-type]  # handed on as it came
+def _telling() -> Callable[[driver_module.ChannelDriver, tuple[Effect, ...], PeerSession | None], None]:
+    """Return what performs effects, as it is now (a mutation may have changed it), telling the rules before."""
+    real_do = driver_module.ChannelDriver._do
+
+    def do(self: driver_module.ChannelDriver, outgoing: tuple[Effect, ...], session: PeerSession | None) -> None:
+        life = LIFE.get()
+        if life is not None and outgoing:
+            life.house.rules.told(life, outgoing, self.channel.id)
+        real_do(self, outgoing, session)
+
+    return do
 
 
 def _report_defect(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
@@ -97,7 +103,7 @@ def installed(rng: random.Random) -> Iterator[None]:
             patch.object(agent_module, "secrets", SimpleNamespace(token_bytes=rng.randbytes)),
             patch.object(node_module, "TICK_S", 5.0),  # it only expires openings; the rest of the time is free
             patch.object(ChannelKey, "sign_state", _sign_state),
-            patch.object(driver_module.ChannelDriver, "_do", _do),
+            patch.object(driver_module.ChannelDriver, "_do", _telling()),
         ):
             yield
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from perund.recovery.copying import mark_as_copy
+from perund.recovery import copying
 from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
@@ -44,7 +44,7 @@ class SimDisk:
     def copy(self) -> None:
         """Put a copy away, as `perund backup --store` does."""
         copy = _opened(self.database.serialize("main"))
-        mark_as_copy(copy, "this store is a copy")
+        copying.mark_as_copy(copy, "this store is a copy")
         self.copies.append(copy.serialize("main"))
 
     def lose(self, copy: bytes | None) -> None:

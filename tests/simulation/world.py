@@ -322,7 +322,7 @@ class World:
         for liar in self.houses:
             if isinstance(liar, ByzantineHouse):
                 liar.remember_states()
-                if rng.random() < 0.03:
+                if rng.random() < liar.greed:
                     liar.register_an_old_state()
         place = rng.randrange(len(self.houses))
         house, user = self.houses[place], self.users[place]

@@ -32,8 +32,8 @@ class Part(StrEnum):
     CLOSING = "closing"
 
 
-MEAN_RUN_S: Final = {Part.OPENING: 0.15, Part.PAYING: 0.25, Part.CLOSING: 0.15}
-"""Openings and closings are over in a second; a stream goes on."""
+MEAN_RUN_S: Final = {Part.OPENING: 0.12, Part.PAYING: 0.25, Part.CLOSING: 0.06}
+"""Openings and closings are over in a moment; a stream goes on."""
 MOST_RUN_S: Final = 1.5
 """Bounds what one unlucky draw can cost; by then a channel under load has seen a hundred updates."""
 
@@ -44,7 +44,7 @@ class Killer:
     def __init__(
         self, nodes: tuple[NodeProcess, NodeProcess], seed: int, wanted: int, in_flight: Callable[[], int]
     ) -> None:
-        """`in_flight`: how many orders have no answer yet; asked at each kill."""
+        """`in_flight`: how many payments have no answer yet; asked at each kill."""
         self.part = Part.OPENING
         self.kills: Counter[Part] = Counter()
         self.both = 0

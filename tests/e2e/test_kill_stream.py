@@ -66,7 +66,7 @@ class Story:
         self.nodes = nodes
         self.seed = seed
         self.payers = [Payer(node, number, seed) for node in nodes for number in range(PAYERS)]
-        self.killer = Killer(nodes, seed, kills, lambda: sum(o.end == "asked" for o in self.orders()))
+        self.killer = Killer(nodes, seed, kills, self._in_flight)
         self.endings: dict[str, str] = {}
         self._random = Random(f"{seed} story")
         self._refused = 0
@@ -75,6 +75,9 @@ class Story:
     def orders(self) -> Iterator[Order]:
         """Everything that was asked for."""
         return (order for payer in self.payers for order in payer.orders)
+
+    def _in_flight(self) -> int:
+        return sum(len(order.amounts_e8s) for order in self.orders() if order.end == "asked")
 
     async def tell(self) -> None:
         """Live until the killer is content."""
@@ -109,7 +112,7 @@ class Story:
 
         await self._bad_day()
         closing = self._begin(self._close(channel, ending))
-        await killer.during(Part.CLOSING, closing, draw.randint(1, 3))
+        await killer.during(Part.CLOSING, closing, draw.randint(2, 4))
         await within(closing, f"the channel closed ({ending})", PATIENCE_S)
         await within(paying, "every payment answered", PATIENCE_S)
         self.endings[channel] = ending
@@ -249,7 +252,7 @@ class Story:
             f"seed {self.seed}",
             "kills while " + ", ".join(f"{part} {kills[part]}" for part in Part),
             f"both nodes at once {self.killer.both} times",
-            f"in flight at a kill: median {flying[len(flying) // 2]} orders, most {flying[-1]}",
+            f"in flight at a kill: median {flying[len(flying) // 2]} payments, most {flying[-1]}",
             f"channels {len(self.endings)}: closed together {ways['together']}, by a dispute {ways['dispute']}",
             f"openings refused by a node that had just started: {self._refused}",
             f"orders {len(orders)}: asked for again {sum(o.asked_again > 0 for o in orders)}",

@@ -142,6 +142,18 @@ async def test_a_channel_is_opened_found_and_listed(street: Street) -> None:
     assert health.ok, health.problems
 
 
+async def test_a_proposal_goes_to_the_session_that_there_is_when_it_is_made(street: Street) -> None:
+    await soon(street.alice.control.call(PEER_CONNECT, schema.PeerConnectParams(street.bob.address)))
+    asked = street.net.disturb("account_balance", Fault.REPLY_LATE)
+    opening = asyncio.ensure_future(street.open(10))
+    await soon(asked.wait())
+    await street.bob.stop()
+    await street.bob.start()
+    await soon(street.bob.control.call(PEER_CONNECT, schema.PeerConnectParams(street.alice.address)))
+    street.net.calm()
+    await soon(opening)
+
+
 async def test_payments_and_every_reason_against_one(street: Street) -> None:
     alice, bob = street.alice.control, street.bob.control
     channel = await street.open(10)

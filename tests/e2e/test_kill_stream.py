@@ -202,7 +202,7 @@ class Story:
         ]
 
     async def purses(self) -> list[Purse]:
-        """Where the money is: wallets by the blocks of the ledger, shares of channels by both stores."""
+        """Where the money is: wallets by the blocks of the ledger, shares of channels as both nodes show them."""
         found = []
         blocks = await self._blocks()
         for node in self.nodes:
@@ -215,8 +215,7 @@ class Story:
             assert after == await self.town.balance(node)
             found.append(Purse(node.name, None, before, after, sum(t.fee_e8s for t in (*paid, *got))))
             for channel in self.endings:
-                row = self.town.row(node, channel)
-                share = row.memory.newest.state.allocation[row.terms.our_index]
+                share = (await self.town.view(node, channel)).mine_e8s
                 found.append(Purse(node.name, channel, SHARE * ICP, share))
         return found
 

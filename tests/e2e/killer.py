@@ -52,7 +52,8 @@ class Killer:
         self._nodes = nodes
         self._wanted = wanted
         self._asked = in_flight
-        self._random = Random(f"{seed} killer")
+        self._seed = seed
+        self._random = Random(f"{seed}")
         self._start_s = 0.5
 
     @property
@@ -60,12 +61,14 @@ class Killer:
         """Whether the run is not over."""
         return self.kills.total() < self._wanted or len(self.kills) < len(Part)
 
-    async def during(self, part: Part, work: asyncio.Future[T], most: int) -> None:
-        """Strike while this part of the story is under way, `most` times at most. Raises what `work` raises.
+    async def during(self, scene: str, part: Part, work: asyncio.Future[T], most: int) -> None:
+        """Strike while this part of a scene is under way, `most` times at most. Raises what `work` raises.
 
         The time between two kills is the fault that is injected: nothing is hoped to be done when it is over.
         """
         self.part = part
+        # Afresh for each part: how many kills fitted into those before must not change what is drawn here.
+        self._random = Random(f"{self._seed} {scene} {part}")
         for _ in range(most):
             enough = self.kills.total() >= self._wanted
             if enough and part in self.kills:

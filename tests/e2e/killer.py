@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 0.2
 """How often the next kill comes right after a node said that it is ready."""
+BOTH: Final = 0.3
+"""How often both nodes are killed at once."""
 IN_START: Final = 0.2
 """How often a node that is starting is killed before it is ready; and again in the next start, as often."""
 
@@ -87,7 +89,7 @@ class Killer:
 
     async def _strike(self) -> None:
         draw = self._random
-        victims = list(self._nodes) if draw.random() < 0.25 else [draw.choice(self._nodes)]
+        victims = list(self._nodes) if draw.random() < BOTH else [draw.choice(self._nodes)]
         self.both += len(victims) == 2
         plans = [self._start_kills(first=node is victims[0]) for node in victims]
         pauses = [0.0, draw.choice((0.0, draw.uniform(0.0, self._start_s)))]

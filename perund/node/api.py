@@ -257,7 +257,7 @@ class NodeService:
         not_now = services.reason_not_to_open()
         if not_now is not None:
             raise CallerMistake("canister_not_allowed", not_now)
-        session = await self._session(params.peer)
+        await self._session(params.peer)
         try:
             await self._node.refresh_balance()
             fee = await services.transfers.fee()
@@ -265,6 +265,9 @@ class NodeService:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:
             raise _chain_error(error) from error
+        # Another session may have replaced the first meanwhile: what is said in an old one nobody hears, and what
+        # was not yet proposed when the new one began is not said again in it.
+        session = await self._session(params.peer)
         balance, reserved = self._node.balance_e8s or 0, self._node.reserved_e8s()
         if int(params.mine_e8s) and balance - reserved < int(params.mine_e8s) + fee:
             raise CallerMistake(

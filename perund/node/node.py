@@ -105,8 +105,10 @@ class Node:
         self.towers.start(self.spawn)
         for intent in self.services.store.read.open_sends():
             self.spawn(self._finish_send(intent.number), "send")
+        # An opening goes on in a session, too: with a peer that has no channel yet, nobody else would begin one.
+        wanted = self.by_peer.keys() | self.openings.peers()
         for peer, (host, port) in self.services.store.read.peers().items():
-            if peer in self.by_peer:
+            if peer in wanted:
                 self.services.network.keep_connected(peer, host, port)
 
     async def close(self) -> None:
@@ -379,7 +381,7 @@ class Node:
 
     def reached(self, peer: bytes, host: str, port: int) -> None:
         """Remember where a peer is, and keep a connection with it: from now on, and after a restart while there
-        are channels.
+        are channels or openings.
         """
         self.services.store.commit([record_peer(peer, host, port)])
         self.services.network.keep_connected(peer, host, port)

@@ -116,6 +116,10 @@ class Openings:
             phase.proposal.proposal_id: phase for phase in store.read.live_openings() if not isinstance(phase, Opened)
         }
 
+    def peers(self) -> set[bytes]:
+        """Return with whom openings are under way."""
+        return {phase.peer for phase in self._live.values() if not isinstance(phase, Opened | Dead)}
+
     # --- ours --------------------------------------------------------------------------------------------
 
     def propose(

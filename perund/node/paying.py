@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from perund.control.errors import RpcError
 from perund.control.methods import CHANNEL_PAY
 from perund.control.schema import PayResult
+from perund.node.payment_ids import bounds
 from perund.node.waiting import Outcome
 from protocol.errors import CallerMistake, Undecodable
 from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
     from perund.node.idempotency import Idempotency
     from perund.node.node import Node
+    from perund.store.reading import PaymentRow, Reader
     from perund.store.writer import Statement
+    from protocol.types import ParticipantIndex
 
 __all__ = ["Paying"]
 
@@ -49,7 +53,7 @@ class Paying:
         if key is not None:
             earlier = self._keys.begin(key, CHANNEL_PAY.name, params)
             if earlier is not None:  # also after the channel was closed: what became of it is in the store
-                self._answer_again(self._find(params.channel), earlier, params.wait, reply)
+                self._answer_again(self._find(params.channel), earlier, params, reply)
                 return
         try:
             driver = self._driver(params.channel)
@@ -60,12 +64,12 @@ class Paying:
             raise
 
     def _take_up(self, driver: ChannelDriver, params: schema.PayParams, reply: PayReply) -> None:
-        key, payments = params.idempotency_key, self._payments(driver, params)
+        key, (payments, made) = params.idempotency_key, self._payments(driver, params)
         single = params.amount_e8s is not None
         if key is None and params.wait:
             driver.pay(payments, self._outcome(payments, reply, single=single))
             return
-        records = self._keys.note(key, CHANNEL_PAY.name, params, f"{payments.ids[:16].hex()}:{len(payments)}")
+        records = self._keys.note(key, CHANNEL_PAY.name, params, f"{made.hex()}:{len(payments)}")
         self._pay_durably(driver, payments, records, params, reply, single=single)
 
     @contextmanager
@@ -100,12 +104,15 @@ class Paying:
             self._drivers[reference] = driver
         return driver
 
-    def _payments(self, driver: ChannelDriver, params: schema.PayParams) -> Batch:
+    def _payments(self, driver: ChannelDriver, params: schema.PayParams) -> tuple[Batch, bytes]:
+        """Return the payments, and the first of the ids that were made for them: one each, also where one is given."""
         if params.amounts_e8s is not None:
-            return Batch(self._ids.make(len(params.amounts_e8s)), tuple(params.amounts_e8s))
+            ids = self._ids.make(len(params.amounts_e8s))
+            return Batch(ids, tuple(params.amounts_e8s)), ids[:PAYMENT_ID_BYTES]
         if params.amount_e8s is not None and params.payment_id is None:
             memo = params.memo.encode() if params.memo else b""
-            return Batch(self._ids.make(1), (int(params.amount_e8s),), {0: memo} if memo else {})
+            ids = self._ids.make(1)
+            return Batch(ids, (int(params.amount_e8s),), {0: memo} if memo else {}), ids
         wanted: list[tuple[int, str | None, str | None]] = (
             [(int(params.amount_e8s), params.memo, params.payment_id)]
             if params.amount_e8s is not None
@@ -120,7 +127,7 @@ class Paying:
                 payment_id = made[position * PAYMENT_ID_BYTES : (position + 1) * PAYMENT_ID_BYTES]
             payments.append(Payment(payment_id, amount, text.encode() if text else b""))
         try:
-            return Batch.of(payments)
+            return Batch.of(payments), made[:PAYMENT_ID_BYTES]
         except Undecodable as error:
             raise CallerMistake("payment_id_used", str(error)) from error
 
@@ -135,28 +142,7 @@ class Paying:
         return payment_id
 
     def _outcome(self, payments: Batch, reply: PayReply, *, single: bool) -> Outcome:
-        first = payments.ids[:PAYMENT_ID_BYTES]
-        count = len(payments)
-
-        def tell(outcome: Outcome) -> None:
-            if outcome.undecided:
-                reply.error(RpcError("wait_ended", f"the node stops; payment {first.hex()} goes on when it runs again"))
-            elif outcome.ended == 0:
-                reply.result(_result("delivered", outcome.version, first, count, single=single))
-            elif outcome.status == "unknown":
-                reply.error(RpcError("outcome_unknown", f"nobody can tell what became of the payment: {outcome.code}"))
-            elif single:
-                name = "payment_declined" if outcome.status == "declined" else "payment_failed"
-                reply.error(RpcError(name, f"payment {first.hex()} was {outcome.status}: {outcome.code}"))
-            else:
-                reply.error(
-                    RpcError(
-                        "payment_failed",
-                        f"{outcome.ended} of {count} payments were not delivered: {outcome.status} ({outcome.code})",
-                    )
-                )
-
-        return Outcome(count, tell)
+        return Outcome(len(payments), _teller(payments.ids[:PAYMENT_ID_BYTES], len(payments), reply, single=single))
 
     def _pay_durably(
         self,
@@ -188,37 +174,99 @@ class Paying:
 
         driver.pay_durably(payments, outcome, records, durable)
 
-    def _answer_again(self, channel: ChannelId, earlier: str, wait: bool, reply: PayReply) -> None:  # noqa: FBT001
-        """Answer a call whose key was used before: with what became of its payments."""
-        first_hex, _, count = earlier.partition(":")
-        first = bytes.fromhex(first_hex)
+    def _answer_again(self, channel: ChannelId, earlier: str, params: schema.PayParams, reply: PayReply) -> None:
+        """Answer a call whose key was used before: with what became of its payments, all of them."""
         read, number = self._node.services.store.read, self._node.services.store.number(channel)
         driver, opened = self._node.drivers.get(channel), read.channel(number)
         assert opened is not None
         ours, newest = opened.terms.our_index, opened.memory.newest.state.version
-
-        def status() -> tuple[str, int, str]:
-            row = read.payment(number, ours, first)
-            version = driver.channel.version if driver is not None else newest
-            return (row.status, row.version or version, row.code) if row else ("unknown", 0, "")
+        places = _Places(read, number, ours, earlier, params)
 
         async def answer() -> None:
-            if wait and driver is not None:
+            if params.wait and driver is not None:
                 try:
-                    await driver.until(lambda: status()[0] not in UNFINISHED)
+                    await driver.until(lambda: places.unfinished() is None)
                 except RpcError as error:  # the node stops
                     reply.error(error)
                     return
-            word, version, code = status()
-            if wait and word in ("declined", "failed", "cancelled"):
-                name = "payment_declined" if word == "declined" else "payment_failed"
-                reply.error(RpcError(name, f"payment {first_hex} was {word}: {code}"))
+            waiting, rows = places.unfinished(), places.rows()
+            single = params.amount_e8s is not None
+            first, count = rows[0].payment.id, len(rows)
+            version = max((row.version or 0 for row in rows), default=0)
+            undelivered = [row for row in rows if row.status != "delivered"]
+            if params.wait and waiting is None:
+                tell = _teller(first, count, reply, single=single)
+                last = undelivered[-1] if undelivered else rows[-1]
+                tell(Outcome(0, tell, version, len(undelivered), last.status, last.code))
             else:
-                reply.result(_result(word, version, first, int(count), single=int(count) == 1))
+                status = (waiting or (undelivered or rows)[-1]).status
+                version = version or (driver.channel.version if driver is not None else newest)
+                reply.result(_result(status, version, first, count, single=single))
 
         task = asyncio.get_running_loop().create_task(answer())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class _Places:
+    """Where the payments of an earlier call stand in the store. `earlier`: what its key led to."""
+
+    def __init__(
+        self, read: Reader, number: int, ours: ParticipantIndex, earlier: str, params: schema.PayParams
+    ) -> None:
+        made, _, count = earlier.partition(":")
+        self._read, self._number, self._ours = read, number, ours
+        self._made, self._count = bytes.fromhex(made), int(count)
+        given = [params.payment_id] if params.amount_e8s is not None else [p.payment_id for p in params.payments or ()]
+        self._given = {place: bytes.fromhex(text) for place, text in enumerate(given) if text is not None}
+        self._waiting = deque(row.payment.id for row in self.rows())
+
+    def rows(self) -> list[PaymentRow]:
+        """Return the payments, in the order in which they were asked for."""
+        first, end = bounds(self._made, self._count)
+        page = self._read.payments(self._number, (self._number, self._ours, first), self._count)
+        rows = {row.payment.id: row for _, row in page if row.payment.id < end}
+        for payment_id in self._given.values():
+            rows.pop(payment_id, None)
+        made = iter(rows.values())
+        found = (self._find(self._given[p]) if p in self._given else next(made, None) for p in range(self._count))
+        return [row for row in found if row is not None]
+
+    def unfinished(self) -> PaymentRow | None:
+        """Return the first payment that has not ended. What has ended is not looked at again."""
+        while self._waiting:
+            row = self._find(self._waiting[0])
+            if row is not None and row.status in UNFINISHED:
+                return row
+            self._waiting.popleft()
+        return None
+
+    def _find(self, payment_id: bytes) -> PaymentRow | None:
+        return self._read.payment(self._number, self._ours, payment_id)
+
+
+def _teller(first: bytes, count: int, reply: PayReply, *, single: bool) -> Callable[[Outcome], None]:
+    """Return what answers a call when its payments have ended. `first`: the id of the first."""
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.undecided:
+            reply.error(RpcError("wait_ended", f"the node stops; payment {first.hex()} goes on when it runs again"))
+        elif outcome.ended == 0:
+            reply.result(_result("delivered", outcome.version, first, count, single=single))
+        elif outcome.status == "unknown":
+            reply.error(RpcError("outcome_unknown", f"nobody can tell what became of the payment: {outcome.code}"))
+        elif single:
+            name = "payment_declined" if outcome.status == "declined" else "payment_failed"
+            reply.error(RpcError(name, f"payment {first.hex()} was {outcome.status}: {outcome.code}"))
+        else:
+            reply.error(
+                RpcError(
+                    "payment_failed",
+                    f"{outcome.ended} of {count} payments were not delivered: {outcome.status} ({outcome.code})",
+                )
+            )
+
+    return tell
 
 
 def _result(status: str, version: int, first: bytes, count: int, *, single: bool) -> PayResult:

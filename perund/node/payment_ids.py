@@ -6,9 +6,16 @@ import os
 import time
 from collections.abc import Callable
 
-__all__ = ["PaymentIds"]
+__all__ = ["PaymentIds", "bounds"]
 
 _COUNTERS = 1 << 24
+_PREFIX_BYTES = 9
+
+
+def bounds(first: bytes, count: int) -> tuple[bytes, bytes]:
+    """Return two prefixes: the ids of one `make(count)` that began with `first` sort from the one, below the other."""
+    prefix = int.from_bytes(first[:_PREFIX_BYTES], "big")
+    return prefix.to_bytes(_PREFIX_BYTES, "big"), (prefix + count).to_bytes(_PREFIX_BYTES, "big")
 
 
 class PaymentIds:

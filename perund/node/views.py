@@ -32,9 +32,12 @@ def channel_view(
     """Return a channel as its row has it and, while it lives, as its driver has it."""
     terms, memory = row.terms, row.memory
     channel = driver.channel if driver is not None else None
-    state = channel.newest.state if channel is not None else memory.newest.state
+    newest = channel.newest.state if channel is not None else memory.newest.state
     phase = channel.phase if channel is not None else memory.phase
     registered = driver.registered if driver is not None else row.registered
+    # What settled may be a state that we proposed and never saw acknowledged: the money follows it.
+    above = row.settled_version is not None and row.settled_version > newest.version
+    state = registered.state if above and registered is not None else newest
     withdrawals = [w for w in read.withdrawals(row.number) if w.status == "paid"]
     waiting = next((job.waiting_for for job in jobs if job.waiting_for), "")
     queued = channel.committed_e8s if channel is not None else 0
@@ -55,7 +58,7 @@ def channel_view(
         waiting_for=waiting or None,
         funding_deadline=moment(terms.funding_deadline_ns) if phase is Phase.FUNDING else None,
         holdings_e8s=(E8s(holdings[0]), E8s(holdings[1])) if holdings is not None else None,
-        registered=_registered(registered, state.version, chain_ns),
+        registered=_registered(registered, newest.version, chain_ns),
         frozen=(channel.frozen if channel is not None else memory.frozen) or None,
         recovering=True if memory.frozen.startswith("data_loss") else None,
         close_reason=(row.reason or None) if phase in (Phase.CLOSING, Phase.LEAVING, Phase.CLOSED) else None,

@@ -1,17 +1,17 @@
 """Nodes are killed in the middle of what they do, started again, and everything converges."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from perund.control import schema
-from perund.control.client import ControlClient
-from perund.control.errors import NodeUnreachable, RpcError
-from perund.control.methods import CHANNEL_CLOSE, CHANNEL_PAY
-from perund.control.values import PaidE8s
+from perund.control.methods import CHANNEL_CLOSE, CHANNEL_OPEN, CHANNEL_PAY, PEER_CONNECT
+from perund.control.values import E8s, PaidE8s, Seconds
 from perund.demo.processes import NodeProcess
-from tests.e2e.town import ICP, Town, within
+from tests.e2e.insisting import insist
+from tests.e2e.town import ICP, LOOK_AGAIN_S, Town, within
 
 Who = Callable[[NodeProcess, NodeProcess], NodeProcess]
 
@@ -51,21 +51,32 @@ async def test_killed_while_funding(town: Town, who: Who, moment: str) -> None:
     await town.settles(channel, alice, bob)
 
 
+async def test_killed_while_proposing_the_first_channel_with_a_peer(town: Town) -> None:
+    alice, bob = await town.pair(contributes=50)
+    params = schema.ChannelOpenParams(bob.address, E8s(50 * ICP), E8s(50 * ICP), Seconds(60), idempotency_key="channel")
+    await alice.control.call(PEER_CONNECT, schema.PeerConnectParams(bob.address))
+    bob.signal(signal.SIGSTOP)  # bob does not answer the proposal before alice is gone
+    proposing = asyncio.create_task(insist(alice, CHANNEL_OPEN, params))
+    await within(proposed(town, alice), "the proposal on the disk")
+    await alice.kill()
+    bob.signal(signal.SIGCONT)
+    await alice.start()
+
+    channel = (await within(proposing, "the channel open")).channel
+    await town.close(alice, channel)
+    await town.settles(channel, alice, bob)
+
+
+async def proposed(town: Town, node: NodeProcess) -> None:
+    while not town.reader(node).live_openings():  # noqa: ASYNC110  (a disk tells nobody)
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
 async def pay_stubbornly(node: NodeProcess, channel: str, count: int, amount: int) -> None:
     """Pay one after another. Who gets no answer asks again, under the same key, until it has one."""
     for number in range(count):
         params = schema.PayParams(channel, PaidE8s(amount), idempotency_key=f"{node.name} {number}")
-        while True:
-            try:
-                async with await ControlClient.connect(node.dir) as control:
-                    assert (await control.call(CHANNEL_PAY, params)).status == "delivered"
-                break
-            except NodeUnreachable:
-                await asyncio.sleep(0.05)
-            except RpcError as error:
-                if not error.retryable:
-                    raise
-                await asyncio.sleep(0.05)
+        assert (await insist(node, CHANNEL_PAY, params)).status == "delivered"
 
 
 async def test_killed_while_both_pay(town: Town) -> None:

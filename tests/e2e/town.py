@@ -34,7 +34,7 @@ from perund.private_file import make_private_dir
 from perund.store.reading import ChannelRow, Reader, open_reader
 from protocol.types import ChannelId, SignedState
 
-__all__ = ["FEE", "ICP", "PATIENCE_S", "Town", "free_port", "within"]
+__all__ = ["FEE", "ICP", "LOOK_AGAIN_S", "PATIENCE_S", "Town", "free_port", "within"]
 
 ICP: Final = 100_000_000
 FEE: Final = 10_000

@@ -50,6 +50,8 @@ class Fault(Enum):
     """It never arrives, and no answer comes either."""
     REPLY_HELD = auto()
     """It is executed, and no answer comes."""
+    REPLY_LATE = auto()
+    """It is executed, and the answer comes after `calm`."""
     HTTP_500 = auto()
     """It never arrives; the answer is 500."""
 
@@ -60,6 +62,7 @@ class _Rule:
     fault: Fault
     left: int
     met: asyncio.Event = field(default_factory=asyncio.Event)
+    calmed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Net:
@@ -123,6 +126,8 @@ class Net:
 
     def calm(self) -> None:
         """Have no more requests fail."""
+        for rule in self._rules:
+            rule.calmed.set()
         self._rules.clear()
 
     def _fault_of(self, path: str, body: bytes) -> _Rule | None:
@@ -148,6 +153,8 @@ class Net:
                 answer = web.Response(status=got.status, body=await got.read(), content_type=got.content_type)
         if rule is not None:
             rule.met.set()
+        if rule is not None and fault is Fault.REPLY_LATE:
+            await rule.calmed.wait()
         if fault in (Fault.HELD, Fault.REPLY_HELD):
             await self._over.wait()
         if fault in (Fault.LOST, Fault.REPLY_LOST) and request.transport is not None:

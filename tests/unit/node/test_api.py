@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from chain.principal import account_identifier
@@ -141,6 +142,18 @@ async def test_a_channel_is_opened_found_and_listed(street: Street) -> None:
     assert health.ok, health.problems
 
 
+async def test_a_proposal_goes_to_the_session_that_there_is_when_it_is_made(street: Street) -> None:
+    await soon(street.alice.control.call(PEER_CONNECT, schema.PeerConnectParams(street.bob.address)))
+    asked = street.net.disturb("account_balance", Fault.REPLY_LATE)
+    opening = asyncio.ensure_future(street.open(10))
+    await soon(asked.wait())
+    await street.bob.stop()
+    await street.bob.start()
+    await soon(street.bob.control.call(PEER_CONNECT, schema.PeerConnectParams(street.alice.address)))
+    street.net.calm()
+    await soon(opening)
+
+
 async def test_payments_and_every_reason_against_one(street: Street) -> None:
     alice, bob = street.alice.control, street.bob.control
     channel = await street.open(10)
@@ -218,6 +231,41 @@ async def test_a_payment_to_a_peer_that_is_away(street: Street) -> None:
     assert (done.status, done.payment) == ("delivered", kept.payment)
     assert sorted(await statuses(street.alice.control, channel)) == ["cancelled", "delivered"]
     assert (await street.bob.channel(channel)).mine_e8s == 6
+
+
+async def test_a_list_asked_for_again_is_answered_by_what_became_of_all_of_it(street: Street) -> None:
+    channel = await street.open(10)
+    await street.bob.stop()
+    listed = [schema.ToPay(PaidE8s(2)), schema.ToPay(PaidE8s(3), None, "ab" * 16), schema.ToPay(PaidE8s(4))]
+    given_first = [schema.ToPay(PaidE8s(5), None, "cd" * 16), schema.ToPay(PaidE8s(6))]
+    cut = schema.PayParams(channel, idempotency_key="cut", wait=False, payments=listed)
+    whole = schema.PayParams(channel, idempotency_key="whole", wait=False, payments=given_first)
+    long = schema.PayParams(channel, idempotency_key="long", wait=False, amounts_e8s=PaidColumn([1] * 6_000))
+    one = schema.PayParams(channel, idempotency_key="one", wait=False, amounts_e8s=PaidColumn([1]))
+    calls = (cut, whole, long, one)
+    alice = street.alice.control
+    queued = [await soon(alice.call(CHANNEL_PAY, params)) for params in calls]
+    assert [await soon(alice.call(CHANNEL_PAY, params)) for params in calls] == queued
+    assert queued[1].first_payment == "cd" * 16
+    await soon(alice.call(PAYMENT_CANCEL, schema.PaymentCancelParams(channel, "ab" * 16)))
+
+    await street.alice.stop()
+    await street.bob.start()
+    await street.alice.start()
+    alice = street.alice.control
+    await soon(alice.call(PEER_CONNECT, schema.PeerConnectParams(street.bob.address)))
+    # Longer than an update: it is not delivered when its first payment is.
+    told = await soon(alice.call(CHANNEL_PAY, msgspec.structs.replace(long, wait=True)))
+    assert (told.status, told.payments, told.first_payment) == ("delivered", 6_000, queued[2].first_payment)
+    assert told.version == (await street.alice.channel(channel)).version
+    assert (await street.bob.channel(channel)).mine_e8s == 2 + 4 + 5 + 6 + 6_000 + 1
+    for params, first in ((whole, queued[1]), (one, queued[3])):
+        again = await soon(alice.call(CHANNEL_PAY, msgspec.structs.replace(params, wait=True)))
+        assert (again.status, again.payments) == ("delivered", first.payments)
+        assert again.first_payment == first.first_payment
+    with pytest.raises(RpcError, match="1 of 3 payments were not delivered: cancelled") as refusal:
+        await soon(alice.call(CHANNEL_PAY, msgspec.structs.replace(cut, wait=True)))
+    assert refusal.value.name == "payment_failed"
 
 
 async def test_a_channel_is_closed_together(street: Street) -> None:

@@ -242,6 +242,18 @@ async def test_lost_or_restarted_at_any_message_it_goes_on(scene: Scene, lost_af
     assert scene.channels() == [1, 1]
 
 
+async def test_with_whom_openings_are_under_way_is_known_after_a_restart(scene: Scene) -> None:
+    scene.propose()
+    await scene.deliver(1)
+    for house in (scene.alice, scene.bob):
+        house.restart()
+    assert scene.alice.openings.peers() == {BOB}
+    assert scene.bob.openings.peers() == {ALICE}
+    scene.connect()
+    await scene.deliver()
+    assert scene.alice.openings.peers() == scene.bob.openings.peers() == set()
+
+
 async def test_our_share_in_openings_is_promised_money(scene: Scene) -> None:
     scene.propose((5 * ICP, 2 * ICP))
     assert scene.alice.openings.ours_waiting_e8s() == 5 * ICP

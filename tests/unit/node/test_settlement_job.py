@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from perund.node.views import channel_view
 from protocol.effects import Phase
+from protocol.payments import Batch
 from protocol.types import Nanos
 from tests.unit.devnet.scene import Trouble
 from tests.unit.node.desk import Desk, crash_in
@@ -118,6 +120,25 @@ async def test_a_stale_state_that_settled_is_a_loss_that_is_alarmed_and_withdraw
     assert balance(desk) == ICP - FEE
     alarms = [e.kind for e in desk.store.read.events(0, 99) if e.data.get("alarm")]
     assert alarms == ["channel.settled_below_ours"]
+
+
+async def test_our_own_proposal_that_settled_unacknowledged_is_what_the_channel_shows(desk: Desk) -> None:
+    await opened(desk)
+    await desk.watcher.look(desk.terms.channel)
+    desk.driver.channel.connected = True  # and nothing comes back
+    desk.driver.perform(desk.driver.channel.pay(Batch(b"\x01" * 16, (ICP,)), desk.time.now()))
+    assert desk.driver.channel.pending is not None
+    await desk.driver.settle_writes()
+    assert (await desk.perun.dispute(desk.terms.params, desk.state(1, (2 * ICP, 3 * ICP)))).value is None
+    await desk.watcher.look(desk.terms.channel)
+    await desk.settle()
+    row = desk.store.read.channel(1)
+    assert row is not None
+    assert row.memory.newest.state.version == 0
+    for driver in (desk.driver, None):
+        view = channel_view(row, desk.store.read, driver, (), desk.time.chain_ns(), 0)
+        assert (view.version, view.mine_e8s, view.theirs_e8s) == (1, 2 * ICP, 3 * ICP)
+        assert view.payout_e8s == view.mine_e8s - FEE
 
 
 async def test_a_canister_that_holds_nothing_is_not_asked_to_register(desk: Desk) -> None:

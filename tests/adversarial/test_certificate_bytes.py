@@ -76,6 +76,7 @@ def _slices() -> list[Any]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)  # seconds of work, which a busy machine can stretch
 @pytest.mark.parametrize(("vector", "start"), _slices())
 def test_no_wrong_byte_proves_anything_new(vector: dict[str, Any], start: int) -> None:
     end = min(start + SLICE, len(original(vector)))

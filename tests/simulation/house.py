@@ -66,7 +66,7 @@ def _identity(name: str) -> tuple[bytes, bytes]:
 
 
 @cache
-def _config(force_after_s: int) -> Config:
+def _config(force_after_s: int, minimum_e8s: int) -> Config:
     return Config(
         network="local",
         ic=Ic(
@@ -75,7 +75,7 @@ def _config(force_after_s: int) -> Config:
             icp_ledger=principal_to_text(LEDGER),
             root_key="00" * 133,
         ),
-        policy=Policy(min_total_e8s=1, contribute_max_e8s=10**9, min_challenge_s=1),
+        policy=Policy(min_total_e8s=1, contribute_max_e8s=10**9, min_challenge_s=1, minimum_payment_e8s=minimum_e8s),
         close=Close(force_after_s=force_after_s),
     )
 
@@ -204,7 +204,7 @@ class House:
         self._road = road
         self._went = went
         self.tell = tell
-        self._config = _config(force_after_s)
+        self._force_after_s = force_after_s
         self.services: Services
         self.node: Node
         self.api: NodeService
@@ -241,6 +241,8 @@ class House:
 
     def _start(self, life: Life) -> None:
         # As `perund.node.daemon` does, with the simulated parts in the places of the real ones.
+        minimum_e8s = self.rng.choice((1, 1, 5))  # its user may change his mind between two lives
+        config = _config(self._force_after_s, minimum_e8s)
         clock = self.clock = VirtualClock(self.loop, self.rng.choice((0, 0, self.rng.randint(-(10**10), 10**10))))
         if self.backup is not None:
             migrate(self.disk.database)
@@ -251,20 +253,20 @@ class House:
         agent = cast("Agent", sim_agent)
         perun, ledger = cast("PerunCanister", SimPerun(sim_agent)), cast("IcpLedger", SimLedger(sim_agent))
         time = ChainTime(agent, clock, LEDGER)
-        trust = CanisterTrust(perun, self._config, store)
+        trust = CanisterTrust(perun, config, store)
         later, canister = _Later(), WatchedCanister(perun)
-        hello = Hello(1, NETWORK, 0, f"perund/{self.name}", self._config.policy.minimum_payment_e8s)
+        hello = Hello(1, NETWORK, 0, f"perund/{self.name}", config.policy.minimum_payment_e8s)
         self._network = SimNetwork(life, self.node_id, hello, later, self._road)
         self.services = Services(
             data_dir=cast("Path", self.disk),
-            config=self._config,
+            config=config,
             keys=self.keys,
             store=store,
             agent=agent,
             perun=perun,
             ledger=ledger,
             time=time,
-            transfers=Transfers(store, ledger, self.account, time, self._config.fees.max_fee_e8s),
+            transfers=Transfers(store, ledger, self.account, time, config.fees.max_fee_e8s),
             payment_ids=_Ids(self),
             root_key=bytes(133),
             network_hash=NETWORK,
@@ -280,13 +282,13 @@ class House:
                 canister,
                 later,
                 clock,
-                self._config.watch.looks_per_challenge,
+                config.watch.looks_per_challenge,
                 disputes=canister,
                 hints=canister,
                 hint_every_s=30.0,
                 notices=later,
             ),
-            backup=_BackupFile(life, self._config, store.read),
+            backup=_BackupFile(life, config, store.read),
             network=cast("PeerNetwork", self._network),
         )
         self.node = later.node = Node(self.services, self._failed)

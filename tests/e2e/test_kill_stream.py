@@ -48,9 +48,9 @@ T = TypeVar("T")
 
 
 @contextmanager
-def seeded() -> Iterator[int]:
+def seeded(usual: int) -> Iterator[int]:
     """Give the seed, and name it with whatever goes wrong."""
-    seed = int(os.environ.get("KILL_SEED") or secrets.randbelow(10**9))
+    seed = int(os.environ.get("KILL_SEED") or usual)
     try:
         yield seed
     except BaseException as error:
@@ -262,14 +262,14 @@ class Story:
         return "\n  ".join(told)
 
 
-async def kill_and_compare(town: Town, kills: int) -> None:
-    with seeded() as seed:
+async def kill_and_compare(town: Town, kills: int, seed: int) -> None:
+    with seeded(seed) as drawn:
         nodes = await asyncio.gather(*(town.node(name, contributes=2 * SHARE) for name in ("alice", "bob")))
         alice, bob = nodes
         # Each knows where the other is: who comes back dials at once, and nobody waits for growing pauses to end.
         for node, peer in ((alice, bob), (bob, alice)):
             await node.control.call(PEER_CONNECT, schema.PeerConnectParams(peer.address))
-        story = Story(town, (alice, bob), seed, kills)
+        story = Story(town, (alice, bob), drawn, kills)
         await story.tell()
 
         found = await story.compare()
@@ -304,10 +304,10 @@ async def everything_else_agrees(town: Town, story: Story, report: str) -> None:
 
 
 async def test_twenty_kills(town: Town) -> None:
-    await kill_and_compare(town, 20)
+    await kill_and_compare(town, 20, seed=1)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
 async def test_two_hundred_kills(town: Town) -> None:
-    await kill_and_compare(town, 200)
+    await kill_and_compare(town, 200, seed=secrets.randbelow(10**9))

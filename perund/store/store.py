@@ -11,6 +11,7 @@ from typing import Final
 
 import apsw
 
+from perund.store.damage import require_sound_file, unusable
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
 from perund.store.reading import BUSY_MS, CACHE_KIB, EventRow, open_reader
 from perund.store.schema import migrate
@@ -60,17 +61,18 @@ class Store:
     """Reads at once, writes durably in groups. One per data directory, under its lock."""
 
     def __init__(self, path: Path, network: bytes, failed: Callable[[StorageFailed], None]) -> None:
-        """Open or create the store, bring its schema up to date, and count this run.
+        """Open or create the store, check its file, bring its schema up to date, and count this run.
 
         `network`: 32 bytes; `failed` is called once when a write fails.
-        Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`.
+        Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`, `StoreDamaged`.
         """
         try:
             database = connect(path)
         except apsw.Error as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         try:
             path.chmod(0o600)
+            require_sound_file(database)
             migrate(database)
             row = database.execute("SELECT network FROM about").fetchone()
             if row is not None and row[0] != network:
@@ -87,7 +89,7 @@ class Store:
             self.read = open_reader(path)
         except (apsw.Error, OSError) as error:
             database.close()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         except StoreError:
             database.close()
             raise
@@ -201,7 +203,3 @@ class Store:
         ]
         self._unwritten += on_their_way
         return len(on_their_way)
-
-
-def _unusable(path: Path, error: Exception) -> StorageFailed:
-    return StorageFailed(f"the store {path} cannot be opened: {error}; check the disk, or restore a backup")

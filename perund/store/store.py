@@ -25,6 +25,7 @@ __all__ = ["Store", "connect"]
 
 CHECKPOINT_PAGES = 4_000
 KEPT_EVENTS = 1_000_000
+KEPT_REQUESTS = 1_000_000
 KEPT_REQUESTS_MS = 60 * 86_400 * 1_000
 
 _SIDES: Final[tuple[ParticipantIndex, ParticipantIndex]] = (0, 1)
@@ -81,10 +82,13 @@ class Store:
                     "root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
-            # History is bounded: of events the newest, of idempotency keys those of the last weeks.
+            # History is bounded: of events the newest; of idempotency keys the newest and those of the last weeks. By
+            # age alone, one start with a wrong clock would forget them all, and who repeats a call would pay twice.
             database.execute("DELETE FROM event WHERE cursor <= (SELECT max(cursor) FROM event) - ?", (KEPT_EVENTS,))
             database.execute(
-                "DELETE FROM request WHERE recorded_ms < ?", (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS,)
+                "DELETE FROM request WHERE recorded_ms < min(?, "
+                "(SELECT recorded_ms FROM request ORDER BY recorded_ms DESC LIMIT 1 OFFSET ?))",
+                (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS, KEPT_REQUESTS - 1),
             )
             self.read = open_reader(path)
         except (apsw.Error, OSError) as error:

@@ -35,7 +35,8 @@ def require_sound_file(database: apsw.Connection) -> None:
     """Check the file before a node works on it.
 
     In a store of more than `LARGE_BYTES` the table of payments is left out: it is history, it outgrows everything
-    else, and no state depends on it. `perund check` reads it, and a page of it that does not decode ends the node.
+    else, and no state depends on it. `perund check` reads it, and a page of it that cannot be read fails the call, or
+    ends the node, that asks for it.
     Raises `StoreDamaged`, `StorageFailed`.
     """
     path = Path(database.filename)

@@ -114,6 +114,35 @@ async def test_a_damaged_store_is_refused_and_the_channel_comes_back_from_the_pe
     assert await town.balance(bob) == 310 * ICP - FEE
 
 
+async def test_a_damaged_log_is_an_old_store_that_the_peer_proves(town: Town) -> None:
+    """For SQLite a log ends where its checksums do. What is lost with it the peer shows when it says where it stands."""
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 50)
+    log = alice.dir / f"{STORE_NAME}-wal"
+    before = size(log)
+    for _ in range(3):
+        await town.pay(alice, channel, 5 * ICP)
+    await alice.kill()
+    await bob.kill()
+    assert size(log) > before, "the payments are in the log only"
+    spoil(log, before)
+
+    await asyncio.gather(alice.start(), bob.start())
+    view = await town.closed(alice, channel)
+    assert (view.version, view.payout_e8s) == (2**32, 35 * ICP - FEE)
+    await town.settles(channel, alice, bob)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def spoil(path: Path, start: int) -> None:
+    """Change every byte from a place on."""
+    content = path.read_bytes()
+    path.write_bytes(content[:start] + bytes(byte ^ 0x55 for byte in content[start:]))
+
+
 def write_back(store: Path) -> None:
     """Bring everything into the main file, and leave no log beside it."""
     database = apsw.Connection(str(store))

@@ -115,7 +115,7 @@ async def test_a_damaged_store_is_refused_and_the_channel_comes_back_from_the_pe
 
 
 async def test_a_damaged_log_is_an_old_store_that_the_peer_proves(town: Town) -> None:
-    """For SQLite a log ends where its checksums do. What is lost with it the peer shows when it says where it stands."""
+    """For SQLite a log ends where its checksums do. What is lost with it the peer shows when it connects."""
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 50)
     log = alice.dir / f"{STORE_NAME}-wal"

@@ -53,6 +53,8 @@ class Orderer(Channel):
         self._pending = self.memory.pending
         self._offers = PaymentQueue()
         self._offered_ids: set[bytes] = set()
+        self._ack_comes = False
+        """Whether the peer has shown in this session that it holds the outstanding update fully signed."""
 
     @property
     def pending(self) -> Update | None:
@@ -100,7 +102,8 @@ class Orderer(Channel):
             return NOTHING
         if self._stopped:
             return NOTHING
-        if self.phase is Phase.CLOSING and (self._pending is None or self.peer_recovering or self.recovering):
+        lost = self.recovering or self.peer_recovering
+        if self.phase is Phase.CLOSING and (self._pending is None or (lost and not self._ack_comes)):
             # A peer that lost data cannot acknowledge what is outstanding: it may have signed that version before.
             # If we lost data, what our store has outstanding may be long over.
             code = DATA_LOSS if self.recovering else "peer_lost_data"
@@ -237,6 +240,7 @@ class Orderer(Channel):
     # --- resume ------------------------------------------------------------------------------------------
 
     def _say_again(self) -> Step:
+        self._ack_comes = False
         self._offers, self._offered_ids = PaymentQueue(), set()  # the peer offers again what it still wants
         return Step(outgoing=self._ready_again())
 
@@ -253,6 +257,7 @@ class Orderer(Channel):
         if pending is not None and theirs.version == pending.version:
             if theirs.state_hash != self._state_of(pending).digest:
                 raise PeerViolation("state_conflict", f"the peer holds another state of version {theirs.version}")
+            self._ack_comes = True
             return NOTHING  # its acknowledgement was lost; it comes again
         if theirs.version > self.version:
             return self._claims_newer(theirs)

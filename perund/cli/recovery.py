@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-import apsw
 import click
 import msgspec
 
@@ -122,10 +121,7 @@ def check(data_dir: Path, *, as_json: bool, offline: bool) -> None:
         path = data_dir / STORE_NAME
         if not path.exists():
             fail(f"{path} is not there", "give the data directory of a node that ran", FAILED, as_json=as_json)
-        try:
-            checked, findings = check_store(path)
-        except apsw.Error as error:
-            fail(f"{path} cannot be read: {error}", "restore a backup", FAILED, as_json=as_json)
+        checked, findings = check_store(path)
         if offline or any(not finding.channel for finding in findings):
             return checked, findings
         from chain.agent import Agent  # noqa: PLC0415

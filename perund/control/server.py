@@ -76,7 +76,10 @@ class ControlServer:
             connection.close()
         await self._server.wait_closed()
         self._server = None
-        self.path.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # a directory that cannot be written any more: the next start replaces the socket
+            log.warning("control.socket_left", path=str(self.path), error=str(error))
 
     @property
     def clients(self) -> int:

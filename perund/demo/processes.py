@@ -38,11 +38,14 @@ class _Process:
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
         self.log = log
+        self.wrapper: tuple[str, ...] = ()
+        """A program, with its arguments, that starts the real one in its own place, as `nice` does."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def _spawn(self, *arguments: str, stdout: int | None = None) -> asyncio.subprocess.Process:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *self.wrapper,
                 sys.executable,
                 "-m",
                 *arguments,

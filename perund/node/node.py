@@ -19,6 +19,7 @@ from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
 from perund.node.openings import Openings, Refusal
 from perund.node.settlement_job import SettlementJob
+from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel, record_peer
 from perund.tower.towers import Towers
@@ -89,8 +90,13 @@ class Node:
     # --- starting and stopping ---------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Take up every channel where it was left: first it is watched, then its jobs go on."""
-        for row in self.services.store.read.live_channels():
+        """Take up every channel where it was left: first it is watched, then its jobs go on.
+
+        Raises `StoreDamaged`, before anything is signed or written: the backup file knows what the store lost.
+        """
+        read = self.services.store.read
+        for row in read.live_channels():
+            require_sound_channel(row, read, self._key(row.terms).public)
             self.services.store.name(row.terms.channel, row.number)
             driver = self._take_up(row.terms, row.memory, row.number)
             driver.registered = row.registered

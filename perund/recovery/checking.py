@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import apsw
 
+from perund.store.damage import faults_in_channel, faults_in_file, unusable
 from perund.store.reading import ChannelRow, Reader, open_reader
-from protocol.signing import verify_signed_state
-from protocol.types import SignedState
 
 if TYPE_CHECKING:
     from chain.perun import PerunCanister
@@ -30,14 +29,17 @@ class Finding:
 def check_store(path: Path) -> tuple[int, list[Finding]]:
     """Return how many channels were checked, and what is wrong. Reads only; a node may be running.
 
-    Raises `apsw.Error` when the store cannot be read at all.
+    Raises `StorageFailed` when the store cannot be read at all, `StoreDamaged` when a row of it cannot.
     """
-    database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    database.set_busy_timeout(10_000)
-    database.pragma("query_only", 1)
-    verdicts = [str(row[0]) for row in database.execute("PRAGMA integrity_check").fetchall()]
-    database.close()
-    findings = [Finding("", f"the database file: {verdict}") for verdict in verdicts if verdict != "ok"]
+    try:
+        database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        database.set_busy_timeout(10_000)
+        database.pragma("query_only", 1)
+        faults = faults_in_file(database)
+        database.close()
+    except apsw.Error as error:
+        raise unusable(path, error, "read") from error
+    findings = [Finding("", f"the database file: {fault}") for fault in faults]
     if findings:
         return 0, findings  # what a damaged file says is worth nothing
     read = open_reader(path)
@@ -54,16 +56,7 @@ def check_store(path: Path) -> tuple[int, list[Finding]]:
 def _wrong_with(row: ChannelRow, read: Reader) -> Iterator[str]:
     terms, memory = row.terms, row.memory
     state = memory.newest.state
-    params = terms.params
-    computed = type(params)(params.nonce, params.participants, params.challenge_duration_ns).channel_id
-    if computed != terms.channel:
-        yield "the channel id is not the hash of the params"
-    if not verify_signed_state(params, SignedState(terms.state_0(), read.signatures_0(row.number))):
-        yield "state 0 is not signed by both"
-    if not verify_signed_state(params, memory.newest):
-        yield f"the newest state (version {state.version}) is not signed by both"
-    if state.total != terms.total:
-        yield f"version {state.version} allocates {state.total} e8s of {terms.total} (rule 6)"
+    yield from faults_in_channel(row, read.signatures_0(row.number))
     signed = memory.last_signature
     if signed is None or signed.version < state.version:
         yield f"version {state.version} is signed, the record of our signatures ends before (rule 1)"

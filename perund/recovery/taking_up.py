@@ -9,8 +9,9 @@ import apsw
 import structlog
 
 from perund.keys import Keys
-from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, read_backup
+from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, SavedChannel, read_backup
 from perund.recovery.copying import mark_as_copy
+from perund.store.damage import require_sound_file, unusable
 from perund.store.jobs import insert_channel, record_peer
 from perund.store.schema import migrate
 from perund.store.store import connect
@@ -28,34 +29,39 @@ FORCE_AFTER_NS = 600 * 10**9
 
 def genuine_channels(backup: Backup) -> list[Opened]:
     """Return the channels of a backup. Raises `BackupError`: one of them has no signed state 0."""
-    opened = []
-    for saved in backup.channels:
-        try:
-            channel = saved.opened()
-            genuine = verify_signed_state(channel.terms.params, channel.signed)
-        except Undecodable as error:
-            raise BackupError(f"a channel in the backup is none: {error}", "the file is damaged") from error
-        if not genuine:
-            raise BackupError(
-                f"channel {channel.terms.channel.hex()[:16]} in the backup has no signed state 0", "the file is damaged"
-            )
-        opened.append(channel)
-    return opened
+    return [_genuine(_opened(saved)) for saved in backup.channels]
+
+
+def _opened(saved: SavedChannel) -> Opened:
+    try:
+        return saved.opened()
+    except Undecodable as error:
+        raise BackupError(f"a channel in the backup is none: {error}", "the file is damaged") from error
+
+
+def _genuine(channel: Opened) -> Opened:
+    if not verify_signed_state(channel.terms.params, channel.signed):
+        raise BackupError(
+            f"channel {channel.terms.channel.hex()[:16]} in the backup has no signed state 0", "the file is damaged"
+        )
+    return channel
 
 
 def take_up_missing(database: apsw.Connection, backup: Backup, why: str) -> tuple[ChannelId, ...]:
     """Take up, in one transaction, the channels that the store lacks; they recover, and so does all that it has.
 
     A channel is in its store before it is in the backup file: what the store lacks, it has lost. `why`: for people.
-    Returns the channels taken up. Raises `BackupError`, `apsw.Error`.
+    Returns the channels taken up. Raises `BackupError`, `StoreDamaged`, `apsw.Error`.
     """
+    # Only what is taken up is verified: a node with many channels that lacks none is to be ready soon.
     missing = [
-        (opened, saved)
-        for opened, saved in zip(genuine_channels(backup), backup.channels, strict=True)
+        (_genuine(opened), saved)
+        for opened, saved in ((_opened(saved), saved) for saved in backup.channels)
         if not database.execute("SELECT 1 FROM channel WHERE channel = ?", (opened.terms.channel,)).fetchone()
     ]
     if not missing:
         return ()
+    require_sound_file(database)  # what a damaged store lacks was not lost: it is to be put aside, not written on
     database.execute("BEGIN IMMEDIATE")
     try:
         database.execute("INSERT INTO about VALUES (1, ?, 0) ON CONFLICT DO NOTHING", (backup.network,))
@@ -80,18 +86,15 @@ def take_up_from_file(data_dir: Path, store_path: Path, keys: Keys, network: byt
 
     The file is rewritten from the store soon after: without this an old store would destroy what the file knows.
     One that cannot be read is put aside, and said. Raises `BackupError`: it belongs to another network, or the
-    store cannot be written.
+    store cannot be written. `StoreDamaged`: the store is to be put aside instead.
     """
     path = data_dir / BACKUP_NAME
     if not path.exists():
         return ()
     try:
         backup = read_backup(path, keys)
-        genuine_channels(backup)
     except BackupError as error:
-        aside = path.with_name(f"{BACKUP_NAME}.unreadable-{time.time_ns() // 1_000_000}")
-        path.rename(aside)
-        log.error("backup.unreadable", error=str(error), put_aside=str(aside), alarm=True)
+        _put_aside(path, error)
         return ()
     if not backup.channels:
         return ()
@@ -106,7 +109,18 @@ def take_up_from_file(data_dir: Path, store_path: Path, keys: Keys, network: byt
             store_path.chmod(0o600)
             migrate(database)
             return take_up_missing(database, backup, "the backup file has channels that this store lacked")
+        except BackupError as error:
+            _put_aside(path, error)
+            return ()
         finally:
             database.close()
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise unusable(store_path, error) from error
     except (apsw.Error, OSError) as error:
         raise BackupError(f"the store {store_path} cannot be written: {error}", "check the disk") from error
+
+
+def _put_aside(path: Path, error: BackupError) -> None:
+    aside = path.with_name(f"{BACKUP_NAME}.unreadable-{time.time_ns() // 1_000_000}")
+    path.rename(aside)
+    log.error("backup.unreadable", error=str(error), put_aside=str(aside), alarm=True)

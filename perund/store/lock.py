@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from perund.setup_errors import DirectoryError
 from perund.store.errors import DirectoryInUse
 
 __all__ = ["DirectoryLock"]
@@ -17,9 +19,22 @@ class DirectoryLock:
     """Holds `perund.lock` in the data directory until it is released or the process ends."""
 
     def __init__(self, directory: Path) -> None:
-        """Take the lock. Raises `DirectoryInUse` with the process that has it."""
+        """Take the lock. Raises `DirectoryInUse` with the process that has it.
+
+        Raises `DirectoryError` when nothing can be made in the directory: a store that opens in it all the same has
+        no log, and the backup file could not be written when a channel opens.
+        """
         self._path = directory / "perund.lock"
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DirectoryError(
+                f"the data directory {directory} cannot be written ({error.strerror})",
+                "nothing was changed; start the node as the user that owns the directory, with its mode at least 0700, "
+                "on a file system that is mounted for writing",
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

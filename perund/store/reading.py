@@ -10,7 +10,11 @@ from typing import Any, Final
 
 import apsw
 
+from perund.keys import SHARE_BYTES
+from perund.store.damage import unusable
+from perund.store.errors import StoreDamaged
 from protocol.effects import Phase, SignatureRecord
+from protocol.errors import Undecodable
 from protocol.funding import DepositIntent, IntentStatus
 from protocol.memory import ChannelMemory
 from protocol.messages import ChannelAccept, ChannelProposal, Update
@@ -28,6 +32,7 @@ from protocol.types import (
     State,
 )
 from wire.codec import decode
+from wire.errors import BadMessage
 
 __all__ = [
     "ChannelRow",
@@ -169,17 +174,28 @@ _STATUS = (
 
 
 class Reader:
-    """Reads the store through a connection of its own."""
+    """Reads the store through a connection of its own.
+
+    Every method raises `StoreDamaged` for a page or a row that is not what was written, and `StorageFailed` when
+    the disk does not answer: who cannot read its books signs nothing either (rule 8).
+    """
 
     def __init__(self, database: apsw.Connection) -> None:
         """Take a connection that nobody writes with."""
         self._database = database
+        self.path = Path(database.filename)
 
     def _rows(self, sql: str, values: tuple[_Value, ...] = ()) -> list[tuple[_Column, ...]]:
-        return self._database.execute(sql, values).fetchall()
+        try:
+            return self._database.execute(sql, values).fetchall()
+        except apsw.Error as error:
+            raise unusable(self.path, error, "read") from error
 
     def _row(self, sql: str, values: tuple[_Value, ...] = ()) -> tuple[_Column, ...] | None:
-        return self._database.execute(sql, values).fetchone()
+        try:
+            return self._database.execute(sql, values).fetchone()
+        except apsw.Error as error:
+            raise unusable(self.path, error, "read") from error
 
     # --- channels ----------------------------------------------------------------------------------------
 
@@ -217,7 +233,11 @@ class Reader:
     def _channels(self, where: str, values: tuple[int | str | None, ...]) -> Iterator[ChannelRow]:
         query = f"SELECT {_CHANNEL_COLUMNS} FROM channel c JOIN channel_state s USING (number) WHERE {where}"
         for row in self._rows(query, values):
-            yield self._channel_row(row)
+            try:
+                found = self._channel_row(row)
+            except (ValueError, TypeError, Undecodable) as error:  # a type or a word that nobody writes
+                raise StoreDamaged(self.path, f"row {row[0]} of the channels: {error}") from error
+            yield found
 
     def _channel_row(self, row: tuple[_Column, ...]) -> ChannelRow:
         (
@@ -229,6 +249,8 @@ class Reader:
         params = Params(nonce, (ParticipantKey(participant_0), ParticipantKey(participant_1)), Nanos(challenge_ns))
         params.__dict__["channel_id"] = ChannelId(channel)  # computed when it was opened
         ours: ParticipantIndex = 0 if our_index == 0 else 1
+        if not len(our_share) == len(peer_share) == SHARE_BYTES:
+            raise Undecodable(f"a nonce share has {SHARE_BYTES} bytes")
         terms = Terms(
             proposal_id, peer, ours, params, (initial_0, initial_1), Nanos(deadline_ns), our_share, peer_share
         )
@@ -253,8 +275,12 @@ class Reader:
         row = self._row("SELECT message FROM outstanding WHERE number = ?", (number,))
         if row is None:
             return None
-        message = decode(row[0])
-        assert isinstance(message, Update)
+        try:
+            message = decode(row[0])
+        except BadMessage as error:
+            raise Undecodable(f"the outstanding update: {error}") from error
+        if not isinstance(message, Update):
+            raise Undecodable("the outstanding update is another message")
         return message
 
     def _waiting(self, number: int, sender: ParticipantIndex, status: str) -> Batch:
@@ -500,11 +526,14 @@ class Reader:
 
 
 def open_reader(path: Path) -> Reader:
-    """Return a reader of a store, also while a node runs on it."""
-    database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    database.set_busy_timeout(BUSY_MS)
-    database.pragma("query_only", 1)
-    database.pragma("cache_size", -CACHE_KIB)
+    """Return a reader of a store, also while a node runs on it. Raises `StorageFailed`, `StoreDamaged`."""
+    try:
+        database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        database.set_busy_timeout(BUSY_MS)
+        database.pragma("query_only", 1)
+        database.pragma("cache_size", -CACHE_KIB)
+    except apsw.Error as error:
+        raise unusable(path, error, "read") from error
     return Reader(database)
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import apsw
 
+from perund.store.damage import require_sound_file, unusable
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
 from perund.store.reading import BUSY_MS, CACHE_KIB, EventRow, open_reader
 from perund.store.schema import migrate
@@ -24,6 +25,7 @@ __all__ = ["Store", "connect"]
 
 CHECKPOINT_PAGES = 4_000
 KEPT_EVENTS = 1_000_000
+KEPT_REQUESTS = 1_000_000
 KEPT_REQUESTS_MS = 60 * 86_400 * 1_000
 
 _SIDES: Final[tuple[ParticipantIndex, ParticipantIndex]] = (0, 1)
@@ -60,17 +62,18 @@ class Store:
     """Reads at once, writes durably in groups. One per data directory, under its lock."""
 
     def __init__(self, path: Path, network: bytes, failed: Callable[[StorageFailed], None]) -> None:
-        """Open or create the store, bring its schema up to date, and count this run.
+        """Open or create the store, check its file, bring its schema up to date, and count this run.
 
         `network`: 32 bytes; `failed` is called once when a write fails.
-        Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`.
+        Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`, `StoreDamaged`.
         """
         try:
             database = connect(path)
         except apsw.Error as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         try:
             path.chmod(0o600)
+            require_sound_file(database)
             migrate(database)
             row = database.execute("SELECT network FROM about").fetchone()
             if row is not None and row[0] != network:
@@ -79,15 +82,18 @@ class Store:
                     "root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
-            # History is bounded: of events the newest, of idempotency keys those of the last weeks.
+            # History is bounded: of events the newest; of idempotency keys the newest and those of the last weeks. By
+            # age alone, one start with a wrong clock would forget them all, and who repeats a call would pay twice.
             database.execute("DELETE FROM event WHERE cursor <= (SELECT max(cursor) FROM event) - ?", (KEPT_EVENTS,))
             database.execute(
-                "DELETE FROM request WHERE recorded_ms < ?", (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS,)
+                "DELETE FROM request WHERE recorded_ms < min(?, "
+                "(SELECT recorded_ms FROM request ORDER BY recorded_ms DESC LIMIT 1 OFFSET ?))",
+                (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS, KEPT_REQUESTS - 1),
             )
             self.read = open_reader(path)
         except (apsw.Error, OSError) as error:
             database.close()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         except StoreError:
             database.close()
             raise
@@ -201,7 +207,3 @@ class Store:
         ]
         self._unwritten += on_their_way
         return len(on_their_way)
-
-
-def _unusable(path: Path, error: Exception) -> StorageFailed:
-    return StorageFailed(f"the store {path} cannot be opened: {error}; check the disk, or restore a backup")

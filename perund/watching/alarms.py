@@ -33,11 +33,12 @@ _ENDED_BY: Final[Mapping[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One alarm. `at_ns`: the local clock, for people; `channel`: hex, or None."""
+    """One alarm. `at_ns`: the local clock, for people; `channel`: hex, or None; `rang_ns`: the monotonic clock."""
 
     kind: str
     channel: str | None
     at_ns: int
+    rang_ns: int
     facts: Mapping[str, str | int | bool]
 
     @property
@@ -71,7 +72,7 @@ class Alarms:
         """Raise an alarm. Returns at once."""
         shown = {key: value for key, value in facts.items() if key not in ("alarm", "channel", "event")}
         log.error(kind, channel=channel, alarm=True, **shown)
-        alarm = Alarm(kind, channel, time.time_ns(), dict(shown))
+        alarm = Alarm(kind, channel, time.time_ns(), time.monotonic_ns(), dict(shown))
         self._kept.pop((kind, channel), None)
         self._kept[kind, channel] = alarm
         if len(self._kept) > MOST_KEPT:
@@ -86,8 +87,8 @@ class Alarms:
 
     def current(self) -> list[Alarm]:
         """Return the alarms of this run whose cause did not end, none older than a day."""
-        since = time.time_ns() - KEPT_NS
-        return [alarm for alarm in self._kept.values() if alarm.at_ns >= since]
+        since = time.monotonic_ns() - KEPT_NS  # by the wall clock, a step of it would hide them
+        return [alarm for alarm in self._kept.values() if alarm.rang_ns >= since]
 
     async def close(self) -> None:
         """Deliver what waits, for a few seconds."""

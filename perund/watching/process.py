@@ -53,9 +53,18 @@ class _Watch:
         self.states = states
         self.watcher = watcher
         self.reporter = reporter
+        self._damage: str | None = None
+
+    def say_damage(self) -> None:
+        """Raise an alarm when the store turned out to be damaged: some channels may not be watched."""
+        found = self.states.damage
+        if found is not None and found != self._damage:
+            self.reporter.noticed("watch.store_damaged", None, {"error": found, "alarm": True})
+        self._damage = found
 
     def take_up(self) -> None:
         """Watch what the store has, and nothing else. Raises `StoreError`."""
+        self.states.examine()
         wanted, before = self.states.channels(), self.watcher.watched()
         for channel in before - wanted.keys():
             self.watcher.unwatch(channel)
@@ -86,6 +95,7 @@ class _Watch:
             except WrongNetwork:
                 raise
             except StoreError as error:
+                self.say_damage()
                 if unreadable_since is None:
                     unreadable_since = began
                     log.warning("watch.store_unreadable", error=str(error))
@@ -97,6 +107,7 @@ class _Watch:
             if unreadable_since is not None:
                 log.info("watch.store_readable")
                 unreadable_since, told = None, False
+            self.say_damage()
             await asyncio.sleep(max(POLL_S, SHARE * (time.monotonic() - began)))
 
 
@@ -152,6 +163,7 @@ async def _one_round(watch: _Watch, stop: asyncio.Event) -> int:
     try:
         watch.take_up()
     except StoreError as error:
+        watch.say_damage()
         log.error("watch.store_unreadable", error=str(error))
         return 1
     round_ = asyncio.ensure_future(watch.watcher.once())
@@ -169,6 +181,7 @@ async def _one_round(watch: _Watch, stop: asyncio.Event) -> int:
         for task in (round_, stopped):
             task.cancel()
         await asyncio.gather(round_, stopped, return_exceptions=True)
+    watch.say_damage()
     seen = watch.watcher.condition()
     wrong = watch.reporter.wrong or seen.state is not WatcherState.WATCHING
     log.info("watch.round_made", channels=seen.watched, looks=seen.looks, sweeps=seen.sweeps, wrong=wrong)

@@ -1,7 +1,8 @@
 """The node's store as `perund watch` reads it: through the view `watched`, in short reads, and never a byte written.
 
 The node may run, be stopped in the middle of a write, or bring the schema up to date meanwhile: WAL readers wait
-for nobody and see each migration whole. Implements `watcher.ports.States`.
+for nobody and see each migration whole. A damaged store is said to be one, and what can be read of it and bears both
+signatures still refutes: to watch less than before is better than to watch nothing. Implements `watcher.ports.States`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any, Final
 import apsw
 import structlog
 
-from perund.store.errors import StorageFailed, WrongNetwork
+from perund.store.damage import require_sound_file, unusable
+from perund.store.errors import StorageFailed, StoreDamaged, WrongNetwork
+from protocol.errors import Undecodable
+from protocol.signing import verify_signed_state
 from protocol.types import ChannelId, Nanos, Params, ParticipantKey, SignedState, State
 
 __all__ = ["WatchedStates"]
@@ -21,6 +25,10 @@ __all__ = ["WatchedStates"]
 log = structlog.get_logger()
 
 BUSY_MS: Final = 1_000
+_NEWEST: Final = (
+    "SELECT channel, nonce, participant_0, participant_1, challenge_ns, version, allocation_0, allocation_1, "
+    "finalized, signature_0, signature_1 FROM watched"
+)
 _Column = Any
 """A column's value: its type is in the schema, which no type checker reads."""
 
@@ -42,6 +50,9 @@ class WatchedStates:
         self._network = network
         self._database: apsw.Connection | None = None
         self._file = (0, 0)
+        self._examined = (0, 0)
+        self.damage: str | None = None
+        """What is wrong with the file that is there now, for people; None while nothing was found."""
         self._opened = 0
         self._seen: _Seen | None = None
         self._known: dict[ChannelId, tuple[Params, SignedState]] = {}
@@ -63,14 +74,19 @@ class WatchedStates:
         """
         seen = self._look()
         rows = self._rows("SELECT channel, challenge_ns, network FROM watched WHERE phase != 'closed'", ())
-        for channel, _, network in rows:
+        wanted: dict[ChannelId, Nanos] = {}
+        for channel, challenge_ns, network in rows:
+            if not isinstance(channel, bytes) or not isinstance(challenge_ns, int):
+                self._damaged(f"channel {_text(channel)} cannot be watched")
+                continue
+            wanted[ChannelId(channel)] = Nanos(challenge_ns)
             if network != self._network:
                 raise WrongNetwork(
-                    f"channel {bytes(channel).hex()[:16]} in {self._path} is of another network than the "
+                    f"channel {_text(channel)} in {self._path} is of another network than the "
                     "configuration names: root key, canister and ledger must be those of its channels"
                 )
         self._seen = seen
-        return {ChannelId(channel): Nanos(challenge_ns) for channel, challenge_ns, _ in rows}
+        return wanted
 
     def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
         """Return the newest fully signed state on the disk, read now.
@@ -79,25 +95,51 @@ class WatchedStates:
         is older than it, and the next try reads again.
         """
         try:
-            rows = self._rows(
-                "SELECT nonce, participant_0, participant_1, challenge_ns, version, allocation_0, allocation_1, "
-                "finalized, signature_0, signature_1 FROM watched WHERE channel = ?",
-                (channel,),
-            )
+            rows = self._rows(f"{_NEWEST} WHERE channel = ?", (channel,))
+            if not rows:
+                return None
+            self._known[channel] = self._signed(rows[0])
         except StorageFailed as error:
             log.error("watch.store_unreadable", channel=channel.hex(), error=str(error))
-            return self._known.get(channel)
-        if not rows:
-            return None
-        nonce, first, second, challenge_ns, version, share_0, share_1, finalized, signature_0, signature_1 = rows[0]
-        params = Params(nonce, (ParticipantKey(first), ParticipantKey(second)), Nanos(challenge_ns))
-        state = State(channel, version, (share_0, share_1), bool(finalized))
-        self._known[channel] = params, SignedState(state, (signature_0, signature_1))
-        return self._known[channel]
+        return self._known.get(channel)
 
     def forget(self, channel: ChannelId) -> None:
         """Forget a channel that is watched no more."""
         self._known.pop(channel, None)
+
+    # --- what is damaged ---------------------------------------------------------------------------------
+
+    def examine(self) -> None:
+        """Check the file and every newest state in it, once for each file; `damage` tells what is wrong.
+
+        Raises `StorageFailed` when the store cannot be read now.
+        """
+        database = self._connection()
+        if self._examined == self._file:
+            return
+        self._examined, self.damage = self._file, None
+        try:
+            require_sound_file(database)
+            for row in self._rows(f"{_NEWEST} WHERE phase != 'closed'", ()):
+                self._signed(row)
+        except StoreDamaged as error:
+            self.damage = str(error)
+
+    def _signed(self, row: tuple[_Column, ...]) -> tuple[Params, SignedState]:
+        """Return the newest state in a row. Raises `StoreDamaged`: the canister would refuse it."""
+        try:
+            params, signed = _decoded(*row)
+            genuine = verify_signed_state(params, signed)
+        except (Undecodable, TypeError, ValueError):  # a length, or a kind of value, that nobody writes
+            genuine = False
+        if not genuine:
+            raise self._damaged(f"a newest state is not signed by both: channel {_text(row[0])}, version {row[5]}")
+        return params, signed
+
+    def _damaged(self, what: str) -> StoreDamaged:
+        error = StoreDamaged(self._path, what)
+        self.damage = str(error)
+        return error
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -137,4 +179,20 @@ class WatchedStates:
                 f"the store {self._path} has no view of watched channels: it was written by an older perund; "
                 "start the node once with this one"
             )
-        return StorageFailed(f"the store {self._path} cannot be read now: {error}")
+        failed = unusable(self._path, error, "read now")
+        if isinstance(failed, StoreDamaged):
+            self.damage = str(failed)
+        return failed
+
+
+def _text(channel: object) -> str:
+    return channel.hex()[:16] if isinstance(channel, bytes) else repr(channel)
+
+
+def _decoded(
+    channel: ChannelId, nonce: bytes, first: bytes, second: bytes, challenge_ns: int, version: int,
+    share_0: int, share_1: int, finalized: int, signature_0: bytes, signature_1: bytes,
+) -> tuple[Params, SignedState]:  # fmt: skip
+    params = Params(nonce, (ParticipantKey(first), ParticipantKey(second)), Nanos(challenge_ns))
+    state = State(channel, version, (share_0, share_1), bool(finalized))
+    return params, SignedState(state, (signature_0, signature_1))

@@ -106,10 +106,17 @@ class Town:
     # --- nodes -------------------------------------------------------------------------------------------
 
     async def node(
-        self, name: str, *, icp: int = 300, contributes: int = 0, root_key: str | None = None
+        self,
+        name: str,
+        *,
+        icp: int = 300,
+        contributes: int = 0,
+        root_key: str | None = None,
+        wrapper: tuple[str, ...] = (),
     ) -> NodeProcess:
         """Make a node, start it and fill its wallet. `contributes`: what its policy allows, in ICP."""
         node = NodeProcess(self.directory, name)
+        node.wrapper = wrapper
         self.nodes[name] = node
         self._make(node.dir, contributes * ICP, root_key or self.devnet.root_key)
         await node.start()

@@ -108,7 +108,7 @@ MUTATIONS: Final = (
     _bug(
         "version reused after a cut",
         "rule 1: the outstanding update ends with its session, and its version is used again",
-        (Orderer, "_say_again", "self._offers, self._offered_ids", "self._pending = None; self._offers, self._offered_ids"),
+        (Orderer, "_say_again", "self._ack_comes = False", "self._pending = None; self._ack_comes = False"),
         (signer.StateSigner, "sign", "if state.version <= self._version:", "if False:"),
     ),
     _bug(

@@ -398,3 +398,23 @@ def test_alice_on_a_copy_closes_whatever_the_copy_has_outstanding(scene: Scene, 
     assert (final.version, final.finalized) == (1 if finalized else 2**32, True)
     assert final.allocation == (1000, 1000)
     assert scene.alice.disk.newest == scene.bob.disk.newest
+
+
+@pytest.mark.parametrize("closes", ["alice", "bob"])
+def test_an_update_that_a_peer_with_lost_data_has_is_not_given_up(scene: Scene, closes: str) -> None:
+    """Regression: alice ended the loss on the state before it, while its acknowledgement was on the way again."""
+    scene.lose(Ack)
+    (paid,) = scene.pay("alice", 5)
+    scene.run()
+    copied = copy.deepcopy(scene.bob.disk)
+    copied.frozen = "data_loss: this store is a copy"
+    scene.restore("bob", copied)
+    scene.connect()
+    scene.deliver("alice")  # bob's resume, and nothing after it yet
+    scene.close(closes)
+    scene.run()
+    final = scene.alice.disk.newest.state
+    assert (final.version, final.allocation) == (2**32, (995, 1005))
+    assert scene.alice.disk.newest == scene.bob.disk.newest
+    assert scene.statuses(paid) == ("delivered", "delivered")
+    assert not scene.frozen("alice")

@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 import pytest
 
+from perund.setup_errors import DirectoryError
 from perund.store import store as store_module
 from perund.store.errors import DirectoryInUse, StorageFailed, UnknownSchema, WrongNetwork
 from perund.store.lock import DirectoryLock
@@ -212,6 +213,12 @@ def test_a_directory_has_one_node(tmp_path: Path) -> None:
         assert (tmp_path / "perund.lock").stat().st_mode & 0o077 == 0
     with DirectoryLock(tmp_path):
         pass
+
+
+def test_a_directory_that_is_not_there_cannot_be_locked(tmp_path: Path) -> None:
+    """One that may not be written, which root would not notice, is in tests/e2e/test_bad_disk.py."""
+    with pytest.raises(DirectoryError, match=r"not there cannot be written .*nothing was changed"):
+        DirectoryLock(tmp_path / "not there")
 
 
 def test_the_lock_of_a_node_that_was_killed_is_free(tmp_path: Path) -> None:

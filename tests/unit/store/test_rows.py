@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from perund.store import store as store_module
 from perund.store.jobs import (
     book_cost,
     insert_channel,
@@ -289,7 +290,8 @@ async def test_peers_and_force_after(books: Books) -> None:
     assert books.row().force_after_ns == 5
 
 
-async def test_idempotency_keys_are_kept_for_weeks(books: Books) -> None:
+async def test_idempotency_keys_are_kept_for_weeks(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "KEPT_REQUESTS", 1)
     now_ms = time.time_ns() // 1_000_000
     assert books.store.read.request("key") is None
     await books.store.write([record_request("key", "channel.pay", b"\x01" * 32, "result", now_ms - 50 * DAY_MS)])
@@ -297,6 +299,13 @@ async def test_idempotency_keys_are_kept_for_weeks(books: Books) -> None:
     books.reopen()
     assert books.store.read.request("key") == RequestRow("channel.pay", b"\x01" * 32, "result")
     assert books.store.read.request("old") is None
+
+
+async def test_a_clock_that_is_years_off_forgets_no_idempotency_key(books: Books) -> None:
+    """A machine without a battery begins in 1970, and a clock can be set ahead: no key is old by that."""
+    await books.store.write([record_request("key", "channel.pay", b"\x01" * 32, "result", 0)])
+    books.reopen()
+    assert books.store.read.request("key") is not None
 
 
 # --- finding ----------------------------------------------------------------------------------------------

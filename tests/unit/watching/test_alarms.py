@@ -182,6 +182,17 @@ def test_an_alarm_ends_with_its_cause() -> None:
     assert [alarm.kind for alarm in alarms.current()] == ["channel.settled_below_ours"]
 
 
+def test_a_step_of_the_wall_clock_hides_no_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms = Alarms()
+    alarms.heard([event("channel.settled_below_ours", alarm=True)])
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + 20 * alarms_module.KEPT_NS)
+    assert len(alarms.current()) == 1
+    now_mono_ns = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_mono_ns + alarms_module.KEPT_NS + 1)
+    assert alarms.current() == []
+
+
 async def test_closing_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alarms_module, "GRACE_S", 0.3)
     alarms = Alarms("", Delivery(Wanted(command=script(tmp_path, "time.sleep(60)"))))

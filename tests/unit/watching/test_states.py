@@ -63,7 +63,9 @@ async def test_a_node_in_the_middle_of_a_write_or_a_migration_keeps_nobody_waiti
     terms = await books.add(terms_of())
     other = apsw.Connection(str(books.path))
     view = other.execute("SELECT sql FROM sqlite_master WHERE name = 'watched'").fetchall()[0][0]
-    other.execute("BEGIN IMMEDIATE; DROP VIEW watched; UPDATE channel_state SET version = 77")
+    signatures = signed(terms.channel, 77, *terms.allocation).signatures
+    other.execute("BEGIN IMMEDIATE; DROP VIEW watched")
+    other.execute("UPDATE channel_state SET version = 77, signature_0 = ?, signature_1 = ?", signatures)
     found = states.newest(terms.channel)
     assert found is not None
     assert found[1].state.version == 0  # what is committed
@@ -111,6 +113,47 @@ async def test_a_channel_of_another_network_is_refused(books: Books) -> None:
     states = WatchedStates(books.path, b"\x77" * 32)
     with pytest.raises(WrongNetwork):
         states.channels()
+    states.close()
+
+
+async def test_a_state_that_is_not_signed_by_both_is_said_and_does_not_refute(
+    books: Books, states: WatchedStates
+) -> None:
+    terms = await books.add(terms_of())
+    states.examine()
+    assert states.damage is None
+    known = states.newest(terms.channel)
+    other = apsw.Connection(str(books.path))
+    other.execute("UPDATE channel_state SET version = 1")
+    other.close()
+    assert states.newest(terms.channel) == known  # the last that was genuine still refutes
+    said = str(states.damage)
+    assert "version 1" in said
+
+
+@pytest.mark.parametrize(
+    ("sql", "left"),
+    [
+        ("UPDATE channel_state SET signature_1 = x'00' WHERE number = 1", 2),
+        ("UPDATE channel_state SET allocation_0 = 'many' WHERE number = 1", 2),
+        ("UPDATE channel SET nonce = 7 WHERE number = 1", 2),
+        ("UPDATE channel SET channel = 7 WHERE number = 1", 1),
+        ("UPDATE channel SET challenge_ns = 'long' WHERE number = 1", 1),
+    ],
+)
+async def test_of_a_damaged_store_what_is_in_order_is_watched(books: Books, sql: str, left: int) -> None:
+    for number in (1, 2):
+        await books.add(terms_of(number), number)
+    other = apsw.Connection(str(books.path))
+    other.execute(sql)
+    other.close()
+    states = WatchedStates(books.path, NETWORK)
+    states.examine()
+    assert states.damage is not None
+    assert str(books.path) in states.damage
+    assert len(states.channels()) == left
+    assert states.newest(terms_of(1).channel) is None
+    assert states.newest(terms_of(2).channel) is not None
     states.close()
 
 

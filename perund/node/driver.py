@@ -75,6 +75,7 @@ class ChannelDriver:
         self._look_soon = look_soon
         self._changed = changed
         self._session: PeerSession | None = None
+        self._seen_settled = False
         self._unwritten = 0
         self._gathered: list[Batch] = []
         self._gathered_e8s = 0
@@ -207,7 +208,9 @@ class ChannelDriver:
                 timeout_ns=registered.timeout_ns,
             )
         self.perform(step)
-        if look.settled:
+        if look.settled and not self._seen_settled:
+            # Said once: a job looks at each of its steps, and would wake itself again and again.
+            self._seen_settled = True
             self._told()
 
     def settled(self, registered: RegisteredState) -> None:

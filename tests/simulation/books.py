@@ -70,7 +70,7 @@ def delivered(house: House, channel: bytes) -> _Delivered:
             continue  # one side lost its disk: nobody can tell what became of it
         elif row.ours and row.status not in ("declined", "failed", "cancelled"):
             house.rules.fail(f"{house.name}: payment {row.payment.id.hex()} is {row.status} after the end")
-        elif row.ours and row.status == "declined" and row.code != "amount_too_small":
+        elif row.ours and row.status == "declined" and row.code not in ("amount_too_small", "declined_before"):
             house.rules.fail(f"{house.name}: an honest payment was declined ({row.code})")
     return found
 

@@ -361,3 +361,21 @@ async def test_a_restart_goes_on_where_the_disk_is(pair: Pair) -> None:
     assert sent in lines[0].said
     await pair.run()
     assert pair.alice.statuses() == pair.bob.statuses() == ["delivered"]
+
+
+async def test_that_it_settled_is_told_once_and_not_with_every_look(pair: Pair) -> None:
+    """Regression: a job that looks at each of its steps woke itself, and asked the canister as fast as it could."""
+    side = pair.alice
+    digest = side.driver.channel.newest.state.digest
+
+    def look(*, settled: bool) -> None:
+        side.driver.looked(Look(NOW.elapsed_ns, NOW.chain_ns, 0, digest, settled=settled), None)
+
+    look(settled=False)
+    await side.driver.settle_writes()
+    before = side.changes
+    look(settled=False)
+    assert side.changes == before
+    for _ in range(3):
+        look(settled=True)
+    assert side.changes == before + 1

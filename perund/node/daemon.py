@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +26,7 @@ from perund.node.api import NodeService
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
 from perund.node.node import Node
+from perund.node.node_to_come import NodeToCome
 from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
@@ -41,14 +41,11 @@ from perund.watching.alarms import Alarms
 from perund.watching.delivery import Delivery
 from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
-from protocol.messages import ChannelMessage, ErrorMessage, Hello, OpeningMessage, TowerMessage
+from protocol.messages import Hello
 from protocol.terms import network_hash
-from protocol.types import ChannelId, Params, SignedState
-from watcher.ports import CertifiedLook
 from watcher.watch import Watcher
 from wire.limits import Limits, Timing
 from wire.network import PeerNetwork
-from wire.session import Session
 
 __all__ = ["STORE_NAME", "run_node"]
 
@@ -56,45 +53,6 @@ log = structlog.get_logger()
 
 PROTOCOL_VERSION: Final = 1
 FIRST_CHECK_S: Final = 10.0
-
-
-class _Later:
-    """Stands for the node while the parts that it is made of are made: the watcher and the network."""
-
-    node: Node
-
-    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
-        return self.node.newest(channel)
-
-    def looked(self, channel: ChannelId, look: CertifiedLook) -> None:
-        self.node.looked(channel, look)
-
-    def look_failed(self, channel: ChannelId, error: str) -> None:
-        self.node.look_failed(channel, error)
-
-    def refuting(self, channel: ChannelId, registered: int, ours: int) -> None:
-        self.node.refuting(channel, registered, ours)
-
-    def refuted(self, channel: ChannelId, ours: int) -> None:
-        self.node.refuted(channel, ours)
-
-    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
-        self.node.noticed(kind, channel, facts)
-
-    def connected(self, session: Session) -> None:
-        self.node.connected(session)
-
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        self.node.received(session, message)
-
-    def disconnected(self, session: Session, reason: str) -> None:
-        self.node.disconnected(session, reason)
-
-    def peer_error(self, session: Session, message: ErrorMessage) -> None:
-        self.node.peer_error(session, message)
-
-    def is_known(self, peer: bytes) -> bool:
-        return self.node.is_known(peer)
 
 
 async def run_node(data_dir: Path, config: Config, keys: Keys) -> int:
@@ -149,7 +107,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
         time = ChainTime(agent, clock, ledger_principal)
         trust = CanisterTrust(perun, config, store)
-        later, canister = _Later(), WatchedCanister(perun)
+        later, canister = NodeToCome(), WatchedCanister(perun)
         services = Services(
             data_dir=data_dir,
             config=config,

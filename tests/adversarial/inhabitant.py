@@ -23,9 +23,10 @@ from perund.config import Config, Ic, Policy
 from perund.keys import Keys
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
-from perund.node.daemon import STORE_NAME, _Later
+from perund.node.daemon import STORE_NAME
 from perund.node.driver import ChannelDriver
 from perund.node.node import Node
+from perund.node.node_to_come import NodeToCome
 from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
@@ -122,7 +123,7 @@ class Inhabitant:
         config, keys = self.config, self.keys
         perun_id, ledger_id = principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)
         network = network_hash(config.root_key, perun_id, ledger_id)
-        identity, clock, self._later = Ed25519Identity(keys.wallet_seed), SystemClock(), _Later()
+        identity, clock, self._later = Ed25519Identity(keys.wallet_seed), SystemClock(), NodeToCome()
         store = Store(self.directory / STORE_NAME, network, self.failures.append)
         self.agent = Agent(config.ic.urls, config.root_key, identity, clock=clock, pause=_pause)
         perun, ledger = PerunCanister(self.agent, perun_id), IcpLedger(self.agent, ledger_id)

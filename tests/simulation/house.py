@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -19,6 +19,7 @@ from perund.node.api import NodeService
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
 from perund.node.node import Node
+from perund.node.node_to_come import NodeToCome
 from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
@@ -29,8 +30,8 @@ from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
 from perund.store.store import Store
-from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage, TowerMessage
-from protocol.types import ChannelId, Nanos, Params, SignedState
+from protocol.messages import Hello, Message
+from protocol.types import ChannelId, Nanos
 from tests.simulation.faults import Faults
 from tests.simulation.power import Fuse, Life, PowerCut, Statistics
 from tests.simulation.rules import Rules
@@ -39,10 +40,8 @@ from tests.simulation.sim_clients import Memory, SimAgent, SimLedger, SimPerun
 from tests.simulation.sim_disk import SimDisk
 from tests.simulation.sim_net import Road, SimNetwork
 from tests.simulation.virtual_loop import VirtualClock, VirtualLoop
-from watcher.ports import CertifiedLook
 from watcher.watch import Watcher
 from wire.network import PeerNetwork
-from wire.session import Session
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
@@ -78,45 +77,6 @@ def _config(force_after_s: int, minimum_e8s: int) -> Config:
         policy=Policy(min_total_e8s=1, contribute_max_e8s=10**9, min_challenge_s=1, minimum_payment_e8s=minimum_e8s),
         close=Close(force_after_s=force_after_s),
     )
-
-
-class _Later:
-    """Stands for the node while the parts that it is made of are made."""
-
-    node: Node
-
-    def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
-        return self.node.newest(channel)
-
-    def looked(self, channel: ChannelId, look: CertifiedLook) -> None:
-        self.node.looked(channel, look)
-
-    def look_failed(self, channel: ChannelId, error: str) -> None:
-        self.node.look_failed(channel, error)
-
-    def refuting(self, channel: ChannelId, registered: int, ours: int) -> None:
-        self.node.refuting(channel, registered, ours)
-
-    def refuted(self, channel: ChannelId, ours: int) -> None:
-        self.node.refuted(channel, ours)
-
-    def noticed(self, kind: str, channel: ChannelId | None, facts: Mapping[str, str | int | bool]) -> None:
-        self.node.noticed(kind, channel, facts)
-
-    def connected(self, session: Session) -> None:
-        self.node.connected(session)
-
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        self.node.received(session, message)
-
-    def disconnected(self, session: Session, reason: str) -> None:
-        self.node.disconnected(session, reason)
-
-    def peer_error(self, session: Session, message: ErrorMessage) -> None:
-        self.node.peer_error(session, message)
-
-    def is_known(self, peer: bytes) -> bool:
-        return self.node.is_known(peer)
 
 
 class _BackupFile(BackupFile):
@@ -254,7 +214,7 @@ class House:
         perun, ledger = cast("PerunCanister", SimPerun(sim_agent)), cast("IcpLedger", SimLedger(sim_agent))
         time = ChainTime(agent, clock, LEDGER)
         trust = CanisterTrust(perun, config, store)
-        later, canister = _Later(), WatchedCanister(perun)
+        later, canister = NodeToCome(), WatchedCanister(perun)
         hello = Hello(1, NETWORK, 0, f"perund/{self.name}", config.policy.minimum_payment_e8s)
         self._network = SimNetwork(life, self.node_id, hello, later, self._road)
         self.services = Services(

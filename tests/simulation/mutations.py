@@ -78,13 +78,10 @@ def _bug(name: str, rule: str, *edits: tuple[type | ModuleType, str, str, str]) 
 SLOW: Final = frozenset(
     {
         "own offers not checked",
-        "allocation not checked",
         "payment taken twice",
         "acknowledgement not verified",
         "pay again on BadFee",
-        "deposit forgotten while it is credited",
-        "empty holdings taken as paid",
-        "effects of an old session in a new one",
+        "final after a lost final",
     }
 )
 """Those that it takes hundreds of seeds to catch."""
@@ -313,6 +310,7 @@ MUTATIONS: Final = (
         "final after a lost final",
         "rule 1: a final state that comes back after a loss is followed by another one",
         (signer.StateSigner, "adopted", "if self._finalized", "return ()\n    if self._finalized"),
+        (Orderer, "advance", "self.final is not None", "False"),
     ),
     _bug(
         "re-offer after restore",

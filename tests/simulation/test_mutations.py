@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.world import SeedFailed, World
 
-QUICK = 150
+QUICK = 250
 WITHIN = 2_000
 
 

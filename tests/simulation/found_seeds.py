@@ -11,6 +11,11 @@ from typing import Final
 __all__ = ["FOUND"]
 
 FOUND: Final = (
+    (37, "a loss was ended on the state before the one that the peer had, and not acknowledged yet (Orderer)"),
+    (125, "two jobs of a settled channel woke themselves with every look (ChannelDriver.looked)"),
+    (1180, "a final state that came back after a loss was followed by another one (StateSigner.adopted)"),
+    (1014, "two restored nodes closed together a channel that was never funded: the canister refused it for ever"),
+    (895, "an acceptance left after its opening had ended and was forgotten in the same write (Openings._commit)"),
     (1281, "an update left that a final state had replaced before its commit: the disk knew only the final one"),
     (47, "a proposer that lost the signature on state 0 missed the resume: both froze (Node.signed_again)"),
     (258, "a channel was closed while its deposit was being credited (SettlementJob.step)"),

@@ -81,7 +81,6 @@ SLOW: Final = frozenset(
         "payment taken twice",
         "acknowledgement not verified",
         "pay again on BadFee",
-        "final after a lost final",
     }
 )
 """Those that it takes hundreds of seeds to catch."""
@@ -305,6 +304,16 @@ MUTATIONS: Final = (
         "rule 7: who may have lost data closes at the next version, which it may have signed already",
         (Channel, "_final_version", "if self.recovering or self.peer_recovering", "if False"),
         (Follower, "_check", "(far,) if self.recovering else", "()  if False else"),
+    ),
+    _bug(
+        "update given up that the peer has",
+        "rule 7: a loss is ended on the state before one that both have signed",
+        (Orderer, "advance", "(lost and not self._ack_comes)", "lost"),
+    ),
+    _bug(
+        "job that wakes itself",
+        "a job looks at each of its steps, and takes each look of a settled channel for news",
+        (Driver, "looked", "not self._seen_settled", "True"),
     ),
     _bug(
         "final after a lost final",

@@ -52,6 +52,8 @@ LATE_KINDS: Final = (
 CHANCE_S: Final = 90.0
 """What a watcher needs to see and refute: longer than an answer can be held back, and a look can take after it."""
 CONVERGES_WITHIN_S: Final = 1_500.0
+MOST_EFFECTS: Final = 25_000
+"""Of a town. Three thousand seeds stay below half of it."""
 PATIENT_TURNS: Final = 5
 """So many minutes a user waits for the peer of a channel that recovers, before he settles with what there is."""
 CLOSES_WITHIN_S: Final = 8_000.0
@@ -199,6 +201,8 @@ class World:
         await self._storm()
         await self._heal()
         books.check(self)
+        if self.statistics.effects.total() > MOST_EFFECTS:
+            self.rules.fail(f"{self.statistics.effects.total()} effects: somebody asks in circles")
 
     # --- what goes wrong ---------------------------------------------------------------------------------
 

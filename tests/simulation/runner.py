@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.simulation.power import Statistics
-from tests.simulation.world import FUSED_KINDS, SeedFailed, World
+from tests.simulation.world import KINDS, SeedFailed, World
 
-__all__ = ["LEAST_EVENTS", "Run", "command_of", "run_seeds"]
+__all__ = ["LEAST_EVENTS", "Run", "command_of", "run_seeds", "was_crash_point"]
 
 LEAST_EVENTS: Final = 100
 """A seed with fewer effects shows nothing."""
+
+
+MOST_TOWNS: Final = 80
+"""In so many towns each kind of effect happens at least once: a decline is the rarest."""
 
 
 @dataclass
@@ -27,7 +31,14 @@ class Run:
 
     def never_hit(self) -> list[str]:
         """Return the kinds of effect at which no crash happened."""
-        return [kind for kind in FUSED_KINDS if not self.statistics.crashes[kind]]
+        return [kind for kind in KINDS if not self.statistics.crashes[kind]]
+
+    def add(self, other: Run) -> None:
+        """Take what came of other seeds."""
+        self.statistics.add(other.statistics)
+        self.seeds += other.seeds
+        self.failures += other.failures
+        self.cpu_s += other.cpu_s
 
     def table(self) -> str:
         """Return how often each kind of effect happened, and how often it was a crash point."""
@@ -61,3 +72,9 @@ def run_seeds(seeds: Iterable[int], *, verbose: bool = False, until_cpu_s: float
         if until_cpu_s is not None and run.cpu_s > until_cpu_s:
             break
     return run
+
+
+def was_crash_point(kind: str) -> bool:
+    """Whether the power goes at the first effect of this kind, in town after town until it does. Raises `SeedFailed`."""
+    seeds = range(10_001, 10_001 + MOST_TOWNS)
+    return any(World(seed, power_goes_at=kind).run().crashes[kind] for seed in seeds)

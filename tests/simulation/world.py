@@ -43,6 +43,11 @@ FUSED_KINDS: Final = (
     "call.fee", "answered.fee", "call.balance", "answered.balance", "call.blocks", "answered.blocks",
     "call.chain_length", "answered.chain_length", "call.time", "answered.time",
 )  # fmt: skip
+"""The kinds of effect at which a fuse may end a life."""
+KINDS: Final = (
+    *FUSED_KINDS,
+    "call.hint", "answered.hint", "call.code", "answered.code", "call.interface", "answered.interface",
+)  # fmt: skip
 """Every kind of effect of a node: each must have been a crash point."""
 LATE_KINDS: Final = (
     "send.CloseRequest", "sent.CloseRequest", "call.dispute", "answered.dispute", "call.conclude", "answered.conclude",

@@ -215,5 +215,7 @@ def _nothing_left_behind(world: World) -> None:
         for row in rows:
             settled = world.chain.registered(row.terms.channel)
             newest = row.memory.newest.state.version
-            if settled is not None and settled.state.version < newest:
+            # Who lost data may have signed the end of it when the canister had settled already.
+            lost = any(row.terms.channel in each.lost for each in world.houses)
+            if settled is not None and settled.state.version < newest and not lost:
                 world.rules.fail(f"{house.name} has version {newest}; {settled.state.version} was settled")

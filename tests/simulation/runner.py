@@ -75,6 +75,6 @@ def run_seeds(seeds: Iterable[int], *, verbose: bool = False, until_cpu_s: float
 
 
 def was_crash_point(kind: str) -> bool:
-    """Whether the power goes at the first effect of this kind, in town after town until it does. Raises `SeedFailed`."""
+    """Whether the power goes at the first effect of this kind, in one of some towns. Raises `SeedFailed`."""
     seeds = range(10_001, 10_001 + MOST_TOWNS)
     return any(World(seed, power_goes_at=kind).run().crashes[kind] for seed in seeds)

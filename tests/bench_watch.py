@@ -18,7 +18,8 @@ from perund.control.methods import CHANNEL_OPEN, CHANNEL_PAY
 from perund.control.values import E8s, PaidE8s, Seconds
 from perund.demo.processes import NodeProcess
 from perund.node.daemon import STORE_NAME
-from perund.store.reading import ChannelRow, Reader, open_reader
+from perund.store.reading import Reader, open_reader
+from perund.store.rows import ChannelRow
 from protocol.types import ChannelId, Nanos, RegisteredState
 from tests.unit.devnet.scene import START_NS
 from tests.unit.watcher.shore import SECOND, Shore, in_no_time

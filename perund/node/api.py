@@ -23,7 +23,7 @@ from perund.node.paying import Paying
 from perund.node.transfers import FeeTooHigh, WalletTooLow
 from perund.node.views import channel_view, event_view, moment, payment_view
 from perund.store.jobs import set_force_after
-from perund.store.reading import EventRow
+from perund.store.rows import EventRow
 from protocol.effects import Phase
 from protocol.errors import CallerMistake, PerundError
 from protocol.funding import IntentStatus

@@ -16,7 +16,7 @@ from chain.perun import PerunCanister
 from perund.node.job import Progress
 from perund.node.transfers import Transfers
 from perund.store.jobs import book_cost
-from perund.store.reading import TransferIntent
+from perund.store.rows import TransferIntent
 from perund.store.store import Store
 from perund.store.writer import Statement
 from protocol.effects import EventRecord

@@ -14,7 +14,7 @@ from chain.ledger import Block, IcpLedger, Transfer
 from perund.node.ledger_scan import find_block, first_block_since
 from perund.node.transfers import Transfers
 from perund.store.jobs import book_cost, insert_transfer
-from perund.store.reading import TransferIntent
+from perund.store.rows import TransferIntent
 from perund.store.store import Store
 from protocol.effects import EventRecord
 from protocol.funding import IntentStatus

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
     from perund.node.idempotency import Idempotency
     from perund.node.node import Node
-    from perund.store.reading import PaymentRow, Reader
+    from perund.store.reading import Reader
+    from perund.store.rows import PaymentRow
     from perund.store.writer import Statement
     from protocol.types import ParticipantIndex
 

@@ -23,7 +23,7 @@ from perund.node.ledger_scan import find_block
 from perund.node.paid_by_others import records_of_gifts
 from perund.node.transfers import Transfers
 from perund.store.jobs import book_cost, insert_withdrawal, withdrawal_ended
-from perund.store.reading import WithdrawalIntent
+from perund.store.rows import WithdrawalIntent
 from perund.store.store import Store
 from protocol.effects import EventRecord, Phase
 from protocol.funding import IntentStatus

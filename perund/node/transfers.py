@@ -31,7 +31,7 @@ from chain.ledger import (
 from perund.node.chain_time import ChainTime
 from perund.node.ledger_scan import find_block
 from perund.store.jobs import book_cost, insert_transfer, transfer_asked, transfer_ended, transfer_refused
-from perund.store.reading import TransferIntent
+from perund.store.rows import TransferIntent
 from perund.store.store import Store
 from perund.store.writer import Statement
 from protocol.effects import Record

@@ -10,7 +10,7 @@ import structlog
 from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown
 from chain.principal import principal_to_text
 from perund.store.jobs import record_code
-from perund.store.reading import CodeSeen
+from perund.store.rows import CodeSeen
 from protocol.effects import EventRecord
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from perund.control import schema
 from perund.control.values import E8s
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob
-from perund.store.reading import ChannelRow, EventRow, PaymentRow, Reader
+from perund.store.reading import Reader
+from perund.store.rows import ChannelRow, EventRow, PaymentRow
 from protocol.effects import Phase
 from protocol.types import RegisteredState
 

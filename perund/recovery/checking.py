@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import apsw
 
 from perund.store.damage import faults_in_channel, faults_in_file, unusable
-from perund.store.reading import ChannelRow, Reader, open_reader
+from perund.store.reading import Reader, open_reader
+from perund.store.rows import ChannelRow
 
 if TYPE_CHECKING:
     from chain.perun import PerunCanister

@@ -18,7 +18,8 @@ from protocol.signing import verify, verify_signed_state
 from protocol.types import Params, ParticipantKey, SignedState, State
 
 if TYPE_CHECKING:
-    from perund.store.reading import ChannelRow, Reader
+    from perund.store.reading import Reader
+    from perund.store.rows import ChannelRow
 
 __all__ = ["faults_in_channel", "faults_in_file", "require_sound_channel", "require_sound_file", "unusable"]
 

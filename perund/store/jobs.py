@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from perund.store.reading import CodeSeen, TransferIntent, WithdrawalIntent
+from perund.store.rows import CodeSeen, TransferIntent, WithdrawalIntent
 from perund.store.writer import Statement
 from protocol.effects import Phase
 from protocol.funding import IntentStatus

@@ -13,7 +13,8 @@ import apsw
 
 from perund.store.damage import require_sound_file, unusable
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
-from perund.store.reading import BUSY_MS, CACHE_KIB, EventRow, open_reader
+from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
+from perund.store.rows import EventRow
 from perund.store.schema import migrate
 from perund.store.statements import statements_of
 from perund.store.writer import Statement, Writer

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from perund.store.reading import EventRow
+from perund.store.rows import EventRow
 from perund.watching.delivery import Delivery
 
 __all__ = ["Alarm", "Alarms"]

@@ -31,7 +31,8 @@ from perund.keystore import KeyStore, ScryptCost
 from perund.mnemonic import new_entropy
 from perund.node.daemon import STORE_NAME
 from perund.private_file import make_private_dir
-from perund.store.reading import ChannelRow, Reader, open_reader
+from perund.store.reading import Reader, open_reader
+from perund.store.rows import ChannelRow
 from protocol.types import ChannelId, SignedState
 
 __all__ = ["FEE", "ICP", "LOOK_AGAIN_S", "PATIENCE_S", "Town", "free_port", "within"]

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.simulation.plan import KINDS
 from tests.simulation.power import Statistics
-from tests.simulation.world import KINDS, SeedFailed, World
+from tests.simulation.world import SeedFailed, World
 
 __all__ = ["LEAST_EVENTS", "Run", "command_of", "run_seeds", "was_crash_point"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.simulation.found_seeds import FOUND
+from tests.simulation.plan import KINDS
 from tests.simulation.runner import command_of, run_seeds, was_crash_point
-from tests.simulation.world import KINDS, SeedFailed, World
+from tests.simulation.world import SeedFailed, World
 
 CHUNK = 75
 CHUNKS = 40

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from dataclasses import dataclass
 from typing import Any, Final
 
 from perund.store.errors import StorageFailed
@@ -16,6 +15,7 @@ from tests.simulation import books
 from tests.simulation.books import WALLET_E8S
 from tests.simulation.byzantine import ByzantineHouse
 from tests.simulation.house import House
+from tests.simulation.plan import FUSED_KINDS, LATE_KINDS, plan
 from tests.simulation.power import LIFE, Fuse, PowerCut, Statistics
 from tests.simulation.rules import Rules
 from tests.simulation.seams import installed
@@ -28,32 +28,6 @@ from tests.simulation.virtual_loop import VirtualLoop
 __all__ = ["SeedFailed", "World", "run_seed"]
 
 NAMES: Final = ("alice", "bob", "carol")
-FUSED_KINDS: Final = (
-    "disk.ask", "disk.write", "disk.written", "disk.then",
-    "send.ChannelProposal", "sent.ChannelProposal", "send.ChannelAccept", "sent.ChannelAccept",
-    "send.StateSignature", "sent.StateSignature", "send.ChannelReady", "sent.ChannelReady",
-    "send.Resume", "sent.Resume", "send.Update", "sent.Update", "send.Ack", "sent.Ack",
-    "send.Offer", "sent.Offer", "send.Decline", "sent.Decline", "send.SignedStateMessage", "sent.SignedStateMessage",
-    "send.ChannelReject", "sent.ChannelReject", "send.ErrorMessage", "sent.ErrorMessage",
-    "send.Confirm", "sent.Confirm", "send.CloseRequest", "sent.CloseRequest",
-    "call.transfer", "answered.transfer", "call.notify", "answered.notify", "call.deposit", "answered.deposit",
-    "call.dispute", "answered.dispute", "call.conclude", "answered.conclude", "call.withdraw", "answered.withdraw",
-    "backup.write", "backup.written", "call.disputes_since", "answered.disputes_since",
-    "call.query_state", "answered.query_state", "call.query_holdings", "answered.query_holdings",
-    "call.fee", "answered.fee", "call.balance", "answered.balance", "call.blocks", "answered.blocks",
-    "call.chain_length", "answered.chain_length", "call.time", "answered.time",
-)  # fmt: skip
-"""The kinds of effect at which a fuse may end a life."""
-KINDS: Final = (
-    *FUSED_KINDS,
-    "call.hint", "answered.hint", "call.code", "answered.code", "call.interface", "answered.interface",
-)  # fmt: skip
-"""Every kind of effect of a node: each must have been a crash point."""
-LATE_KINDS: Final = (
-    "send.CloseRequest", "sent.CloseRequest", "call.dispute", "answered.dispute", "call.conclude", "answered.conclude",
-    "call.withdraw", "answered.withdraw", "call.blocks", "answered.blocks", "disk.write", "disk.written",
-)  # fmt: skip
-"""Those of a channel's end, which a life seldom reaches."""
 CHANCE_S: Final = 90.0
 """What a watcher needs to see and refute: longer than an answer can be held back, and a look can take after it."""
 CONVERGES_WITHIN_S: Final = 1_500.0
@@ -68,42 +42,6 @@ class SeedFailed(AssertionError):
     """A rule was broken in this seed, or the town did not heal."""
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What kind of town a seed makes."""
-
-    houses: int
-    steps: int
-    challenge_s: int
-    funding_s: int
-    force_after_s: int
-    pace_s: float
-    crashing: float
-    """How likely a life has a fuse."""
-    log: bool
-    """Whether the canister keeps a log of registrations."""
-    byzantine: int | None
-    """Which of the houses lies, if any."""
-    losing: float
-    """How likely a step costs a house its disk."""
-
-
-def _plan(rng: random.Random) -> _Plan:
-    byzantine = rng.choice((0, 1)) if rng.random() < 0.35 else None
-    return _Plan(
-        houses=3 if rng.random() < 0.1 and byzantine is None else 2,
-        steps=rng.randint(30, 70),
-        challenge_s=rng.choice((120, 300)) if byzantine is None else 400,
-        funding_s=rng.choice((60, 300, 3_000)),
-        force_after_s=rng.choice((20, 120)),
-        pace_s=rng.choice((0.01, 0.1, 1.0)),
-        crashing=rng.choice((0.0, 0.6, 0.9, 1.0)),
-        log=rng.random() < 0.5,
-        byzantine=byzantine,
-        losing=rng.choice((0.0, 0.0, 0.0, 0.006, 0.03)),
-    )
-
-
 class World:
     """The town of one seed."""
 
@@ -113,7 +51,7 @@ class World:
         self._power_goes_at = power_goes_at
         self.verbose = verbose
         self.rng = random.Random(seed)
-        self.plan = _plan(self.rng)
+        self.plan = plan(self.rng)
         self.statistics = Statistics()
         self.loop = VirtualLoop(self._after_turn)
         self.loop.set_exception_handler(self._unhandled)

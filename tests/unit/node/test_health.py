@@ -13,7 +13,8 @@ from perund.control import schema
 from perund.control.methods import CHANNEL_PAY, NODE_HEALTH
 from perund.control.values import PaidE8s, Seconds
 from perund.node.daemon import STORE_NAME
-from perund.store.reading import ChannelRow, open_reader
+from perund.store.reading import open_reader
+from perund.store.rows import ChannelRow
 from protocol.types import SignedState
 from tests.unit.node.net import ICP, Fault, Net
 from tests.unit.node.street import House, Street, soon

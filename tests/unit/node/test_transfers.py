@@ -10,7 +10,7 @@ from chain.principal import account_identifier
 from devnet.ledger import binding
 from devnet.ledger import ledger as ledger_module
 from perund.node.transfers import FeeTooHigh, WalletTooLow
-from perund.store.reading import TransferIntent
+from perund.store.rows import TransferIntent
 from protocol.funding import IntentStatus
 from tests.unit.node.desk import Desk, crash_in
 from tests.unit.node.net import FEE, ICP, Fault, Net

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel
-from perund.store.reading import ChannelRow, Reader, open_reader
+from perund.store.reading import Reader, open_reader
+from perund.store.rows import ChannelRow
 from perund.store.store import Store
 from protocol.effects import SignatureRecord
 from protocol.opening import Opened

@@ -21,7 +21,7 @@ from perund.store.jobs import (
     transfer_refused,
     withdrawal_ended,
 )
-from perund.store.reading import Cost, RequestRow, TransferIntent, WithdrawalIntent
+from perund.store.rows import Cost, RequestRow, TransferIntent, WithdrawalIntent
 from protocol.effects import (
     EventRecord,
     PaymentsQueuedRecord,

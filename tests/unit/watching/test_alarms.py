@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from perund.config import Alarm as Wanted
-from perund.store.reading import EventRow
+from perund.store.rows import EventRow
 from perund.watching import alarms as alarms_module
 from perund.watching import delivery as delivery_module
 from perund.watching.alarms import Alarms

@@ -81,6 +81,11 @@ SLOW: Final = frozenset(
         "payment taken twice",
         "acknowledgement not verified",
         "pay again on BadFee",
+        "restored node does not look for its deposit",
+        "deposit forgotten while it is credited",
+        "update during a dispute",
+        "allocation not checked",
+        "job that wakes itself",
     }
 )
 """Those that it takes hundreds of seeds to catch."""

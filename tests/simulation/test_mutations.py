@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.mutations import MUTATIONS, Mutation
 from tests.simulation.world import SeedFailed, World
 
-QUICK = 250
+QUICK = 120
 WITHIN = 2_000
 
 

@@ -58,6 +58,7 @@ class LostDeposits:
             row = self._store.read.channel(self._number)
             assert row is not None
             self._position = await first_block_since(self._ledger, row.opened_ns - EARLIER_NS)
+        length = (await self._ledger.chain_length()).value
         while True:
             claimed = self._store.read.claimed_blocks()
 
@@ -72,6 +73,8 @@ class LostDeposits:
 
             block, tip_ns = await find_block(self._ledger, self._position, is_ours)
             if block is None:
+                if tip_ns:  # read to the tip: the next search begins at what comes after it
+                    self._position = max(self._position, length)
                 self.done = tip_ns > terms.funding_deadline_ns + LATER_NS
                 return
             await self._record(block)

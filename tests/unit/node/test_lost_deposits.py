@@ -7,6 +7,7 @@ import asyncio
 import apsw
 import pytest
 
+from chain.ledger import TransferArgs
 from devnet.network import PERUN_CANISTER_ID as CANISTER
 from perund.node.ledger_scan import first_block_since
 from perund.recovery.copying import mark_as_copy
@@ -85,6 +86,27 @@ async def test_one_that_may_still_come_is_waited_for(desk: Desk) -> None:
     await desk.settle()
     assert deposits(desk) == 0
     assert desk.net.ledger.balance(desk.account) == 10 * ICP
+
+
+async def test_what_was_searched_is_not_searched_again(desk: Desk) -> None:
+    """The ledger of the Internet Computer has thousands of blocks before a funding deadline passes."""
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    desk.net.fill(260)  # six pages, made after the opening
+    await restored(desk)
+    before = len(desk.net.calls)
+    await desk.step(desk.funding)
+    first = desk.net.calls[before:].count("query_blocks")
+    before = len(desk.net.calls)
+    await desk.step(desk.funding)
+    again = desk.net.calls[before:].count("query_blocks")
+    assert first > 6
+    assert again <= 2, "the length of the chain, and what is new in it"
+    desk.net.fill(3)
+    late = TransferArgs(CANISTER_ACCOUNT, 3 * ICP, FEE, desk.terms.funding(0).memo, desk.net.clock.now_ns())
+    assert isinstance((await desk.ledger.transfer(late)).value, int)  # what the lost node asked for arrives only now
+    await desk.fund(lambda: not desk.funding.in_flight)
+    assert desk.mine() == 3 * ICP
 
 
 async def test_the_first_block_of_a_time(desk: Desk) -> None:

@@ -21,12 +21,16 @@ def deposits(desk: Desk) -> int:
     return len(desk.net.transfers(CANISTER_ACCOUNT, desk.terms.funding(desk.ours).memo))
 
 
-async def restored(desk: Desk) -> None:
-    """The node on a new disk, with what a backup has: the channel, and nothing of what happened in it."""
+async def restored(desk: Desk, *, copy: bool = False) -> None:
+    """The node on a new disk, with what a backup has: the channel, and nothing of what happened in it.
+
+    `copy`: with a copy of the store instead, which was made a moment ago.
+    """
     await desk.close()
     database = apsw.Connection(str(desk.path))
-    database.execute("DELETE FROM transfer")
-    database.execute("DELETE FROM cost")
+    if not copy:
+        database.execute("DELETE FROM transfer")
+        database.execute("DELETE FROM cost")
     mark_as_copy(database, "this node was restored from a backup")
     database.close()
     desk.open()
@@ -85,6 +89,24 @@ async def test_one_that_may_still_come_is_waited_for(desk: Desk) -> None:
     await desk.fund(lambda: not desk.funding.in_flight)
     await desk.settle()
     assert deposits(desk) == 0
+    assert desk.net.ledger.balance(desk.account) == 10 * ICP
+
+
+async def test_a_deposit_that_a_copy_has_decided_on_is_not_asked_for(desk: Desk) -> None:
+    """The node that the copy was made of may have paid it, or another one instead (rule 7)."""
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    met = desk.net.disturb("transfer", Fault.HELD)
+    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+    desk.net.calm()
+    await restored(desk, copy=True)
+    before = len(desk.net.calls)
+    assert "whether our deposit was paid" in await desk.step(desk.funding)
+    desk.net.advance(3601 + 361)
+    await desk.agent.synchronise(CANISTER)
+    await desk.fund(lambda: not desk.funding.in_flight)
+    assert "transfer" not in desk.net.calls[before:]
+    assert [i.status.value for i in desk.store.read.deposits(1)] == ["void"]
     assert desk.net.ledger.balance(desk.account) == 10 * ICP
 
 

@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from protocol.counting import Agreed
 from protocol.effects import (
     NOTHING,
+    CountedRecord,
     Delivered,
     EventRecord,
     Look,
@@ -24,7 +26,6 @@ from protocol.effects import (
     Phase,
     PhaseRecord,
     Received,
-    Record,
     Send,
     StateRecord,
     Step,
@@ -48,9 +49,9 @@ from protocol.queue import PaymentQueue
 from protocol.signer import StateSigner
 from protocol.signing import verify_signed_state
 from protocol.terms import Terms
-from protocol.types import ChannelId, ParticipantIndex, SignedState, State
+from protocol.types import ChannelId, Nanos, ParticipantIndex, SignedState, State
 
-__all__ = ["DATA_LOSS", "Channel"]
+__all__ = ["DATA_LOSS", "SETTLED_WITHOUT_IT", "Channel"]
 
 RECOVERY_STEP: Final = 2**32
 """A recovering channel's final state has the next multiple of it as its version, where no lost state can be."""
@@ -58,6 +59,8 @@ DATA_LOSS: Final = "data_loss"
 """The code with which a channel is frozen whose data may be old."""
 RISK_ACCEPTED: Final = "risk_accepted"
 """The same, after the operator accepted the risk."""
+SETTLED_WITHOUT_IT: Final = "settled_without_it"
+"""The code of a payment that the state on which the canister settled leaves out."""
 UPDATE_ROOM: Final = 65_535 - 512
 """Bytes for payments in an update: what a frame holds less the fixed fields."""
 
@@ -79,7 +82,9 @@ class Channel(ABC):
     newest: SignedState = field(init=False)
     """The newest fully signed state: what a dispute settles on."""
     peer_holds: int = field(init=False)
-    """Highest version that the peer has shown to hold fully signed."""
+    """Highest version that the peer has shown to hold fully signed, while nothing lower was registered."""
+    counted: int = field(init=False)
+    """Up to this version what the peer paid counts as received (`protocol.counting`)."""
     frozen: str = field(init=False)
     """Why the channel no longer updates, or empty."""
     queue: PaymentQueue = field(init=False)
@@ -110,7 +115,14 @@ class Channel(ABC):
         self._resume_sent = False
         self._claim_open = False
         self._settled = False
-        self._uncounted: list[tuple[Batch, int]] = []
+        self.counted = self.memory.counted
+        self._uncounted: list[Agreed] = []
+        self._undecided: list[tuple[Batch, int]] = []
+        """Ours, in states that the peer holds: the canister decides about them, because it settles already."""
+        sent, received = self.memory.uncounted_sent, self.memory.uncounted_received
+        if sent or received:  # the states between are one step for who is told of it now
+            change_e8s = received.total_e8s - sent.total_e8s
+            self._uncounted.append(Agreed(self.newest.state, sent, received, change_e8s))
         self._proposed: tuple[Update, State] | None = None
         self._alarms: set[tuple[str, str | int | bool]] = set()
 
@@ -188,14 +200,19 @@ class Channel(ABC):
     def may_update(self, now: Moment) -> bool:
         """Rule 4: only while the newest look shows no registered state and is younger than a third of the
         challenge period. Only enforceable states count.
+
+        Both clocks must say that it is young: a machine that was paused as a whole has aged no nanosecond by its own.
         """
-        asked_ns = self.looked_at_ns
-        return (
-            asked_ns is not None
-            and self.look is not None
-            and self.look.version is None
-            and 3 * (now.elapsed_ns - asked_ns) < self.terms.params.challenge_duration_ns
-        )
+        look, swept = self.look, self.horizon
+        if look is None or look.version is not None:
+            return False
+        if self._is_young(look.asked_ns, look.chain_ns, now):
+            return True
+        return swept.asked_ns is not None and self._is_young(swept.asked_ns, swept.chain_ns, now)
+
+    def _is_young(self, asked_ns: int, chain_ns: Nanos, now: Moment) -> bool:
+        age_ns = max(now.elapsed_ns - asked_ns, now.chain_ns - chain_ns)
+        return 3 * age_ns < self.terms.params.challenge_duration_ns
 
     def check_payable(self, amount_e8s: int, smallest_e8s: int | None = None) -> None:
         """Raise `CallerMistake` unless payments of that sum, the smallest as given, can be queued now."""
@@ -290,9 +307,12 @@ class Channel(ABC):
         ours_is_settled = pending is not None and digest == self._state_of(pending).digest
         # A settled state that this store never saw may contain anything: nobody knows then how these ended.
         lost = not ours_is_settled and (version > self.version or self.recovering)
-        status, code = ("unknown", "data_loss") if lost else ("failed", "settled_without_it")
-        step += Step(outgoing=tuple(Received(b, v) for b, v in self._uncounted if v <= version))
+        status, code = ("unknown", "data_loss") if lost else ("failed", SETTLED_WITHOUT_IT)
+        step += self._count(tuple(agreed for agreed in self._uncounted if agreed.state.version <= version))
         self._uncounted.clear()
+        step += Step(outgoing=tuple(Delivered(batch, v) for batch, v in self._undecided if v <= version))
+        step += self._end(b"".join(b.ids for b, v in self._undecided if v > version), "failed", SETTLED_WITHOUT_IT)
+        self._undecided.clear()
         if pending is not None and ours_is_settled:
             # Our own pending state counts as delivered if it is the one settled (DESIGN, section 8).
             ours, theirs = (pending.from_0, pending.from_1) if self.ours == 0 else (pending.from_1, pending.from_0)
@@ -528,43 +548,67 @@ class Channel(ABC):
         """Return the version of the final state: far above what either side may have lost, if one did."""
         return self._far_above if self.recovering or self.peer_recovering else self.version + 1
 
-    def _agree(self, signed: SignedState, from_0: Batch, from_1: Batch) -> tuple[Record, ...]:
-        """Make a fully signed state the newest. Returns what must be durable before anybody is told."""
+    def _agree(self, signed: SignedState, from_0: Batch, from_1: Batch, now: Moment, *, recorded: bool = False) -> Step:
+        """Make a fully signed state the newest, and count what the peer paid in it if that may be believed (rule 4).
+
+        `recorded`: its payments are durable already. What does not count yet waits for a look, or the settlement.
+        """
         before, self.newest = self.newest.state.allocation[self.ours], signed
         sent, received = (from_0, from_1) if self.ours == 0 else (from_1, from_0)
-        state = signed.state
-        return (
-            StateRecord(signed, from_0, from_1),
-            EventRecord(
-                "channel.updated",
-                self.id,
-                {
-                    "version": state.version,
-                    "mine_e8s": str(state.allocation[self.ours]),
-                    "theirs_e8s": str(state.allocation[self.terms.peer_index]),
-                    "change_e8s": str(state.allocation[self.ours] - before),
-                    "sent": len(sent),
-                    "received": len(received),
-                    "finalized": state.finalized,
-                },
-            ),
-        )
+        agreed = Agreed(signed.state, sent, received, signed.state.allocation[self.ours] - before)
+        counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted
+        payments = (EMPTY, EMPTY) if recorded else (from_0, from_1)
+        step = Step((StateRecord(signed, *payments, counts=counts),))
+        if counts:
+            self.counted = signed.state.version
+            return step + self._told_of(agreed)
+        self._uncounted.append(agreed)
+        if not self._settling:
+            return step + self._ask_look()
+        facts: dict[str, str | int | bool] = {"version": signed.state.version, "received": len(received)}
+        return step + Step((EventRecord("channel.acknowledged_late", self.id, facts),))
 
-    def _received(self, payments: Batch, version: int, now: Moment) -> tuple[Received, ...]:
-        """Count payments as received only while the look is fresh and clean (rule 4); else they wait for one."""
-        if not payments:
-            return ()
-        if self.may_update(now):
-            return (Received(payments, version),)
-        self._uncounted.append((payments, version))
-        return ()
+    @property
+    def _settling(self) -> bool:
+        """Whether the newest look shows a registered state: what counts is then for the canister to say."""
+        return self.look is not None and self.look.version is not None
+
+    def _not_left_out(self, version: int) -> int:
+        """Return up to which version the peer's holding of our payments means that they are paid."""
+        registered = self.look.version if self.look is not None else None
+        return version if registered is None else min(version, registered)
 
     def _count_received(self, now: Moment) -> Step:
-        if not self._uncounted or not self.may_update(now):
+        """Count what waited for a fresh look that shows nothing registered."""
+        if self.counted >= self.version or not self.may_update(now):
             return NOTHING
-        counted = tuple(Received(batch, version) for batch, version in self._uncounted)
-        self._uncounted.clear()
-        return Step(outgoing=counted)
+        agreed, self._uncounted = tuple(self._uncounted), []
+        return self._count(agreed, self.version)
+
+    def _count(self, agreed: tuple[Agreed, ...], version: int = 0) -> Step:
+        self.counted = max(self.counted, version, *(each.state.version for each in agreed), 0)
+        step = Step((CountedRecord(self.id, self.counted),)) if agreed or version else NOTHING
+        for each in agreed:
+            step += self._told_of(each)
+        return step
+
+    def _told_of(self, agreed: Agreed) -> Step:
+        """Say what a state brought. Nobody hears of money before it counts."""
+        state = agreed.state
+        event = EventRecord(
+            "channel.updated",
+            self.id,
+            {
+                "version": state.version,
+                "mine_e8s": str(state.allocation[self.ours]),
+                "theirs_e8s": str(state.allocation[self.terms.peer_index]),
+                "change_e8s": str(agreed.change_e8s),
+                "sent": len(agreed.sent),
+                "received": len(agreed.received),
+                "finalized": state.finalized,
+            },
+        )
+        return Step((event,), (Received(agreed.received, state.version),) if agreed.received else ())
 
     def _end(self, ids: bytes, status: str, code: str) -> Step:
         if not ids:

@@ -16,6 +16,7 @@ from protocol.types import ChannelId, Nanos, ParticipantIndex, SignedState, Stat
 
 __all__ = [
     "NOTHING",
+    "CountedRecord",
     "Delivered",
     "Effect",
     "EventRecord",
@@ -113,6 +114,16 @@ class StateRecord:
     signed: SignedState
     from_0: Batch
     from_1: Batch
+    counts: bool = False
+    """Whether what the peer paid up to this version counts as received at once (rule 4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRecord:
+    """What the peer paid up to this version counts as received: a fresh look showed nothing registered (rule 4)."""
+
+    channel: ChannelId
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +198,7 @@ Record = (
     SignatureRecord
     | UpdateRecord
     | StateRecord
+    | CountedRecord
     | PaymentsQueuedRecord
     | PaymentsOfferedRecord
     | PaymentsEndedRecord
@@ -213,7 +225,7 @@ class LookNow:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Our payments are in a fully signed state."""
+    """The peer holds our payments in a fully signed state, and nothing is registered that leaves them out."""
 
     payments: Batch
     version: int
@@ -221,7 +233,7 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The peer's payments are in a fully signed state that the canister would accept (rule 4)."""
+    """The peer's payments are in a fully signed state that the canister would accept (rule 4): they count."""
 
     payments: Batch
     version: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.channel import UPDATE_ROOM, Channel
+from protocol.channel import SETTLED_WITHOUT_IT, UPDATE_ROOM, Channel
 from protocol.effects import (
     NOTHING,
     Delivered,
@@ -137,17 +137,14 @@ class Follower(Channel):
         state = self._check(update)
         signature, signed = self.signer.sign(state)
         before = self._confirmed(self.version)  # the next update shows that participant 0 holds this one
-        records = self._agree(SignedState(state, (update.signature, signature)), update.from_0, update.from_1)
+        agreed = self._agree(SignedState(state, (update.signature, signature)), update.from_0, update.from_1, now)
         for payment_id in update.from_1.each_id():
             self._offered_e8s -= self._offered.pop(payment_id).amount_e8s
         if update.from_1:
             self._unconfirmed.append((update.from_1, state.version))
         step = before + Step(
-            (signed, *records),
-            (
-                Send(Ack(self.id, state.version, signature)),
-                *self._received(update.from_0, state.version, now),
-            ),
+            (signed, *agreed.durable),
+            (Send(Ack(self.id, state.version, signature)), *agreed.outgoing),
         )
         if not state.finalized:
             return step
@@ -197,8 +194,12 @@ class Follower(Channel):
         """Participant 0 has shown that it holds this version: what we paid in it is delivered."""
         if version > self.version:
             raise PeerViolation("wrong_version", f"version {version} is confirmed; the newest is {self.version}")
+        version = self._not_left_out(version)
         if version <= self.peer_holds:
             return NOTHING
+        return self._peer_holds(version)
+
+    def _peer_holds(self, version: int) -> Step:
         self.peer_holds = version
         done = [(batch, v) for batch, v in self._unconfirmed if v <= version]
         self._unconfirmed = [(batch, v) for batch, v in self._unconfirmed if v > version]
@@ -235,10 +236,10 @@ class Follower(Channel):
     # --- ends --------------------------------------------------------------------------------------------
 
     def settled(self, version: int, digest: bytes) -> Step:
-        step = self._confirmed(min(version, self.version))
+        step = self._peer_holds(min(version, self.version)) if min(version, self.version) > self.peer_holds else NOTHING
         # Settled below what we have: what we paid above it is ours again.
         undone, self._unconfirmed = b"".join(batch.ids for batch, v in self._unconfirmed if v > version), []
-        return step + self._end(undone, "failed", "settled_without_it") + super().settled(version, digest)
+        return step + self._end(undone, "failed", SETTLED_WITHOUT_IT) + super().settled(version, digest)
 
     def _end_undelivered(self, code: str, status: str = "failed") -> Step:
         waiting, self.queue = self.queue.peek(), PaymentQueue()

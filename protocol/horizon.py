@@ -7,8 +7,13 @@ registered nowhere. So the work of watching does not grow with the number of cha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+from protocol.types import Nanos
 
 __all__ = ["Horizon"]
+
+NEVER_NS: Final = Nanos(0)
 
 
 @dataclass(slots=True)
@@ -21,8 +26,10 @@ class Horizon:
     """
 
     asked_ns: int | None = None
+    chain_ns: Nanos = NEVER_NS
+    """The certificate's time of that answer."""
 
-    def move(self, asked_ns: int) -> None:
+    def move(self, asked_ns: int, chain_ns: Nanos) -> None:
         """Take a newer sweep; an older one changes nothing."""
         if self.asked_ns is None or asked_ns > self.asked_ns:
-            self.asked_ns = asked_ns
+            self.asked_ns, self.chain_ns = asked_ns, chain_ns

@@ -30,6 +30,11 @@ class ChannelMemory:
     last_signature: SignatureRecord | None
     pending: Update | None = None
     peer_holds: int = 0
+    counted: int = 0
+    """Up to this version what the peer paid counts as received (`protocol.counting`)."""
+    uncounted_sent: Batch = EMPTY
+    uncounted_received: Batch = EMPTY
+    """The payments of the fully signed states above `counted`."""
     frozen: str = ""
     queued: Batch = EMPTY
     """Ours, neither offered nor in an update."""

@@ -223,13 +223,14 @@ class Orderer(Channel):
         if not verify(self.terms.params.participants[1], state.encoded, message.signature):
             raise PeerViolation("bad_signature", f"the signature on version {message.version} is not the peer's")
         self._pending = None
-        self.peer_holds = state.version
-        records = self._agree(SignedState(state, (update.signature, message.signature)), EMPTY, EMPTY)
-        told = (Delivered(update.from_0, state.version),) if update.from_0 else ()
-        step = Step(
-            (*records, PeerHoldsRecord(self.id, state.version)),
-            (*told, *self._received(update.from_1, state.version, now)),
-        )
+        signed = SignedState(state, (update.signature, message.signature))
+        step = self._agree(signed, update.from_0, update.from_1, now, recorded=True)
+        if self._not_left_out(state.version) == state.version:
+            self.peer_holds = state.version
+            told = (Delivered(update.from_0, state.version),) if update.from_0 else ()
+            step += Step((PeerHoldsRecord(self.id, state.version),), told)
+        elif update.from_0:
+            self._undecided.append((update.from_0, state.version))
         if state.finalized:
             return step + self._end_undelivered("channel_closed")
         after = self.advance(now)

@@ -71,7 +71,7 @@ class Sweep:
         if not self._complete:
             await self._tell_everybody(first.asked_ns, first.chain_ns)
             self._complete = True
-        self._horizon.move(first.asked_ns)
+        self._horizon.move(first.asked_ns, first.chain_ns)
         self._vitals.sweeps += 1
 
     async def _page(self) -> CertifiedPage:

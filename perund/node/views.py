@@ -36,9 +36,8 @@ def channel_view(
     newest = channel.newest.state if channel is not None else memory.newest.state
     phase = channel.phase if channel is not None else memory.phase
     registered = driver.registered if driver is not None else row.registered
-    # What settled may be a state that we proposed and never saw acknowledged: the money follows it.
-    above = row.settled_version is not None and row.settled_version > newest.version
-    state = registered.state if above and registered is not None else newest
+    # The money follows what settled: a state that we proposed and never saw acknowledged, or one below our newest.
+    state = registered.state if row.settled_version is not None and registered is not None else newest
     withdrawals = [w for w in read.withdrawals(row.number) if w.status == "paid"]
     waiting = next((job.waiting_for for job in jobs if job.waiting_for), "")
     queued = channel.committed_e8s if channel is not None else 0

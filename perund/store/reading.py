@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,13 +23,15 @@ from perund.store.rows import (
     TransferIntent,
     WithdrawalIntent,
 )
+from protocol.channel import SETTLED_WITHOUT_IT
+from protocol.counting import Counted
 from protocol.effects import Phase, SignatureRecord
 from protocol.errors import Undecodable
 from protocol.funding import DepositIntent, IntentStatus
 from protocol.memory import ChannelMemory
 from protocol.messages import ChannelAccept, ChannelProposal, Update
 from protocol.opening import Accepted, Dead, OpeningPhase, Proposed, Signing
-from protocol.payments import Batch, Payment
+from protocol.payments import EMPTY, Batch, Payment
 from protocol.terms import Terms
 from protocol.types import (
     ChannelId,
@@ -56,15 +59,8 @@ _CHANNEL_COLUMNS = (
     "c.number, c.channel, c.proposal_id, c.peer, c.our_index, c.nonce, c.our_share, c.peer_share, "
     "c.participant_0, c.participant_1, c.allocation_0, c.allocation_1, c.challenge_ns, c.deadline_ns, c.opened_ns, "
     "s.phase, s.frozen, s.reason, s.since_ns, s.force_after_ns, s.version, s.allocation_0, s.allocation_1, "
-    "s.finalized, s.signature_0, s.signature_1, s.peer_holds, s.signed_version, s.signed_digest, s.signed_final, "
-    "s.settled_version"
-)
-_STATUS = (
-    # A payment that was delivered stays so: who had it could enforce it. What was not, ends with the settlement.
-    "CASE WHEN p.version IS NULL THEN p.status "
-    "WHEN p.version <= coalesce(s.settled_version, 0) THEN 'delivered' "
-    "WHEN p.version <= iif(p.sender = c.our_index, s.peer_holds, s.version) THEN 'delivered' "
-    "WHEN s.settled_version IS NOT NULL THEN 'failed' ELSE 'signed' END"
+    "s.finalized, s.signature_0, s.signature_1, s.peer_holds, s.counted, s.signed_version, s.signed_digest, "
+    "s.signed_final, s.settled_version"
 )
 
 
@@ -139,7 +135,7 @@ class Reader:
             number, channel, proposal_id, peer, our_index, nonce, our_share, peer_share, participant_0, participant_1,
             initial_0, initial_1, challenge_ns, deadline_ns, opened_ns, phase, frozen, reason, since_ns,
             force_after_ns, version, allocation_0, allocation_1, finalized, signature_0, signature_1, peer_holds,
-            signed_version, signed_digest, signed_final, settled_version,
+            counted, signed_version, signed_digest, signed_final, settled_version,
         ) = row  # fmt: skip
         params = Params(nonce, (ParticipantKey(participant_0), ParticipantKey(participant_1)), Nanos(challenge_ns))
         params.__dict__["channel_id"] = ChannelId(channel)  # computed when it was opened
@@ -150,12 +146,16 @@ class Reader:
             proposal_id, peer, ours, params, (initial_0, initial_1), Nanos(deadline_ns), our_share, peer_share
         )
         state = State(ChannelId(channel), version, (allocation_0, allocation_1), bool(finalized))
+        uncounted = self._uncounted(number, counted, version) if counted < version else (EMPTY, EMPTY)
         memory = ChannelMemory(
             phase=Phase(phase),
             newest=SignedState(state, (signature_0, signature_1)),
             last_signature=SignatureRecord(ChannelId(channel), signed_version, signed_digest, bool(signed_final)),
             pending=self._outstanding(number) if ours == 0 else None,
             peer_holds=peer_holds,
+            counted=counted,
+            uncounted_sent=uncounted[ours],
+            uncounted_received=uncounted[1 - ours],
             frozen=frozen,
             queued=self._waiting(number, ours, "queued"),
             offered=self._waiting(number, ours, "offered"),
@@ -177,6 +177,16 @@ class Reader:
         if not isinstance(message, Update):
             raise Undecodable("the outstanding update is another message")
         return message
+
+    def _uncounted(self, number: int, counted: int, version: int) -> tuple[Batch, Batch]:
+        """Return the payments of either side in the states above `counted`, up to `version`."""
+        rows = self._rows(
+            "SELECT sender, id, amount, memo FROM payment WHERE number = ? AND version > ? AND version <= ?",
+            (number, counted, version),
+        )
+        return Batch.of([Payment(*row[1:]) for row in rows if row[0] == 0]), Batch.of(
+            [Payment(*row[1:]) for row in rows if row[0] == 1]
+        )
 
     def _waiting(self, number: int, sender: ParticipantIndex, status: str) -> Batch:
         rows = self._rows(
@@ -395,20 +405,24 @@ class Reader:
             where = "p.number = ?1 AND (p.sender, p.id) > (?2, ?3)"
         rows = self._rows(
             f"SELECT p.number, c.channel, p.sender, p.sender = c.our_index, p.id, p.amount, p.memo, p.version, "
-            f"{_STATUS}, "
-            "coalesce(p.code, ''), p.recorded_ms FROM payment p JOIN channel c USING (number) JOIN channel_state s "
+            "p.status, coalesce(p.code, ''), p.recorded_ms, s.counted, s.peer_holds, s.settled_version "
+            "FROM payment p JOIN channel c USING (number) JOIN channel_state s "
             f"USING (number) WHERE {where} AND p.amount > 0 ORDER BY p.number, p.sender, p.id LIMIT ?4",
             (*after, limit),
         )
         return [
             (
                 (row_number, sender, payment_id),
-                PaymentRow(
-                    ChannelId(channel), sender, bool(ours), Payment(payment_id, amount, memo), version, status, code, at
+                _payment(
+                    PaymentRow(
+                        ChannelId(channel), sender, bool(ours), Payment(payment_id, amount, memo), version,
+                        status or "", code, at,
+                    ),
+                    Counted(*counted),
                 ),
             )
-            for row_number, channel, sender, ours, payment_id, amount, memo, version, status, code, at in rows
-        ]
+            for row_number, channel, sender, ours, payment_id, amount, memo, version, status, code, at, *counted in rows
+        ]  # fmt: skip
 
     def events(self, after: int, limit: int) -> list[EventRow]:
         """Return events from a cursor on (exclusive)."""
@@ -441,6 +455,14 @@ _OPENING_COLUMNS = (
 _TRANSFER_COLUMNS = (
     "id, number, receiver, amount, fee, memo, created_at_ns, status, block, last_expiry_ns, unproven, from_block"
 )
+
+
+def _payment(row: PaymentRow, counted: Counted) -> PaymentRow:
+    """Return a payment with the status that `protocol.counting` gives it, if it is in a state."""
+    if row.version is None:
+        return row
+    status = counted.status(row.version, ours=row.ours)
+    return replace(row, status=status, code=SETTLED_WITHOUT_IT if status == "failed" else row.code)
 
 
 def _transfer(row: tuple[_Column, ...]) -> TransferIntent:

@@ -201,7 +201,14 @@ CREATE TABLE tower_receipt(          -- the newest receipt of a watchtower for a
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4)
+_V5: Final = """
+-- Up to which version what the peer paid was counted as received (rule 4). What was believed before this column was
+-- there stays so, but where something is registered: there the settlement decides.
+ALTER TABLE channel_state ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
+UPDATE channel_state SET counted = version WHERE number NOT IN (SELECT number FROM registered);
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from perund.store.writer import Statement
 from protocol.effects import (
+    CountedRecord,
     EventRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
@@ -57,13 +58,18 @@ def statements_of(
             state, signatures = record.signed.state, record.signed.signatures
             row = number(state.channel)
             yield Statement(
-                "UPDATE channel_state SET version = ?, allocation_0 = ?, allocation_1 = ?, finalized = ?, "
-                "signature_0 = ?, signature_1 = ? WHERE number = ?",
-                (state.version, *state.allocation, state.finalized, *signatures, row),
+                "UPDATE channel_state SET version = ?1, allocation_0 = ?2, allocation_1 = ?3, finalized = ?4, "
+                "signature_0 = ?5, signature_1 = ?6, counted = iif(?7, ?1, counted) WHERE number = ?8",
+                (state.version, *state.allocation, state.finalized, *signatures, record.counts, row),
             )
             yield Statement("DELETE FROM outstanding WHERE number = ? AND version <= ?", (row, state.version))
             yield from _payments(row, 0, record.from_0, state.version, None, now_ms)
             yield from _payments(row, 1, record.from_1, state.version, None, now_ms)
+        case CountedRecord():
+            yield Statement(
+                "UPDATE channel_state SET counted = max(counted, ?) WHERE number = ?",
+                (record.version, number(record.channel)),
+            )
         case PaymentsQueuedRecord():
             status = "offered" if record.offered else "queued"
             yield from _payments(number(record.channel), record.sender, record.payments, None, status, now_ms)

@@ -105,7 +105,10 @@ async def test_both_nodes_down_and_the_refutation_after_the_timeout_is_a_loss_th
     assert await town.balance(bob) == 300 * ICP
     await alice.start()
     await town.settles(channel, alice, bob)
-    assert [p.status for p in await town.payments(alice, channel)] == ["delivered"]
+    for node in (alice, bob):  # alice has her 20 ICP back: neither list says that they were paid
+        (payment,) = await town.payments(node, channel)
+        assert (payment.status, payment.code) == ("failed", "settled_without_it")
+    assert int(view.mine_e8s) == 0
 
 
 async def test_payments_stop_both_ways_when_a_state_is_registered(town: Town) -> None:

@@ -295,6 +295,11 @@ MUTATIONS: Final = (
         (node.Node, "signed_again", "if driver is None:", "if True:"),
     ),
     _bug(
+        "counted whatever the look shows",
+        "rule 4: an acknowledgement that comes late counts as money",
+        (Channel, "_agree", "counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted", "counts = True"),
+    ),
+    _bug(
         "delivered before confirm",
         "DESIGN 6: a payment is delivered when participant 0 has shown that it holds the state",
         (Follower, "_update", "    if not state.finalized:\n", "    step += self._confirmed(self.version)\n    if not state.finalized:\n"),

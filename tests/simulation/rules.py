@@ -101,13 +101,18 @@ class Rules:
             )
         if state.finalized or state.version == 0:
             return
-        look = self._looks.get((life.house.name, life.number, state.channel))
-        challenge_ns = life.house.challenge_ns(state.channel)
+        fresh, look = self._fresh(life, state.channel)
+        self._need(fresh, f"rule 4: {life.house.name} signed version {state.version} on the look {look}")
+
+    def _fresh(self, life: Life, channel: ChannelId) -> tuple[bool, _Look | None]:
+        """Return whether the newest look is clean and young, and that look."""
+        look = self._looks.get((life.house.name, life.number, channel))
+        challenge_ns = life.house.challenge_ns(channel)
         swept_ns = self._swept.get((life.house.name, life.number))
         asked = [ns for ns in (look.asked_ns if look else None, swept_ns) if ns is not None]
         clean = look is None or look.version is None
         young = bool(asked) and 3 * (life.house.clock.monotonic_ns() - max(asked)) < challenge_ns
-        self._need(clean and young, f"rule 4: {life.house.name} signed version {state.version} on the look {look}")
+        return clean and young, look
 
     def looked(self, life: Life, channel: ChannelId, answer: Certified[RegisteredState | None]) -> None:
         """A look came back."""
@@ -329,6 +334,8 @@ class Rules:
                     kind = "received" if isinstance(effect, Received) else "sent"
                     if kind == "sent":
                         self._is_delivered(life, channel, effect.version)
+                    else:
+                        self._is_received(life, channel, effect.version)
                     for payment in effect.payments:
                         self._once(life, kind, payment)
                 case PaymentsEnded():
@@ -336,6 +343,15 @@ class Rules:
                         self._once(life, "sent", Payment(effect.ids[start : start + ID], 0))
                 case _:
                     pass
+
+    def _is_received(self, life: Life, channel: ChannelId, version: int) -> None:
+        """Who is told that he was paid has a fresh clean look, or the canister's word."""
+        row = life.house.disk.one(
+            "SELECT s.settled_version FROM channel c JOIN channel_state s USING (number) WHERE c.channel = ?", channel
+        )
+        settled = row is not None and row[0] is not None and row[0] >= version
+        fresh, look = self._fresh(life, channel)
+        self._need(settled or fresh, f"rule 4: {life.house.name} counts version {version} on the look {look}")
 
     def _is_delivered(self, life: Life, channel: ChannelId, version: int) -> None:
         """Who is told that a payment is delivered can rely on it: its receiver has it on its disk."""

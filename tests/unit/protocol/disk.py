@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from protocol.counting import Counted
 from protocol.effects import (
+    CountedRecord,
     EventRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
@@ -48,6 +50,7 @@ class Disk:
     reason: str = ""
     outstanding: Update | None = None
     peer_holds: int = 0
+    counted: int = 0
     settled_version: int | None = None
     signed: dict[int, bytes] = field(default_factory=dict)
     """Digest by version of everything that we signed."""
@@ -83,6 +86,9 @@ class Disk:
                     self.outstanding = None
                 self._include(0, record.from_0, version)
                 self._include(1, record.from_1, version)
+                self.counted = version if record.counts else self.counted
+            case CountedRecord():
+                self.counted = max(self.counted, record.version)
             case PaymentsQueuedRecord():
                 status = "offered" if record.offered else "queued"
                 for payment in record.payments:
@@ -134,10 +140,17 @@ class Disk:
             pending=self.outstanding if ours == 0 else None,
             peer_holds=self.peer_holds,
             frozen=self.frozen,
+            counted=self.counted,
+            uncounted_sent=self._above_counted(ours),
+            uncounted_received=self._above_counted(1 - ours),
             queued=self._waiting("queued"),
             offered=self._waiting("offered"),
             highest_peer_id=max((i for s, i in self.rows if s != ours), default=b""),
         )
+
+    def _above_counted(self, sender: int) -> Batch:
+        above = range(self.counted + 1, self.newest.state.version + 1)
+        return Batch.of([r.payment for (s, _), r in sorted(self.rows.items()) if s == sender and r.version in above])
 
     def _waiting(self, status: str) -> Batch:
         ours = self.terms.our_index
@@ -157,9 +170,8 @@ class Disk:
             return "unknown"
         if row.version is None:
             return row.status or "unknown"
-        if sender != self.terms.our_index:
-            return "delivered" if row.version <= max(self.newest.state.version, self.settled_version or 0) else "signed"
-        return "delivered" if row.version <= max(self.peer_holds, self.settled_version or 0) else "signed"
+        counted = Counted(self.counted, self.peer_holds, self.settled_version)
+        return counted.status(row.version, ours=sender == self.terms.our_index)
 
 
 def ids_of(joined: bytes) -> list[bytes]:

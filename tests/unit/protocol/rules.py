@@ -41,8 +41,15 @@ class Rules:
     told: Counter[tuple[str, bytes]] = field(default_factory=Counter)
     """How often each payment was said to be received, delivered or ended."""
 
-    def decided(self, records: tuple[Record, ...], effects: tuple[Effect, ...], look: Look | None, now: Moment) -> None:
-        """Check a step when the machine asks for it."""
+    def decided(
+        self,
+        records: tuple[Record, ...],
+        effects: tuple[Effect, ...],
+        look: Look | None,
+        now: Moment,
+        settled: int | None = None,
+    ) -> None:
+        """Check a step when the machine asks for it. `settled`: what it knows that the canister settled on."""
         fresh = (
             look is not None
             and look.version is None
@@ -61,8 +68,12 @@ class Rules:
                     pass
         for effect in effects:
             if isinstance(effect, Received):
-                settled = look is not None and look.version is not None
-                assert fresh or settled, "rule 4: counted as received without a fresh clean look"
+                paid_out = settled is not None and effect.version <= settled
+                assert fresh or paid_out, "rule 4: counted as received without a fresh clean look"
+            if isinstance(effect, Delivered):
+                left_out = look is not None and look.version is not None and effect.version > look.version
+                assert not left_out or settled is not None, "delivered, although a state is registered that lacks it"
+                assert settled is None or effect.version <= settled, "delivered, although it settled without it"
 
     def sent(self, message: Message, disk: Disk) -> None:
         """Check a message at the moment when it leaves."""

@@ -171,7 +171,9 @@ class Scene:
             return
         try:
             step = action()
-            side.rules.decided(step.durable, step.outgoing, _newest_look(side.channel), self.now)
+            side.rules.decided(
+                step.durable, step.outgoing, _newest_look(side.channel), self.now, side.disk.settled_version
+            )
         except AssertionError:
             self.broken = True
             raise

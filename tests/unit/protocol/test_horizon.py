@@ -16,7 +16,7 @@ def test_payments_go_on_by_the_horizon_alone() -> None:
         side.channel.horizon = horizon
     scene.pass_time(10 * FRESH_NS)
     assert not scene.alice.channel.may_update(scene.now)
-    horizon.move(scene.elapsed_ns - 1)
+    horizon.move(scene.elapsed_ns - 1, scene.now.chain_ns)
     scene.pay("alice", 1)
     assert scene.sent("alice", Update)
     scene.run(looks=0)
@@ -28,7 +28,7 @@ def test_payments_go_on_by_the_horizon_alone() -> None:
 def test_an_old_horizon_takes_nothing_from_a_newer_look() -> None:
     scene = Scene().ready()
     asked_ns = scene.alice.channel.looked_at_ns
-    scene.alice.channel.horizon.move(1)
+    scene.alice.channel.horizon.move(1, Nanos(1))
     assert scene.alice.channel.looked_at_ns == asked_ns
     assert scene.alice.channel.may_update(scene.now)
 
@@ -36,7 +36,7 @@ def test_an_old_horizon_takes_nothing_from_a_newer_look() -> None:
 def test_a_horizon_is_no_look_at_a_channel_that_had_none() -> None:
     """Only whoever watches knows which channels the horizon speaks of: those that had a look since they are watched."""
     scene = Scene()
-    scene.alice.channel.horizon.move(scene.elapsed_ns)
+    scene.alice.channel.horizon.move(scene.elapsed_ns, scene.now.chain_ns)
     assert scene.alice.channel.looked_at_ns is None
     assert not scene.alice.channel.may_update(scene.now)
 
@@ -45,7 +45,7 @@ def test_a_horizon_says_nothing_of_a_channel_with_a_registered_state() -> None:
     scene = Scene().ready()
     scene.register(scene.alice.disk.newest)
     scene.look("alice")
-    scene.alice.channel.horizon.move(scene.elapsed_ns + 1)
+    scene.alice.channel.horizon.move(scene.elapsed_ns + 1, scene.now.chain_ns)
     assert not scene.alice.channel.may_update(scene.now)
     assert scene.alice.channel.look is not None
     assert scene.alice.channel.looked_at_ns == scene.alice.channel.look.asked_ns

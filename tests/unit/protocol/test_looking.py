@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.effects import Phase, Received
+from protocol.effects import Delivered, Moment, Phase, Received
 from protocol.errors import CallerMistake
 from protocol.messages import Ack, Update
+from protocol.types import Nanos
 from tests.unit.protocol.scene import FRESH_NS, Scene, sign_both
 
 
@@ -105,6 +106,107 @@ def test_what_alice_gets_when_a_state_is_registered_is_not_received() -> None:
     assert not [e for e in scene.alice.told if isinstance(e, Received)]
     scene.settle(scene.alice.disk.newest.state, "alice")  # it was refuted with the state that pays her
     assert [e.payments.ids for e in scene.alice.told if isinstance(e, Received)] == [paid]
+
+
+def withheld(payer: str, registered: int = 0) -> tuple[Scene, list[bytes]]:
+    """Bob keeps his acknowledgement of what `payer` pays; an old state is registered; then it comes."""
+    scene = Scene().ready()
+    for _ in range(registered):
+        scene.pay("alice", 1)
+        scene.run()
+    old = scene.alice.disk.newest
+    paid = scene.pay(payer, 5)
+    scene.deliver("alice")
+    scene.deliver("bob")
+    scene.register(old)
+    scene.look("alice")
+    scene.deliver("alice")
+    assert scene.alice.disk.newest.state.version == registered + 1  # she refutes with it all the same
+    return scene, paid
+
+
+def updates(scene: Scene, name: str) -> list[object]:
+    return [e.data["version"] for e in scene[name].disk.events if e.kind == "channel.updated"]
+
+
+@pytest.mark.parametrize("registered", [0, 1, 2])
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("payer", ["alice", "bob"])
+def test_an_acknowledgement_that_comes_when_the_canister_settles_pays_nobody(
+    payer: str, registered: int, restarted: bool
+) -> None:
+    scene, (paid,) = withheld(payer, registered)
+    old = scene.registered
+    assert old is not None
+    assert scene.status("alice", paid) == "signed"
+    assert updates(scene, "alice") == list(range(1, registered + 1))  # nobody hears of money that does not count
+    if restarted:
+        scene.restart("alice")
+        scene.look("alice")
+        assert scene.status("alice", paid) == "signed"
+    scene.settle(old.state, "alice")
+    assert scene.status("alice", paid) == "failed"
+    assert updates(scene, "alice") == list(range(1, registered + 1))
+    assert not [e for e in scene.alice.told if isinstance(e, Received | Delivered) and paid in e.payments.each_id()]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("payer", ["alice", "bob"])
+def test_an_acknowledgement_that_comes_late_and_refutes_pays(payer: str, restarted: bool) -> None:
+    scene, (paid,) = withheld(payer)
+    if restarted:
+        scene.restart("alice")
+        scene.look("alice")
+    scene.settle(scene.alice.disk.newest.state, "alice")
+    assert scene.status("alice", paid) == "delivered"
+    if not restarted or payer == "bob":  # who waited for her own payment is gone with the process
+        assert [
+            paid for e in scene.alice.told if isinstance(e, Received | Delivered) and paid in e.payments.each_id()
+        ] == [paid]
+    assert updates(scene, "alice") == [1]
+
+
+def test_a_confirmation_that_comes_when_the_canister_settles_delivers_nothing() -> None:
+    """The other role: alice keeps from bob that she holds his payment, registers what was before, then confirms."""
+    scene = Scene().ready()
+    old = scene.bob.disk.newest
+    (paid,) = scene.pay("bob", 5)
+    scene.deliver("alice")
+    scene.deliver("bob")
+    scene.deliver("alice")
+    scene.register(old)
+    scene.look("bob")
+    scene.deliver("bob")  # Confirm
+    assert scene.status("bob", paid) == "signed"
+    scene.settle(old.state, "bob")
+    assert scene.status("bob", paid) == "failed"
+    assert not [e for e in scene.bob.told if isinstance(e, Delivered)]
+
+
+def test_what_was_not_counted_before_a_restart_is_counted_by_the_first_fresh_look_after_it() -> None:
+    scene = Scene().ready()
+    (paid,) = scene.pay("bob", 5)
+    scene.deliver("alice")
+    scene.deliver("bob")
+    scene.pass_time(FRESH_NS)
+    scene.deliver("alice")
+    scene.restart("alice")
+    assert scene.status("alice", paid) == "signed"
+    scene.look("alice")
+    assert scene.status("alice", paid) == "delivered"
+    assert updates(scene, "alice") == [1]
+    (event,) = [e for e in scene.alice.disk.events if e.kind == "channel.updated"]
+    assert (event.data["change_e8s"], event.data["received"]) == ("5", 1)
+    assert [e.payments.ids for e in scene.alice.told if isinstance(e, Received)] == [paid]
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_a_machine_that_was_paused_takes_no_look_from_before_for_fresh(name: str) -> None:
+    """Its own clock stood still. The first certificate after it shows what time it is."""
+    scene = Scene().ready()
+    channel = scene[name].channel
+    assert channel.may_update(scene.now)
+    assert not channel.may_update(Moment(scene.elapsed_ns, Nanos(scene.now.chain_ns + FRESH_NS)))
 
 
 @pytest.mark.parametrize("name", ["alice", "bob"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perund.store.schema import MIGRATIONS, migrate
 from perund.store.statements import COLUMNS_FROM
 from perund.store.writer import Statement
 from protocol.effects import (
+    CountedRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
     PaymentsQueuedRecord,
@@ -27,8 +31,10 @@ def update(channel: ChannelId, version: int, from_0: Batch = EMPTY, from_1: Batc
     return UpdateRecord(Update(channel, version, (1000, 500), False, from_0, from_1, b"\x01" * 64))
 
 
-def agreed(channel: ChannelId, version: int, from_0: Batch = EMPTY, from_1: Batch = EMPTY) -> StateRecord:
-    return StateRecord(signed(channel, version, 1000, 500), from_0, from_1)
+def agreed(
+    channel: ChannelId, version: int, from_0: Batch = EMPTY, from_1: Batch = EMPTY, *, counts: bool = False
+) -> StateRecord:
+    return StateRecord(signed(channel, version, 1000, 500), from_0, from_1, counts=counts)
 
 
 def ended(channel: ChannelId, sender: ParticipantIndex, status: str, *numbers: int) -> PaymentsEndedRecord:
@@ -120,7 +126,13 @@ async def test_a_payment_of_the_peer(books: Books) -> None:
     await books.store.write([update(channel, 1, from_1=batch(1))])
     assert books.status(1, 1) == "signed"  # not received before the state is fully signed (rule 4)
     await books.store.write([agreed(channel, 1)])
+    assert books.status(1, 1) == "signed"  # nor before a fresh look showed nothing registered
+    memory = books.row().memory
+    assert (memory.counted, memory.uncounted_sent, memory.uncounted_received) == (0, EMPTY, batch(1))
+    await books.store.write([CountedRecord(channel, 1)])
     assert books.status(1, 1) == "delivered"
+    memory = books.row().memory
+    assert (memory.counted, memory.uncounted_sent, memory.uncounted_received) == (1, EMPTY, EMPTY)
     row = books.store.read.payment(1, 1, payment(1).id)
     assert row is not None
     assert not row.ours
@@ -136,6 +148,37 @@ async def test_our_pending_update_counts_when_it_is_the_one_settled(books: Books
     assert books.status(1, sender) == "delivered"
 
 
+@pytest.mark.parametrize("ours", [0, 1])
+@pytest.mark.parametrize("sender", [0, 1])
+async def test_what_the_settlement_leaves_out_failed_whatever_was_believed_before(
+    books: Books, ours: ParticipantIndex, sender: ParticipantIndex
+) -> None:
+    channel = (await books.add(terms_of(ours=ours))).channel
+    await books.store.write([agreed(channel, 1, batch(1), batch(1), counts=True)])
+    await books.store.write([agreed(channel, 2, batch(2), batch(2), counts=True), PeerHoldsRecord(channel, 2)])
+    assert [books.status(n, sender) for n in (1, 2)] == ["delivered", "delivered"]
+    await books.store.write([Statement("UPDATE channel_state SET settled_version = 1")])
+    assert [books.status(n, sender) for n in (1, 2)] == ["delivered", "failed"]
+    row = books.store.read.payment(1, sender, payment(2).id)
+    assert row is not None
+    assert row.code == "settled_without_it"
+
+
+async def test_a_store_of_before_keeps_what_it_counted_but_where_a_state_is_registered(tmp_path: Path) -> None:
+    database = apsw.Connection(str(tmp_path / "perund.db"))
+    migrate(database, MIGRATIONS[:4])
+    for number in (1, 2):
+        database.execute(
+            "INSERT INTO channel_state(number, phase, since_ns, force_after_ns, version, allocation_0, allocation_1, "
+            "finalized, signature_0, signature_1, signed_version, signed_digest, signed_final) "
+            "VALUES (?, 'open', 0, 0, 5, 1, 1, 0, x'', x'', 5, x'', 0)",
+            (number,),
+        )
+    database.execute("INSERT INTO registered VALUES (2, 0, 1, 1, 0, 9)")
+    migrate(database, MIGRATIONS)
+    assert database.execute("SELECT counted FROM channel_state ORDER BY number").fetchall() == [(5,), (0,)]
+
+
 async def test_what_went_straight_into_an_update_is_not_queued_by_a_record_that_comes_later(books: Books) -> None:
     channel = (await books.add(terms_of())).channel
     await books.store.write([update(channel, 1, batch(1))])
@@ -147,7 +190,7 @@ async def test_what_went_straight_into_an_update_is_not_queued_by_a_record_that_
 async def test_sender_and_channel_are_part_of_what_a_payment_is(books: Books) -> None:
     channel = (await books.add(terms_of())).channel
     other = (await books.add(terms_of(2), 2)).channel
-    await books.store.write([PaymentsQueuedRecord(channel, 0, batch(1), offered=False), agreed(other, 1, from_1=batch(1))])  # fmt: skip  # noqa: E501
+    await books.store.write([PaymentsQueuedRecord(channel, 0, batch(1), offered=False), agreed(other, 1, from_1=batch(1), counts=True)])  # fmt: skip  # noqa: E501
     assert books.status(1, 0, 1) == "queued"
     assert books.status(1, 1, 1) == "absent"
     assert books.status(1, 1, 2) == "delivered"

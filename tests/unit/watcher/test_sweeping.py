@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from protocol.horizon import Horizon
-from protocol.types import ChannelId
+from protocol.types import ChannelId, Nanos
 from tests.unit.watcher.shore import SECOND, Shore, in_no_time, stop
 from watcher.ports import CertifiedLook, LogEntry
 from watcher.watch import DAY_NS, LOOKS_IN_FLIGHT, Watcher
@@ -284,7 +284,7 @@ async def test_without_a_log_single_queries_go_round_and_start_looks() -> None:
 def test_a_horizon_never_goes_back() -> None:
     horizon = Horizon()
     for asked_ns in (5, 9, 7):
-        horizon.move(asked_ns)
+        horizon.move(asked_ns, Nanos(asked_ns))
     assert horizon.asked_ns == 9
 
 

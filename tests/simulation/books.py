@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from protocol.signing import verify_signed_state
-from protocol.types import ChannelId
+from protocol.types import ChannelId, State
 from tests.simulation.house import House
 from tests.simulation.sim_chain import FEE_E8S
 
@@ -157,11 +157,30 @@ def _nothing_stolen(house: House, world: World) -> None:
             world.rules.fail(f"{house.name} has version {newest.version}; {settled.state.version} was settled")
         if settled.state.version == newest.version and settled.state.digest != newest.digest:
             world.rules.fail(f"another state of version {newest.version} than that of {house.name} was settled")
+        _list_is_true(house, number, settled.state, world)
         if settled.state.version:
             expected += settled.state.allocation[ours] - row.terms.allocation[ours]
     actual = world.chain.ledger.balance(house.account)
     if actual < expected and not lost_books:
         world.rules.fail(f"{house.name} has {actual} e8s; {expected} are due to it ({actual - expected:+})")
+
+
+def _list_is_true(house: House, number: object, settled: State, world: World) -> None:
+    """What the list of payments calls delivered is what the settled state moved."""
+    assert isinstance(number, int)
+    row = house.disk.read.channel(number)
+    assert row is not None
+    if row.terms.channel in house.lost or row.settled_version is None:
+        return
+    moved = 0
+    for _, payment in house.disk.read.payments(number, (0, -1, b""), 1_000_000):
+        if payment.status == "unknown":
+            return  # a peer that claims to have lost data: nobody can tell what became of it
+        if payment.status == "delivered":
+            moved += -payment.payment.amount_e8s if payment.ours else payment.payment.amount_e8s
+    ours = row.terms.our_index
+    if moved != settled.allocation[ours] - row.terms.allocation[ours]:
+        world.rules.fail(f"{house.name} lists {moved} e8s as paid to it; version {settled.version} was settled")
 
 
 def _no_accusations(house: House, world: World) -> None:

@@ -7,7 +7,8 @@ resumes, offers what it does not have, and registers old states. Rules are check
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import random
+from typing import TYPE_CHECKING, cast
 
 from chain.errors import ChainError
 from protocol.errors import Undecodable
@@ -27,9 +28,11 @@ from protocol.payments import EMPTY, Batch, Payment
 from protocol.signing import ChannelKey
 from protocol.types import ChannelId, Params, SignedState, State
 from tests.simulation.house import House
+from wire.codec import encode
 
 if TYPE_CHECKING:
     from protocol.terms import Terms
+    from tests.simulation.sim_net import SimSession
 
 __all__ = ["ByzantineHouse"]
 
@@ -57,6 +60,9 @@ class ByzantineHouse(House):
             self.temper = {"withhold": 0.0, "replay": 0.0, "alter": 0.4, "invent": 0.0}
         self.sincere_until = rng.choice((0, 1, 3))
         """The version before which it is honest."""
+        self.late = random.Random(self.rng.getstate()[1][0])  # its own: seeds that showed something stay what they were
+        self.holds_acks = self.late.choice((0.0, 0.3, 0.6))
+        """How likely it keeps an acknowledgement, registers the state before it, and shows it much later."""
         self.states: dict[ChannelId, list[tuple[Params, SignedState]]] = {}
         self._sent: list[Message] = []
 
@@ -72,6 +78,9 @@ class ByzantineHouse(House):
     def outgoing(self, message: Message) -> tuple[Message, ...]:
         said: list[Message] = []
         if self._likes("withhold") and not isinstance(message, Resume):
+            return ()
+        if isinstance(message, Ack) and not self.quiet and self.late.random() < self.holds_acks:
+            self._show_late(message)
             return ()
         if self._likes("replay") and self._sent:
             said.append(self.rng.choice(self._sent))
@@ -91,6 +100,25 @@ class ByzantineHouse(House):
     def _terms(self, channel: ChannelId) -> Terms | None:
         driver = self.node.drivers.get(channel)
         return driver.channel.terms if driver is not None else None
+
+    def _show_late(self, ack: Ack) -> None:
+        """Keep an acknowledgement until the state before it is registered, or even settled."""
+        terms = self._terms(ack.channel)
+        assert terms is not None
+        before = [s for _, s in self.states.get(terms.channel, ()) if s.state.version < ack.version]
+        if not before:
+            return
+        self.node.services.watcher.unwatch(terms.channel)  # its own watcher would put the newest in its place
+        self.statistics.facts["acknowledgements held back"] += 1
+        register_s = self.late.uniform(0.5, 10.0)
+        self.loop.call_later(register_s, self._register, terms.params, before[-1])
+        self.loop.call_later(register_s + self.late.uniform(1.0, 420.0), self._say_late, terms.peer, ack)
+
+    def _say_late(self, peer: bytes, ack: Ack) -> None:
+        session = cast("SimSession | None", self.node.services.network.session(peer)) if self.is_up else None
+        if session is not None and session.is_open:
+            self.statistics.facts["acknowledgements shown late"] += 1
+            session.link.carry(session, encode(ack))
 
     def _altered(self, message: Message) -> Message:
         rng = self.rng
@@ -207,8 +235,9 @@ class ByzantineHouse(House):
         channels = [kept for kept in self.states.values() if kept]
         if self.quiet or not channels:
             return
-        params, signed = self.rng.choice(self.rng.choice(channels))
+        self._register(*self.rng.choice(self.rng.choice(channels)))
 
+    def _register(self, params: Params, signed: SignedState) -> None:
         async def register() -> object:
             try:
                 return await self.chain.dispute(params, signed)

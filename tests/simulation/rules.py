@@ -42,6 +42,8 @@ __all__ = ["Rules"]
 
 ID = 16
 FAR = 2**32
+DISK_LAGS_S = 10.0
+"""No write of the simulated disk takes longer."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Rules:
         self._made: dict[bytes, State] = {}
         self._left: dict[tuple[ChannelId, bytes], _Left] = {}
         self._looks: dict[tuple[str, int, ChannelId], _Look] = {}
+        self._shown_at_s: dict[tuple[str, int, ChannelId], float] = {}
+        """When a registration was first shown."""
         self._swept: dict[tuple[str, int], int] = {}
         self._told: Counter[tuple[str, int, str, bytes]] = Counter()
         self._blind: set[tuple[str, int, Funding]] = set()
@@ -126,6 +130,8 @@ class Rules:
         if before is None or before.asked_ns <= answer.signed_at_mono_ns:
             registered = answer.value
             version = registered.state.version if registered is not None else None
+            if version is not None and (before is None or before.version is None):
+                self._shown_at_s[key] = self._chain.loop.time()
             self._looks[key] = _Look(answer.signed_at_mono_ns, version)
 
     def swept(self, life: Life, limit: int, answer: Certified[DisputePage]) -> None:
@@ -351,6 +357,9 @@ class Rules:
         )
         settled = row is not None and row[0] is not None and row[0] >= version
         fresh, look = self._fresh(life, channel)
+        # What was decided under a clean look is told when it is durable: a registration may be shown between.
+        shown_s = self._shown_at_s.get((life.house.name, life.number, channel))
+        fresh = fresh or (shown_s is not None and self._chain.loop.time() - shown_s < DISK_LAGS_S)
         self._need(settled or fresh, f"rule 4: {life.house.name} counts version {version} on the look {look}")
 
     def _is_delivered(self, life: Life, channel: ChannelId, version: int) -> None:

@@ -188,12 +188,12 @@ class Line:
         """The channel id."""
         return self.params.channel_id
 
-    async def deposit(self) -> None:
-        """Pay its share and have it credited."""
+    async def deposit(self, index: int = 0) -> None:
+        """Pay its share (that of participant `index`) and have it credited."""
         peer, funding = self.peer, Funding(self.id, self.key.public)
         args = TransferArgs(
             to=account_identifier(peer.perun_principal),
-            amount_e8s=self.newest.state.allocation[0],
+            amount_e8s=self.newest.state.allocation[index],
             fee_e8s=FEE,
             memo=funding.memo,
             created_at_time_ns=peer.agent.chain_time(),

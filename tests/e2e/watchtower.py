@@ -21,10 +21,9 @@ from perund.keystore import KeyStore
 from perund.tower.books import STORE_NAME, Status, _reader, read_status
 from protocol.messages import (
     FEATURE_TOWER,
-    ChannelMessage,
     ErrorMessage,
     Hello,
-    OpeningMessage,
+    PeerMessage,
     TowerMessage,
     TowerReceipt,
     TowerState,
@@ -120,7 +119,7 @@ class PlayedTower:
     def bytes_heard(self) -> bytes:
         return b"".join(encode(message) for message in self.heard)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         assert isinstance(message, TowerMessage)
         self.heard.append(message)
         if isinstance(message, TowerState):

@@ -47,9 +47,9 @@ class TowerProcess(NodeProcess):
     def address(self) -> str:
         return f"{KeyStore(self.dir).node_id()}@{load_config(self.dir, {}).wire.listen}"
 
-    async def start(self) -> Self:
+    async def start(self, *options: str) -> Self:
         """Start it, and return when it takes connections."""
-        process = await self._spawn("perund.cli.daemon", "watchtower", "--dir", str(self.dir))
+        process = await self._spawn("perund.cli.daemon", "watchtower", "--dir", str(self.dir), *options)
         host, _, port = self.address.partition("@")[2].rpartition(":")
 
         async def listening() -> None:

@@ -101,6 +101,8 @@ class Channel(ABC):
     """The peer said in this session that it may have lost data of the channel (rule 7)."""
     awaits_towers: bool = field(init=False, default=False)
     """Whether there are towers that may hold a newer state and were not asked: a loss is not ended before (rule 7)."""
+    outlived: bool = field(init=False, default=False)
+    """Whether another copy of this node runs: this one signs nothing any more, not even what ends a loss."""
     highest_peer_id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,7 +181,7 @@ class Channel(ABC):
 
         Rule 7: the peer alone might hide the newest state, so that one waits until the towers were asked.
         """
-        return bool(self.frozen) and (not self.recovering or self.awaits_towers)
+        return self.outlived or (bool(self.frozen) and (not self.recovering or self.awaits_towers))
 
     @property
     def final(self) -> SignedState | None:

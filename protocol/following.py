@@ -109,6 +109,8 @@ class Follower(Channel):
                 raise PeerViolation("wrong_role", f"participant 0 cannot send {type(message).__name__}")
 
     def _update(self, update: Update, now: Moment) -> Step:
+        if self.outlived:
+            return NOTHING  # not even an acknowledgement again: the other copy may have signed otherwise
         same_version = update.version == self.version
         if same_version and self._state_of(update) == self.newest.state:
             return Step(outgoing=(self._ack_again(),))  # our acknowledgement was lost

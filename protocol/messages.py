@@ -13,7 +13,9 @@ from protocol.payments import Batch
 from protocol.types import ChannelId, Nanos, ParticipantKey
 
 __all__ = [
+    "FEATURE_LIVES",
     "FEATURE_RECALL",
+    "FEATURE_STANDING",
     "FEATURE_TOWER",
     "Ack",
     "ChannelAccept",
@@ -26,22 +28,32 @@ __all__ = [
     "Decline",
     "ErrorMessage",
     "Hello",
+    "Life",
+    "LifeHeard",
+    "LifeMessage",
+    "LifeStopped",
     "Message",
     "Offer",
     "OpeningMessage",
+    "PeerMessage",
     "Ping",
     "Pong",
     "Resume",
     "ResumePhase",
     "SessionMessage",
     "SignedStateMessage",
+    "StandingMessage",
     "StateSignature",
     "TowerForget",
     "TowerHeld",
+    "TowerInquiry",
+    "TowerList",
+    "TowerListRequest",
     "TowerMessage",
     "TowerRecall",
     "TowerReceipt",
     "TowerRefusal",
+    "TowerStanding",
     "TowerState",
     "Update",
 ]
@@ -50,6 +62,10 @@ FEATURE_TOWER: Final = 1
 """Bit 0 of `Hello.features`: its sender is a watchtower."""
 FEATURE_RECALL: Final = 2
 """Bit 1: it gives clients back what it holds for them. A tower without it would end the session over the question."""
+FEATURE_STANDING: Final = 4
+"""Bit 2: it says which life of its store this is, and a digest of what it holds for the client."""
+FEATURE_LIVES: Final = 8
+"""Bit 3: its sender takes the lives of others, and tells a node of a newer life of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,42 @@ class Pong:
 
     TYPE: ClassVar[int] = 4
     nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """Which life of a node this is, signed: of two that run at once the one with the lower number stops signing."""
+
+    TYPE: ClassVar[int] = 5
+    number: int
+    """Rises with every start: 1 to 2^63-1."""
+    nonce: bytes
+    """32 random bytes: two copies that start from one store have the same number."""
+    signature: bytes
+    """64 bytes, ECDSA by the node's key. What is signed: `protocol.lives`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LifeHeard:
+    """Shows a node another life of itself, signed by its own key: one that its sender has heard."""
+
+    TYPE: ClassVar[int] = 7
+    number: int
+    nonce: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LifeStopped:
+    """A life of a node has stopped signing because of another, signed: by its sender, or by whom it is shown to."""
+
+    TYPE: ClassVar[int] = 9
+    number: int
+    nonce: bytes
+    by_number: int
+    by_nonce: bytes
+    signature: bytes
+    """64 bytes, ECDSA by the node's key. What is signed: `protocol.lives`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +372,60 @@ class TowerHeld:
     signature_1: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class TowerInquiry:
+    """Asks a watchtower which life of its store this is, and what it holds for its client, as digests."""
+
+    TYPE: ClassVar[int] = 51
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class TowerStanding:
+    """Answers a `TowerInquiry`."""
+
+    TYPE: ClassVar[int] = 53
+    nonce: int
+    life: bytes
+    """32 bytes, random, made with the tower's store."""
+    starts: int
+    """How often a tower has started on that store."""
+    slots: int
+    """How many channels it guards for the client."""
+    buckets: bytes
+    """33 bytes for each bucket that is not empty, rising: its number, and its digest. See `protocol.tower_digest`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerListRequest:
+    """Asks a watchtower which states it holds for its client in one bucket, from a channel id on."""
+
+    TYPE: ClassVar[int] = 55
+    bucket: int
+    after: bytes
+    """A channel id, or empty: from the first one on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerList:
+    """Answers a `TowerListRequest`."""
+
+    TYPE: ClassVar[int] = 57
+    bucket: int
+    after: bytes
+    """As it was asked."""
+    entries: bytes
+    """104 bytes for each channel, rising: channel id, version (8 bytes, big endian), state hash. At most 256."""
+    complete: bool
+    """Whether nothing follows."""
+
+
 SessionMessage = Hello | ErrorMessage | Ping | Pong
 OpeningMessage = ChannelProposal | ChannelAccept | ChannelReject | StateSignature
 ChannelMessage = ChannelReady | Offer | Decline | Update | Ack | Confirm | CloseRequest | Resume | SignedStateMessage
 TowerMessage = TowerState | TowerReceipt | TowerRefusal | TowerForget | TowerRecall | TowerHeld
-Message = SessionMessage | OpeningMessage | ChannelMessage | TowerMessage
+StandingMessage = TowerInquiry | TowerStanding | TowerListRequest | TowerList
+LifeMessage = Life | LifeHeard | LifeStopped
+PeerMessage = OpeningMessage | ChannelMessage | TowerMessage | StandingMessage | LifeMessage
+"""What a session brings to its handler."""
+Message = SessionMessage | OpeningMessage | ChannelMessage | TowerMessage | StandingMessage | LifeMessage

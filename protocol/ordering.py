@@ -250,7 +250,11 @@ class Orderer(Channel):
         self.connected = True
         pending = self._pending
         if theirs.version == self.version:
-            if pending is not None and (not self.frozen or (self.recovering and pending.finalized)):
+            if (
+                pending is not None
+                and not self.outlived
+                and (not self.frozen or (self.recovering and pending.finalized))
+            ):
                 return Step(outgoing=(Send(pending),))
             if self.frozen:
                 return self.advance(now)  # only a loss is still to be ended, by the final state far above

@@ -20,6 +20,7 @@ from msgspec.msgpack import Decoder
 from protocol import messages as m
 from protocol.errors import InvariantBroken, Undecodable
 from protocol.payments import MAX_MEMO_BYTES, PAYMENT_ID_BYTES, Batch, Payment
+from protocol.tower_digest import BUCKETS, DIGEST_BYTES, ENTRY_BYTES, PAGE, read_buckets, read_entries
 from protocol.types import MAX_E8S
 from wire.cipher import MAX_MESSAGE_BYTES
 from wire.errors import BadMessage
@@ -57,6 +58,11 @@ OFFER_ROOM: Final = MAX_MESSAGE_BYTES - (1 + 1 + 66 + BATCH_OVERHEAD)
 """65,457 bytes for the payments of an `Offer`."""
 
 Nat64 = Annotated[int, Meta(ge=0)]  # MessagePack has no integers above 2^64-1
+Number = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+"""A number of others that goes into a signed column of a store."""
+Bucket = Annotated[int, Meta(ge=0, lt=BUCKETS)]
+Buckets = Annotated[bytes, Meta(max_length=BUCKETS * (1 + DIGEST_BYTES))]
+Entries = Annotated[bytes, Meta(max_length=PAGE * ENTRY_BYTES)]
 Bytes16s = Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes32OrNone = Annotated[bytes, Meta(max_length=32)]
@@ -77,6 +83,9 @@ _DECODERS: Final[dict[type[m.Message], object]] = {
     m.ErrorMessage: Decoder(tuple[Literal[2], Code, Text, Bytes64OrNone]),
     m.Ping: Decoder(tuple[Literal[3], Nat64]),
     m.Pong: Decoder(tuple[Literal[4], Nat64]),
+    m.Life: Decoder(tuple[Literal[5], Number, Bytes32, Bytes64]),
+    m.LifeHeard: Decoder(tuple[Literal[7], Number, Bytes32, Bytes64]),
+    m.LifeStopped: Decoder(tuple[Literal[9], Number, Bytes32, Number, Bytes32, Bytes64]),
     m.ChannelProposal: Decoder(tuple[Literal[10], Bytes32, Bytes32, Bytes32, Allocation, Nat64, Nat64]),
     m.ChannelAccept: Decoder(tuple[Literal[11], Bytes32, Bytes32, Bytes32]),
     m.ChannelReject: Decoder(tuple[Literal[12], Bytes32, Code, Text]),
@@ -98,6 +107,10 @@ _DECODERS: Final[dict[type[m.Message], object]] = {
     m.TowerForget: Decoder(tuple[Literal[46], Bytes64]),
     m.TowerRecall: Decoder(tuple[Literal[48], Bytes64]),
     m.TowerHeld: Decoder(tuple[Literal[50], Bytes64, Nat64, Allocation, bool, Bytes64, Bytes64]),
+    m.TowerInquiry: Decoder(tuple[Literal[51], Nat64]),
+    m.TowerStanding: Decoder(tuple[Literal[53], Nat64, Bytes32, Number, Nat64, Buckets]),
+    m.TowerListRequest: Decoder(tuple[Literal[55], Bucket, Bytes64OrNone]),
+    m.TowerList: Decoder(tuple[Literal[57], Bucket, Bytes64OrNone, Entries, bool]),
 }
 
 
@@ -266,6 +279,13 @@ def _check(message: m.Message, *, ours: bool = False) -> None:
                 _check_text(message.text, MAX_TEXT_BYTES)
             if len(message.channel) not in (0, 64):
                 raise Undecodable(f"a channel of {len(message.channel)} bytes; 64 or none are allowed")
+        case m.TowerStanding():
+            read_buckets(message.buckets)
+        case m.TowerListRequest() | m.TowerList():
+            if len(message.after) not in (0, 64):
+                raise Undecodable(f"a channel of {len(message.after)} bytes; 64 or none are allowed")
+            if isinstance(message, m.TowerList):
+                read_entries(message.bucket, message.after, message.entries)
         case m.Decline():
             if len(message.ids) % PAYMENT_ID_BYTES:
                 raise Undecodable(f"{len(message.ids)} bytes of ids; each has {PAYMENT_ID_BYTES}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from protocol.messages import ChannelMessage, ErrorMessage, OpeningMessage, TowerMessage
+from protocol.messages import ErrorMessage, PeerMessage
 
 if TYPE_CHECKING:
     from wire.session import Session
@@ -23,7 +23,7 @@ class PeerHandler(Protocol):
     def connected(self, session: Session) -> None:
         """Take note of a session: authenticated, of our network and version. `session.send` works."""
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         """Take one message. It has the right form; whether it makes sense is to be decided here."""
 
     def disconnected(self, session: Session, reason: str) -> None:

@@ -129,7 +129,12 @@ def init(
 @main.command()
 @_DIR
 @_PASSPHRASE
-def run(data_dir: Path, passphrase_file: str | None) -> None:
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Sign again where another copy of this node has stopped this one. The other copy must be off for good.",
+)
+def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool) -> None:
     """Run the node until SIGINT or SIGTERM."""
 
     async def work() -> int:
@@ -141,7 +146,7 @@ def run(data_dir: Path, passphrase_file: str | None) -> None:
         # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
         from perund.node.daemon import run_node  # noqa: PLC0415
 
-        return await run_node(data_dir, config, keys)
+        return await run_node(data_dir, config, keys, take_over=take_over)
 
     sys.exit(run_async(work))
 

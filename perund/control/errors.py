@@ -40,6 +40,9 @@ ERRORS: Final = (
     ErrorKind(104, "wait_ended", "the action goes on; look at channel.get or payment.list", retryable=True),
     ErrorKind(105, "idempotency_conflict", "use a new key for a new action"),
     ErrorKind(106, "refused", "change what the message names"),
+    ErrorKind(
+        107, "stopped_signing", "stop the other copy of this node; perund run --take-over starts the one to keep"
+    ),
     # Channels.
     ErrorKind(200, "unknown_channel", "channel.list shows the channels"),
     ErrorKind(201, "ambiguous_channel", "give more digits of the channel id"),

@@ -109,6 +109,7 @@ CHANNEL_OPEN: Final = Method(
         "policy_refused",
         "opening_failed",
         "canister_not_allowed",
+        "stopped_signing",
         "insufficient_funds",
         "fee_too_high",
         "ledger_refused",

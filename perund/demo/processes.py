@@ -168,9 +168,9 @@ class NodeProcess(_Process):
             raise self._failed("could not be set up")
         return self
 
-    async def start(self) -> Self:
+    async def start(self, *options: str) -> Self:
         """Start it, and return when its control socket answers."""
-        process = await self._spawn("perund.cli.daemon", "run", "--dir", str(self.dir))
+        process = await self._spawn("perund.cli.daemon", "run", "--dir", str(self.dir), *options)
         deadline = asyncio.get_running_loop().time() + START_S
         while asyncio.get_running_loop().time() < deadline:
             if process.returncode is not None:

@@ -254,6 +254,9 @@ class NodeService:
         timeout_ns = int(params.funding_timeout_s or DEFAULT_FUNDING_S) * NS
         if timeout_ns > MAX_FUNDING_DEADLINE_NS - 60 * NS:
             raise CallerMistake("bad_duration", "a funding timeout is at most 12 hours, less a minute for clocks")
+        stopped = self._node.lives.reason_not_to_sign()
+        if stopped is not None:
+            raise CallerMistake("stopped_signing", stopped)
         not_now = services.reason_not_to_open()
         if not_now is not None:
             raise CallerMistake("canister_not_allowed", not_now)

@@ -41,7 +41,7 @@ from perund.watching.alarms import Alarms
 from perund.watching.delivery import Delivery
 from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
-from protocol.messages import Hello
+from protocol.messages import FEATURE_LIVES, Hello
 from protocol.terms import network_hash
 from watcher.watch import Watcher
 from wire.limits import Limits, Timing
@@ -55,17 +55,19 @@ PROTOCOL_VERSION: Final = 1
 FIRST_CHECK_S: Final = 10.0
 
 
-async def run_node(data_dir: Path, config: Config, keys: Keys) -> int:
+async def run_node(data_dir: Path, config: Config, keys: Keys, *, take_over: bool = False) -> int:
     """Run a node until it is stopped. Returns the exit status: 0, or 1 after a failed write (rule 8).
+
+    `take_over`: it signs again where another copy of it has stopped it.
 
     Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the store belongs to
     another network, the canister is none of ours.
     """
     with DirectoryLock(data_dir):
-        return await _run_locked(data_dir, config, keys)
+        return await _run_locked(data_dir, config, keys, take_over=take_over)
 
 
-async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
+async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: bool) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -99,7 +101,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(alarms.close)
         found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
-        store = Store(data_dir / STORE_NAME, network, failed)
+        store = Store(data_dir / STORE_NAME, network, failed, take_over=take_over)
         store.listen(alarms.heard)
         stack.callback(store.close)
         agent = Agent(config.ic.urls, root_key, identity, clock=clock)
@@ -141,7 +143,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             ),
             network=PeerNetwork(
                 keys.node_key,
-                Hello(PROTOCOL_VERSION, network, 0, f"perund/{version}", config.policy.minimum_payment_e8s),
+                Hello(PROTOCOL_VERSION, network, FEATURE_LIVES, f"perund/{version}", config.policy.minimum_payment_e8s),
                 later,
                 Limits(connections=config.wire.max_connections),
                 Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
@@ -181,7 +183,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         # What is made by now lives as long as the node: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        log.info("node.started", node_id=services.network.node_id.hex(), listen=services.listening)
+        log.info(
+            "node.started",
+            node_id=services.network.node_id.hex(),
+            listen=services.listening,
+            life=node.lives.life.number,
+        )
         await stop.wait()
         log.info("node.stopping")
         watching.cancel()

@@ -32,7 +32,7 @@ from protocol.effects import (
     Send,
     Step,
 )
-from protocol.messages import ChannelMessage, Message, TowerHeld, Update
+from protocol.messages import Ack, ChannelMessage, Message, SignedStateMessage, TowerHeld, Update
 from protocol.payments import Batch
 from protocol.types import RegisteredState, SignedState
 
@@ -136,6 +136,8 @@ class ChannelDriver:
     def _do(self, outgoing: tuple[Effect, ...], session: PeerSession | None) -> None:
         for effect in outgoing:
             match effect:
+                case Send(message=Update() | Ack() | SignedStateMessage()) if self.channel.outlived:
+                    continue  # another copy of this node may have signed otherwise: this signature is not to leave
                 case Send(message=Update() as update) if update is not self.channel.pending:
                     # Superseded before it left, because the peer lost data: what replaced it is what is durable.
                     continue
@@ -152,6 +154,11 @@ class ChannelDriver:
                     log.debug(
                         "channel.received", channel=self.short, version=effect.version, count=len(effect.payments)
                     )
+
+    @property
+    def writing(self) -> bool:
+        """Whether a step is on its way to the disk."""
+        return self._unwritten > 0
 
     @property
     def short(self) -> str:

@@ -40,6 +40,15 @@ def health_of(node: Node) -> schema.Health:
             )
         )
 
+    stopped = node.lives.reason_not_to_sign()
+    if stopped is not None:
+        problem("stopped_signing", stopped)
+    if node.lives.older is not None:
+        problem(
+            "older_life",
+            f"another copy of this node ran beside it (life {node.lives.older.number}) and has "
+            "stopped: remove it, and compare `perun channels` with what you know",
+        )
     not_now = node.services.reason_not_to_open()
     if not_now is not None:
         problem("canister_not_trusted", not_now)

@@ -17,6 +17,7 @@ import structlog
 from perund.node.driver import ChannelDriver
 from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
+from perund.node.lives import Lives
 from perund.node.openings import Openings, Refusal
 from perund.node.settlement_job import SettlementJob
 from perund.store.damage import require_sound_channel
@@ -29,7 +30,16 @@ from protocol.errors import InvariantBroken, PerundError
 from protocol.following import Follower
 from protocol.funding import IntentStatus
 from protocol.memory import ChannelMemory
-from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage, TowerMessage
+from protocol.messages import (
+    ChannelMessage,
+    ChannelProposal,
+    ErrorMessage,
+    LifeMessage,
+    OpeningMessage,
+    PeerMessage,
+    StandingMessage,
+    TowerMessage,
+)
 from protocol.opening import Opened
 from protocol.ordering import Orderer
 from protocol.signer import StateSigner
@@ -80,7 +90,8 @@ class Node:
         self.refusals: dict[bytes, Refusal] = {}
         self.balance_e8s: int | None = None
         self.towers = Towers(services, self.drivers)
-        self.openings = Openings(services.config, services.keys, services.store, self, services.reason_not_to_open)
+        self.lives = Lives(services, self.drivers, lambda peer: peer in self.by_peer)
+        self.openings = Openings(services.config, services.keys, services.store, self, self.reason_not_to_open)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
@@ -100,6 +111,7 @@ class Node:
             self.services.store.name(row.terms.channel, row.number)
             driver = self._take_up(row.terms, row.memory, row.number)
             driver.registered = row.registered
+            self.lives.freeze(driver)
         # A crash may have come between a channel and the file: our signature is said again to who lost it.
         self.save_backup()
         for driver in self.drivers.values():
@@ -108,9 +120,12 @@ class Node:
     def background(self) -> None:
         """Start what runs beside the channels."""
         self.spawn(self._tick(), "tick")
-        self.towers.start(self.spawn)
         for intent in self.services.store.read.open_sends():
             self.spawn(self._finish_send(intent.number), "send")
+        if self.lives.stopped is not None:
+            log.error("node.stopped_signing", reason=self.lives.reason_not_to_sign(), alarm=True)
+            return  # the sessions of the other copy are not taken from it
+        self.towers.start(self.spawn)
         # An opening goes on in a session, too: with a peer that has no channel yet, nobody else would begin one.
         wanted = self.by_peer.keys() | self.openings.peers()
         for peer, (host, port) in self.services.store.read.peers().items():
@@ -280,6 +295,7 @@ class Node:
         left.pop(terms.channel, None)
         if not left:
             self.by_peer.pop(terms.peer, None)
+            self.lives.has_none(terms.peer)
             self.services.network.forget(terms.peer)
 
     # --- watcher.ports.States, Reports and Notices -------------------------------------------------------
@@ -326,6 +342,9 @@ class Node:
 
     def connected(self, session: Session) -> None:
         """A peer is there: every channel with it says where it stands."""
+        if not self.lives.session_began(session):
+            self.services.network.forget(session.peer)
+            return
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_began(session, session.hello.minimum_payment_e8s)
         self.openings.session_began(session.peer, session)
@@ -333,15 +352,21 @@ class Node:
 
     def disconnected(self, session: Session, reason: str) -> None:
         """A session ended."""
+        self.lives.session_ended(session.peer)
         self.towers.disconnected(session, reason)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_ended(session)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         """Bring a message to its channel, to the openings, or to the towers."""
-        if isinstance(message, TowerMessage):
+        if isinstance(message, LifeMessage):
+            self.lives.received(session, message)
+            return
+        if isinstance(message, TowerMessage | StandingMessage):
             self.towers.received(session, message)
             return
+        if self.lives.outlived(session.peer):
+            return  # it signs for a copy of the peer that is not to sign
         if not isinstance(message, ChannelMessage):
             self.openings_message(session, message)
             return
@@ -354,6 +379,8 @@ class Node:
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:
         """Bring a message to the openings: a proposal that wants our money only after a look at the wallet."""
+        if self.lives.stopped is not None and not isinstance(message, ChannelProposal):
+            return
         ours = message.allocation[1] if isinstance(message, ChannelProposal) else 0
         if 0 < ours <= self.services.config.policy.contribute_max_e8s:
             self.spawn(self._answer_with_balance(session, message), "proposal")
@@ -391,6 +418,10 @@ class Node:
         """
         self.services.store.commit([record_peer(peer, host, port)])
         self.services.network.keep_connected(peer, host, port)
+
+    def reason_not_to_open(self) -> str | None:
+        """Return why no channel may be opened now, for people, or None."""
+        return self.lives.reason_not_to_sign() or self.services.reason_not_to_open()
 
     # --- openings.Surroundings ---------------------------------------------------------------------------
 
@@ -441,6 +472,7 @@ class Node:
             Phase.FUNDING, opened.signed, SignatureRecord(terms.channel, 0, state.digest, finalized=False)
         )
         driver = self._take_up(terms, memory, number)
+        self.lives.has_channel(terms.peer)
         rows = insert_channel(
             opened,
             number,
@@ -459,7 +491,7 @@ class Node:
             log.info("channel.signed", channel=driver.short, peer=terms.peer.hex())
             if not self.save_backup():
                 return
-            if session is not None and reply is not None:
+            if session is not None and reply is not None and self.lives.stopped is None:
                 session.send(reply)
             waiter = self._opening_waiters.pop(terms.proposal_id, None)
             if waiter is not None and not waiter.done():

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from protocol.messages import ChannelMessage, ErrorMessage, OpeningMessage, TowerMessage
+from protocol.messages import ErrorMessage, PeerMessage
 from protocol.types import ChannelId, Params, SignedState
 from watcher.ports import CertifiedLook
 from wire.session import Session
@@ -43,7 +43,7 @@ class NodeToCome:
     def connected(self, session: Session) -> None:
         self.node.connected(session)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         self.node.received(session, message)
 
     def disconnected(self, session: Session, reason: str) -> None:

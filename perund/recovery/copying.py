@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 
 from perund.recovery.backup import BackupError
+from perund.store.lives import mark_restored
 from protocol.channel import DATA_LOSS
 
 __all__ = ["copy_store", "mark_as_copy"]
@@ -25,6 +26,7 @@ def mark_as_copy(database: apsw.Connection, why: str) -> int:
         (DATA_LOSS,),
     )
     database.execute("UPDATE opening SET phase = 'dead', code = ? WHERE phase NOT IN ('opened', 'dead')", (DATA_LOSS,))
+    mark_restored(database)
     return marked
 
 

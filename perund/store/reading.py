@@ -13,6 +13,7 @@ import apsw
 from perund.keys import SHARE_BYTES
 from perund.store.damage import unusable
 from perund.store.errors import StoreDamaged
+from perund.store.lives import heard_of
 from perund.store.rows import (
     ChannelRow,
     CodeSeen,
@@ -28,6 +29,7 @@ from protocol.counting import Counted
 from protocol.effects import Phase, SignatureRecord
 from protocol.errors import Undecodable
 from protocol.funding import DepositIntent, IntentStatus
+from protocol.hearing import Heard
 from protocol.memory import ChannelMemory
 from protocol.messages import ChannelAccept, ChannelProposal, Update
 from protocol.opening import Accepted, Dead, OpeningPhase, Proposed, Signing
@@ -345,6 +347,16 @@ class Reader:
         """Return what was asked for under an idempotency key."""
         row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))
         return RequestRow(*row) if row else None
+
+    def heard_lives(self) -> dict[bytes, Heard]:
+        """Return what was heard of the lives of peers, by node key."""
+        rows = self._rows("SELECT node, newest, rival, stopped FROM heard_life")
+        return {bytes(row[0]): heard_of(*row[1:]) for row in rows}
+
+    def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
+        """Return which life of its store a watchtower (33 bytes) named last, and its starts."""
+        row = self._row("SELECT life, starts FROM tower_life WHERE tower = ?", (tower,))
+        return (row[0], row[1]) if row is not None else None
 
     def tower_receipts(self, tower: bytes) -> list[tuple[bytes, int, bytes, Nanos, Nanos]]:
         """Return a tower's receipts: channel id, version, digest, chain time and expiry of each."""

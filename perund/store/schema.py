@@ -208,7 +208,35 @@ ALTER TABLE channel_state ADD COLUMN counted INTEGER NOT NULL DEFAULT 0;
 UPDATE channel_state SET counted = version WHERE number NOT IN (SELECT number FROM registered);
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
+_V6: Final = """
+CREATE TABLE own_life(               -- the life of this node that is, or was last, on this store
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  number INTEGER NOT NULL,           -- rises with every start
+  nonce BLOB NOT NULL,               -- 32 bytes, random: of two copies that start from one store each has its own
+  restored INTEGER NOT NULL,         -- whether this store is a copy or from a backup, and has not been started yet
+  stopped BLOB                       -- `LifeStopped`, our word that this life signs nothing any more, or null
+);
+CREATE TRIGGER a_life_number_only_rises BEFORE UPDATE OF number ON own_life
+WHEN NEW.number <= OLD.number
+BEGIN
+  SELECT RAISE(ABORT, 'a life was to have a number that does not rise');
+END;
+
+CREATE TABLE heard_life(             -- the lives of peers with channels, as they were heard
+  node BLOB PRIMARY KEY,             -- 33 bytes, its node key
+  newest BLOB NOT NULL,              -- `Life`
+  rival BLOB,                        -- `Life` of the same number, or null
+  stopped BLOB                       -- `LifeStopped`, the word of an older one, or null
+) WITHOUT ROWID;
+
+CREATE TABLE tower_life(             -- which life of its store a watchtower named last
+  tower BLOB PRIMARY KEY,            -- 33 bytes, its node key
+  life BLOB NOT NULL,                -- 32 bytes
+  starts INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -13,6 +13,7 @@ import apsw
 
 from perund.store.damage import require_sound_file, unusable
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
+from perund.store.lives import begin_life
 from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
 from perund.store.rows import EventRow
 from perund.store.schema import migrate
@@ -62,10 +63,12 @@ def connect(path: Path) -> apsw.Connection:
 class Store:
     """Reads at once, writes durably in groups. One per data directory, under its lock."""
 
-    def __init__(self, path: Path, network: bytes, failed: Callable[[StorageFailed], None]) -> None:
-        """Open or create the store, check its file, bring its schema up to date, and count this run.
+    def __init__(
+        self, path: Path, network: bytes, failed: Callable[[StorageFailed], None], *, take_over: bool = False
+    ) -> None:
+        """Open or create the store, check its file, bring its schema up to date, and begin a life.
 
-        `network`: 32 bytes; `failed` is called once when a write fails.
+        `network`: 32 bytes; `failed` is called once when a write fails; `take_over`: see `begin_life`.
         Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`, `StoreDamaged`.
         """
         try:
@@ -83,6 +86,7 @@ class Store:
                     "root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
+            self.life = begin_life(database, time.time_ns() // 1_000_000, take_over=take_over)
             # History is bounded: of events the newest; of idempotency keys the newest and those of the last weeks. By
             # age alone, one start with a wrong clock would forget them all, and who repeats a call would pay twice.
             database.execute("DELETE FROM event WHERE cursor <= (SELECT max(cursor) FROM event) - ?", (KEPT_EVENTS,))

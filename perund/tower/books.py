@@ -14,9 +14,11 @@ from typing import Final
 import apsw
 
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
+from perund.store.lives import heard_of, record_heard
 from perund.store.schema import migrate
 from perund.store.store import connect
 from perund.store.writer import Statement, Writer
+from protocol.hearing import Heard
 from protocol.messages import TowerState
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.tower.slots import Guarded, Slot
@@ -77,7 +79,21 @@ CREATE TABLE note(                   -- what the operator should see
   facts TEXT NOT NULL
 );
 """
-MIGRATIONS: Final = (_V1,)
+_V2: Final = """
+CREATE TABLE store_life(             -- which store this is: a promise is believed as long as its store is the same
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  life BLOB NOT NULL                 -- 32 bytes, random
+);
+INSERT INTO store_life VALUES (1, randomblob(32));
+
+CREATE TABLE heard_life(             -- the lives of clients with slots, as they were heard
+  node BLOB PRIMARY KEY,             -- 33 bytes, its node key
+  newest BLOB NOT NULL,              -- `Life`
+  rival BLOB,                        -- `Life` of the same number, or null
+  stopped BLOB                       -- `LifeStopped`, the word of an older one, or null
+) WITHOUT ROWID;
+"""
+MIGRATIONS: Final = (_V1, _V2)
 
 _KEEP: Final = (
     "INSERT INTO slot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
@@ -134,6 +150,10 @@ class TowerBooks:
                     f"{network.hex()[:16]}…: root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
+            ((life, starts),) = database.execute("SELECT life, runs FROM store_life, about")
+            assert isinstance(life, bytes)
+            assert isinstance(starts, int)
+            self.life, self.starts = life, starts
             self._reader = _reader(path)
         except (apsw.Error, OSError) as error:
             database.close()
@@ -211,12 +231,32 @@ class TowerBooks:
 
     def drop(self, slots: Iterable[Slot]) -> None:
         """Forget slots and their states."""
+        gone = list(slots)
+        clients = dict.fromkeys(slot.client for slot in gone)
         self._writer.commit(
             [
-                Statement("DELETE FROM slot WHERE client = ? AND channel = ?", (slot.client, slot.channel))
-                for slot in slots
+                *(
+                    Statement("DELETE FROM slot WHERE client = ? AND channel = ?", (slot.client, slot.channel))
+                    for slot in gone
+                ),
+                *(
+                    Statement(
+                        "DELETE FROM heard_life WHERE node = ? AND NOT EXISTS (SELECT 1 FROM slot WHERE client = node)",
+                        (client,),
+                    )
+                    for client in clients
+                ),
             ]
         )
+
+    def heard(self) -> dict[bytes, Heard]:
+        """Return what was heard of the lives of clients, by node key."""
+        rows = self._reader.execute("SELECT node, newest, rival, stopped FROM heard_life")
+        return {bytes(row[0]): heard_of(row[1], row[2], row[3]) for row in rows}
+
+    def keep_heard(self, client: bytes, heard: Heard) -> None:
+        """Remember what was heard of a client's lives. It goes with the client's last slot."""
+        self._writer.commit([record_heard(client, heard)])
 
     def conflict(self, slot: Slot, message: TowerState, at_ns: Nanos) -> None:
         """Keep both states of one version as evidence: the first pair of each slot, and the newest pairs in all."""

@@ -26,7 +26,7 @@ from perund.store.lock import DirectoryLock
 from perund.tower.books import STORE_NAME, TowerBooks
 from perund.tower.server import TowerServer, tower_limits
 from protocol.errors import InvariantBroken
-from protocol.messages import FEATURE_RECALL, FEATURE_TOWER, Hello
+from protocol.messages import FEATURE_LIVES, FEATURE_RECALL, FEATURE_STANDING, FEATURE_TOWER, Hello
 from protocol.terms import network_hash
 from protocol.types import MAX_E8S, Funding, Nanos, Params
 from watcher.tower.policy import TowerPolicy
@@ -46,6 +46,7 @@ __all__ = ["CanisterHoldings", "policy_of", "run_watchtower"]
 log = structlog.get_logger()
 
 PROTOCOL_VERSION: Final = 1
+FEATURES: Final = FEATURE_TOWER | FEATURE_RECALL | FEATURE_STANDING | FEATURE_LIVES
 NS: Final = 1_000_000_000
 FIRST_TIME_S: Final = 10.0
 AGAIN_S: Final = 5.0
@@ -160,7 +161,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
             tasks.append(loop.create_task(_until_time(time), name="chain time"))
         agent_name = f"perund-tower/{package_version('perund')}"
-        hello = Hello(PROTOCOL_VERSION, network, FEATURE_TOWER | FEATURE_RECALL, agent_name, 1)
+        hello = Hello(PROTOCOL_VERSION, network, FEATURES, agent_name, 1)
         peers = PeerNetwork(
             keys.node_key,
             hello,

@@ -16,8 +16,19 @@ import structlog
 from perund.tower.address import TowerAddress
 from perund.tower.recalling import NO_SLOT, Recall, Recovery
 from perund.tower.receipt_rows import KeptReceipt
-from protocol.messages import FEATURE_TOWER, TowerForget, TowerHeld, TowerReceipt, TowerRefusal, TowerState
-from protocol.types import ChannelId, Nanos, Params, SignedState
+from perund.tower.standing import Keeper, Standing
+from protocol.messages import (
+    FEATURE_TOWER,
+    TowerForget,
+    TowerHeld,
+    TowerList,
+    TowerReceipt,
+    TowerRefusal,
+    TowerStanding,
+    TowerState,
+)
+from protocol.tower_digest import Entry
+from protocol.types import ChannelId, Params, SignedState
 from watcher.tower.receipts import verify_receipt
 from wire.session import Session
 
@@ -40,12 +51,8 @@ RENEW_EVERY_S: Final = 5
 """How often receipts are checked for their age."""
 
 
-class Household(Recovery, Protocol):
+class Household(Recovery, Keeper, Protocol):
     """What a link needs of the node."""
-
-    def chain_ns(self) -> Nanos:
-        """Return the chain time."""
-        ...
 
     def elapsed_ns(self) -> int:
         """Return local nanoseconds that never go back."""
@@ -53,10 +60,6 @@ class Household(Recovery, Protocol):
 
     def keep_receipt(self, tower: bytes, receipt: TowerReceipt) -> None:
         """Write a verified receipt down."""
-        ...
-
-    def event(self, kind: str, channel: ChannelId | None, facts: dict[str, str | int | bool]) -> None:
-        """Tell users."""
         ...
 
     def dropped(self, tower: bytes) -> None:
@@ -74,7 +77,9 @@ class _Sent:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far behind a tower is. `oldest_s`: age of the oldest state that it has not promised to guard."""
+    """How far behind a tower is. `oldest_s`: age of the oldest state that it has not promised to guard, or has not
+    confirmed since: what it said in an earlier session does not count.
+    """
 
     channels: int
     oldest_s: float | None
@@ -99,6 +104,8 @@ class TowerLink:
         """Why nothing is said to it any more."""
         self.recall = Recall(address.node_id, household)
         """What the tower is asked for when this node may have lost data."""
+        self.standing = Standing(address.node_id, household, receipts, household.elapsed_ns())
+        """What the tower confirms that it holds."""
         self._household = household
         self._network = network
         self._our_id = our_id
@@ -109,6 +116,7 @@ class TowerLink:
         self._not_before: dict[ChannelId, int] = {}
         self._pauses: dict[ChannelId, float] = {}
         self._settled: set[ChannelId] = set()
+        self._live: set[ChannelId] = set()
         self._renewed_ns = 0
         self._wake = asyncio.Event()
 
@@ -124,20 +132,28 @@ class TowerLink:
     def lag(self) -> Lag:
         """Return how far behind the tower is."""
         since = [*self._waiting.values(), *(sent.since_ns for sent in self._in_flight.values())]
-        channels = len(self._waiting.keys() | self._in_flight.keys())
+        undelivered = self._waiting.keys() | self._in_flight.keys()
+        doubtful = self.standing.doubtful(c for c in self._live - self._settled if c not in undelivered)
+        if doubtful:
+            since.append(self.standing.doubted_ns)
+        channels = len(undelivered) + doubtful
         return Lag(channels, (self._household.elapsed_ns() - min(since)) / NS if since else None)
 
     # --- what the node says ------------------------------------------------------------------------------
 
     def mark(self, channel: ChannelId) -> None:
         """Note that a channel has a newer state: O(1), nothing is sent in this call."""
+        self._live.add(channel)
         if self.dropped is None and channel not in self._waiting and channel not in self._settled:
             self._waiting[channel] = self._household.elapsed_ns()
             self._wake.set()
 
     def take_up(self, channel: ChannelId, newest: SignedState) -> None:
-        """Note a channel at the start of the node: it is behind unless its receipt is for the newest state."""
-        if not self._covers(channel, newest):
+        """Note a channel at the start of the node: it is to be delivered unless its receipt is for the newest state,
+        and it is behind until the tower confirms that.
+        """
+        self._live.add(channel)
+        if not self._is_promised(channel, newest):
             self.mark(channel)
 
     def want(self, channel: ChannelId) -> None:
@@ -155,6 +171,8 @@ class TowerLink:
         self._not_before.pop(channel, None)
         self._pauses.pop(channel, None)
         self._settled.discard(channel)
+        self._live.discard(channel)
+        self.standing.forget(channel)
         self.recall.forget(channel)
         if self._session is not None and known:
             self._session.send(TowerForget(channel))
@@ -171,6 +189,10 @@ class TowerLink:
         self.problem = None
         self._session = session
         self.recall.session_began(session.hello.features)
+        if not self.standing.session_began(session.hello.features):
+            # It cannot say whether it has forgotten: it is brought everything, and its receipts say it.
+            for channel in self._live:
+                self.mark(channel)
         self._wake.set()
 
     def session_ended(self, session: Session, reason: str) -> None:
@@ -180,6 +202,7 @@ class TowerLink:
         if session is not self._session:
             return
         self._session = None
+        self.standing.session_ended(self._household.elapsed_ns())
         self.problem = self.problem or f"not connected: {reason}"
         for channel, sent in self._in_flight.items():
             self._waiting[channel] = sent.since_ns
@@ -192,9 +215,14 @@ class TowerLink:
 
     # --- what the tower says -----------------------------------------------------------------------------
 
-    def received(self, session: Session, message: TowerReceipt | TowerRefusal | TowerHeld) -> None:
+    def received(
+        self, session: Session, message: TowerReceipt | TowerRefusal | TowerHeld | TowerStanding | TowerList
+    ) -> None:
         """Take an answer of the tower."""
         if session is not self._session:
+            return
+        if isinstance(message, TowerStanding | TowerList):
+            self._confirmed(session, message)
             return
         if isinstance(message, TowerHeld) or (isinstance(message, TowerRefusal) and message.code == NO_SLOT):
             nonsense = self.recall.received(message)
@@ -215,6 +243,7 @@ class TowerLink:
             self._drop(nonsense)
             return
         self._in_flight.pop(message.channel)
+        self.standing.promised(Entry(message.channel, message.version, message.state_hash))
         if message.version > sent.version:
             # Only the state itself proves that our data is old (rule 7); a promise about it is a reason to ask for it.
             facts: dict[str, str | int | bool] = {
@@ -227,6 +256,22 @@ class TowerLink:
             self._later(message.channel, sent, "its receipts have expired when they come")
         else:
             self._promised(message, sent)
+        self._wake.set()
+
+    def _confirmed(self, session: Session, message: TowerStanding | TowerList) -> None:
+        """Take what the tower says of its store; what differs is delivered again."""
+        nonsense, question = self.standing.received(message, self._household.elapsed_ns())
+        if nonsense is not None:
+            self._drop(nonsense)
+            return
+        if question is not None:
+            session.send(question)
+            return
+        if isinstance(message, TowerList) and self.standing.settled:
+            for channel in self._live:
+                found = self._household.newest(channel)
+                if found is not None and channel not in self._in_flight and not self._covers(channel, found[1]):
+                    self.mark(channel)
         self._wake.set()
 
     def _nonsense(self, receipt: TowerReceipt, sent: _Sent) -> str | None:
@@ -301,7 +346,7 @@ class TowerLink:
             self._wake.clear()
             self._renew(live)
             self._end_silence()
-            if self._recall_next() or self._send_next():
+            if self._recall_next() or self._ask_next() or self._send_next():
                 await asyncio.sleep(PAUSE_S)
                 continue
             try:
@@ -312,6 +357,13 @@ class TowerLink:
 
     def _recall_next(self) -> bool:
         question = self.recall.next(self._household.elapsed_ns()) if self._session is not None else None
+        if question is None or self._session is None:
+            return False
+        self._session.send(question)
+        return True
+
+    def _ask_next(self) -> bool:
+        question = self.standing.next(self._household.elapsed_ns()) if self._session is not None else None
         if question is None or self._session is None:
             return False
         self._session.send(question)
@@ -350,6 +402,11 @@ class TowerLink:
         )
 
     def _covers(self, channel: ChannelId, newest: SignedState) -> bool:
+        """Whether the newest state is promised for a while, and the tower has said in this session that it has it."""
+        state = newest.state
+        return self._is_promised(channel, newest) and self.standing.confirms(channel, state.version, state.digest)
+
+    def _is_promised(self, channel: ChannelId, newest: SignedState) -> bool:
         """Whether a receipt promises the newest state for a while."""
         receipt = self._receipts.get(channel)
         return (

@@ -8,7 +8,7 @@ from perund.store.writer import Statement
 from protocol.messages import TowerReceipt
 from protocol.types import Nanos
 
-__all__ = ["KeptReceipt", "forget_receipts", "record_receipt"]
+__all__ = ["KeptReceipt", "forget_receipts", "record_receipt", "record_tower_life"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ def record_receipt(tower: bytes, number: int, receipt: TowerReceipt) -> Statemen
             receipt.signature,
         ),
     )
+
+
+def record_tower_life(tower: bytes, life: bytes, starts: int) -> Statement:
+    """Which life of its store (32 bytes) a tower names."""
+    return Statement("INSERT OR REPLACE INTO tower_life VALUES (?, ?, ?)", (tower, life, starts))
 
 
 def forget_receipts(number: int) -> Statement:

@@ -9,15 +9,20 @@ import structlog
 
 from protocol.errors import PeerViolation
 from protocol.messages import (
-    ChannelMessage,
     ErrorMessage,
-    OpeningMessage,
+    Life,
+    LifeHeard,
+    LifeStopped,
+    PeerMessage,
     TowerForget,
     TowerHeld,
-    TowerMessage,
+    TowerInquiry,
+    TowerList,
+    TowerListRequest,
     TowerRecall,
     TowerReceipt,
     TowerRefusal,
+    TowerStanding,
     TowerState,
 )
 from watcher.tower.tower import Tower
@@ -53,10 +58,11 @@ class TowerServer:
         if refused is not None:
             session.fail("refused", refused.text)
 
-    def disconnected(self, session: Session, reason: str) -> None:
-        """Nothing: what is on its way to the disk is kept, and the receipt asked for again."""
+    def disconnected(self, session: Session, reason: str) -> None:  # noqa: ARG002
+        """What is on its way to the disk is kept, and the receipt asked for again."""
+        self._tower.hearing.ended(session.peer)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         """Take a state, give one back, or give up a slot; a tower has no channels of its own."""
         match message:
             case TowerState():
@@ -68,7 +74,18 @@ class TowerServer:
                 self._tower.forget(session.peer, message.channel)
             case TowerRecall():
                 session.send(self._tower.recall(session.peer, message.channel))
-            case TowerReceipt() | TowerRefusal() | TowerHeld():
+            case TowerInquiry():
+                self._tower.standing(session.peer, message.nonce, session.send)
+            case TowerListRequest():
+                self._tower.listed(session.peer, message, session.send)
+            case Life():
+                self._announced(session, message)
+            case LifeStopped():
+                if not self._tower.hearing.stopped(session.peer, message):
+                    session.fail("bad_life", "a life that has stopped, and is not signed by its node key")
+            case LifeHeard():
+                pass  # a tower has no channels, and no life that anybody could outlive
+            case TowerReceipt() | TowerRefusal() | TowerHeld() | TowerStanding() | TowerList():
                 session.fail("unexpected", f"a {type(message).__name__} came from a client")
             case _:
                 channel = getattr(message, "channel", b"")
@@ -82,6 +99,17 @@ class TowerServer:
     def is_known(self, peer: bytes) -> bool:
         """Whether a client has shown money, or is one that the operator named."""
         return self._tower.slots.is_known(peer) or peer in self._tower.policy.clients
+
+    def _announced(self, session: Session, life: Life) -> None:
+        """Hear which life of a client this is, and tell it of another one. Its states are taken all the same: a tower
+        only refutes, with the newest.
+        """
+        answers = self._tower.hearing.announced(session.peer, life)
+        if answers is None:
+            session.fail("bad_life", "a life that is not signed by its node key")
+            return
+        for answer in answers:
+            session.send(answer)
 
     def _answer(self, session: Session, answer: TowerReceipt | TowerRefusal) -> None:
         if isinstance(answer, TowerRefusal):

@@ -10,16 +10,21 @@ import structlog
 from perund.tower.address import TowerAddress
 from perund.tower.inquiry import Inquiries
 from perund.tower.link import TowerLink
-from perund.tower.receipt_rows import KeptReceipt, forget_receipts, record_receipt
+from perund.tower.receipt_rows import KeptReceipt, forget_receipts, record_receipt, record_tower_life
 from protocol.effects import EventRecord
 from protocol.errors import PeerViolation, Undecodable
 from protocol.messages import (
     ErrorMessage,
+    StandingMessage,
     TowerForget,
     TowerHeld,
+    TowerInquiry,
+    TowerList,
+    TowerListRequest,
     TowerMessage,
     TowerRecall,
     TowerReceipt,
+    TowerStanding,
     TowerState,
 )
 from protocol.types import ChannelId, Nanos, Params, SignedState
@@ -44,9 +49,13 @@ class Towers:
         self.links: dict[bytes, TowerLink] = {}
         self._marked: dict[ChannelId, int] = {}
         self._inquiries = Inquiries()
+        self._lives: dict[bytes, tuple[bytes, int]] = {}
         for text in services.config.watch.towers:
             address = TowerAddress.of(text)
             rows = services.store.read.tower_receipts(address.node_id)
+            life = services.store.read.tower_life(address.node_id)
+            if life is not None:
+                self._lives[address.node_id] = life
             receipts = {ChannelId(row[0]): KeptReceipt(*row[1:]) for row in rows}
             self.links[address.node_id] = TowerLink(
                 address, self, services.network_hash, services.network.node_id, receipts
@@ -113,16 +122,17 @@ class Towers:
         if link is not None:
             link.session_ended(session, reason)
 
-    def received(self, session: Session, message: TowerMessage) -> None:
+    def received(self, session: Session, message: TowerMessage | StandingMessage) -> None:
         """Take what a tower says. What only a tower is asked for is answered with `not_a_tower`."""
-        if isinstance(message, TowerState | TowerForget | TowerRecall):
-            channel = b"" if isinstance(message, TowerState) else message.channel
+        if isinstance(message, TowerState | TowerForget | TowerRecall | TowerInquiry | TowerListRequest):
+            channel = message.channel if isinstance(message, TowerForget | TowerRecall) else b""
             session.send(ErrorMessage("not_a_tower", "this node guards no channels of others", channel))
             return
         link = self.links.get(session.peer)
         if link is None:
             text = f"a {type(message).__name__} came, and you are no tower of this node"
-            session.send(ErrorMessage("unexpected", text, message.channel))
+            channel = b"" if isinstance(message, TowerStanding | TowerList) else message.channel
+            session.send(ErrorMessage("unexpected", text, channel))
             return
         link.received(session, message)
 
@@ -151,6 +161,15 @@ class Towers:
         """Write a verified receipt down."""
         number = self._services.store.number(receipt.channel)
         self._services.store.commit([record_receipt(tower, number, receipt)])
+
+    def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
+        """Return which life of its store a tower named last, and its starts."""
+        return self._lives.get(tower)
+
+    def keep_tower_life(self, tower: bytes, life: bytes, starts: int) -> None:
+        """Write down which life of its store a tower names."""
+        self._lives[tower] = (life, starts)
+        self._services.store.commit([record_tower_life(tower, life, starts)])
 
     def event(self, kind: str, channel: ChannelId | None, facts: dict[str, str | int | bool]) -> None:
         """Tell users."""

@@ -29,10 +29,10 @@ from protocol.messages import (
     Hello,
     Message,
     OpeningMessage,
+    PeerMessage,
     Resume,
     ResumePhase,
     StateSignature,
-    TowerMessage,
     Update,
 )
 from protocol.payments import EMPTY, Batch, Payment
@@ -151,7 +151,7 @@ class Peer:
         """Take the newest session."""
         self.session = session
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         """Keep what is said."""
         self._keep(message)
 

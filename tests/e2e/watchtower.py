@@ -21,10 +21,9 @@ from perund.keystore import KeyStore
 from perund.tower.books import STORE_NAME, Status, _reader, read_status
 from protocol.messages import (
     FEATURE_TOWER,
-    ChannelMessage,
     ErrorMessage,
     Hello,
-    OpeningMessage,
+    PeerMessage,
     TowerMessage,
     TowerReceipt,
     TowerState,
@@ -48,9 +47,9 @@ class TowerProcess(NodeProcess):
     def address(self) -> str:
         return f"{KeyStore(self.dir).node_id()}@{load_config(self.dir, {}).wire.listen}"
 
-    async def start(self) -> Self:
+    async def start(self, *options: str) -> Self:
         """Start it, and return when it takes connections."""
-        process = await self._spawn("perund.cli.daemon", "watchtower", "--dir", str(self.dir))
+        process = await self._spawn("perund.cli.daemon", "watchtower", "--dir", str(self.dir), *options)
         host, _, port = self.address.partition("@")[2].rpartition(":")
 
         async def listening() -> None:
@@ -120,7 +119,7 @@ class PlayedTower:
     def bytes_heard(self) -> bytes:
         return b"".join(encode(message) for message in self.heard)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         assert isinstance(message, TowerMessage)
         self.heard.append(message)
         if isinstance(message, TowerState):

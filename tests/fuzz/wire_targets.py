@@ -62,6 +62,13 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.TowerForget(CHANNEL),
     m.TowerRecall(CHANNEL),
     m.TowerHeld(CHANNEL, 9, (4, 6), False, bytes(64), bytes(64)),
+    m.TowerInquiry(7),
+    m.TowerStanding(7, bytes(32), 3, 2, b"\x01" + b"a" * 32 + b"\x09" + b"b" * 32),
+    m.TowerListRequest(9, b""),
+    m.TowerList(9, b"", b"\x09" + bytes(103), True),
+    m.Life(5, bytes(32), bytes(64)),
+    m.LifeHeard(2**63 - 1, bytes(32), bytes(64)),
+    m.LifeStopped(5, bytes(32), 6, bytes(32), bytes(64)),
 )
 
 

@@ -30,7 +30,7 @@ from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
 from perund.store.store import Store
-from protocol.messages import Hello, Message
+from protocol.messages import FEATURE_LIVES, Hello, Message
 from protocol.types import ChannelId, Nanos
 from tests.simulation.faults import Faults
 from tests.simulation.power import Fuse, Life, PowerCut, Statistics
@@ -215,7 +215,7 @@ class House:
         time = ChainTime(agent, clock, LEDGER)
         trust = CanisterTrust(perun, config, store)
         later, canister = NodeToCome(), WatchedCanister(perun)
-        hello = Hello(1, NETWORK, 0, f"perund/{self.name}", config.policy.minimum_payment_e8s)
+        hello = Hello(1, NETWORK, FEATURE_LIVES, f"perund/{self.name}", config.policy.minimum_payment_e8s)
         self._network = SimNetwork(life, self.node_id, hello, later, self._road)
         self.services = Services(
             data_dir=cast("Path", self.disk),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from protocol.hearing import Heard
 from protocol.messages import TowerState
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.tower.slots import Guarded, Slot
@@ -16,6 +17,11 @@ Facts = dict[str, str | int | bool]
 
 class Books(Protocol):
     """What a tower must not forget. Writes are in order; `then` is called when one is on the disk."""
+
+    life: bytes
+    """32 bytes, random, made with the store: another store is another life."""
+    starts: int
+    """How often a tower has started on it."""
 
     def slots(self) -> Iterable[tuple[Guarded, Slot]]:
         """Return every slot that is on the disk, with facts about its channel."""
@@ -43,6 +49,14 @@ class Books(Protocol):
 
     def conflict(self, slot: Slot, message: TowerState, at_ns: Nanos) -> None:
         """Keep the state in the slot and another one of the same version, both fully signed, as evidence."""
+        ...
+
+    def heard(self) -> dict[bytes, Heard]:
+        """Return what was heard of the lives of clients, by node key."""
+        ...
+
+    def keep_heard(self, client: bytes, heard: Heard) -> None:
+        """Remember what was heard of a client's lives. It goes with the client's last slot."""
         ...
 
     def note(self, kind: str, at_ns: Nanos, channel: ChannelId | None, facts: Facts) -> None:

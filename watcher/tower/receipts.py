@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from coincurve import PrivateKey, PublicKey
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from coincurve import PrivateKey
 
 from protocol.messages import TowerReceipt
+from protocol.node_signing import sign_as_node, verify_as_node
 from protocol.types import ChannelId, Nanos
 
 __all__ = ["Notary", "receipt_bytes", "verify_receipt"]
@@ -48,14 +48,14 @@ class Notary:
     def __init__(self, key: PrivateKey, network: bytes) -> None:
         """`network`: 32 bytes, the network hash."""
         self._key = key
-        self._network = network
+        self.network = network
 
     def sign(
         self, client: bytes, channel: ChannelId, version: int, digest: bytes, now_ns: Nanos, expires_ns: Nanos
     ) -> TowerReceipt:
         """Return the promise, signed. The same facts give the same bytes (RFC 6979): nothing has to be kept."""
         blank = TowerReceipt(channel, version, digest, now_ns, expires_ns, bytes(64))
-        signature = self._key.sign_recoverable(receipt_bytes(self._network, client, blank))[:64]
+        signature = sign_as_node(self._key, receipt_bytes(self.network, client, blank))
         return TowerReceipt(channel, version, digest, now_ns, expires_ns, signature)
 
 
@@ -65,9 +65,4 @@ def verify_receipt(tower: bytes, network: bytes, client: bytes, receipt: TowerRe
     Says nothing about version, hash and times: who asked compares them with what it sent. Of the two signatures
     that ECDSA has for everything only the one with the smaller S counts.
     """
-    r, s = (int.from_bytes(half, "big") for half in (receipt.signature[:32], receipt.signature[32:]))
-    try:
-        key = PublicKey(tower)
-        return bool(key.verify(encode_dss_signature(r, s), receipt_bytes(network, client, receipt)))
-    except ValueError:  # no point of the curve, or numbers that are no signature
-        return False
+    return verify_as_node(tower, receipt_bytes(network, client, receipt), receipt.signature)

@@ -5,9 +5,11 @@ Only what decisions need is in memory, some hundred bytes for each; states are i
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from protocol.tower_digest import PAGE, BucketSums, Entry, bucket_of
 from protocol.types import ChannelId, Nanos
 
 __all__ = ["Guarded", "Slot", "Slots"]
@@ -30,6 +32,13 @@ class Slot:
     """Until when the newest receipt holds."""
     proven: bool = False
     """Whether the channel's money speaks for it."""
+    told: bool = False
+    """Whether its client is told that it is held: not of a settled channel, which nobody guards any more."""
+
+    @property
+    def entry(self) -> Entry:
+        """What its client is told."""
+        return Entry(self.channel, self.version, self.digest)
 
 
 @dataclass(slots=True)
@@ -59,6 +68,9 @@ class Guarded:
 class _Client:
     slots: int = 0
     proven: int = 0
+    sums: BucketSums = field(default_factory=BucketSums)
+    buckets: dict[int, list[ChannelId]] = field(default_factory=dict)
+    """Channels that it is told of, rising, by the bucket of `protocol.tower_digest`."""
 
 
 class Slots:
@@ -115,8 +127,43 @@ class Slots:
             slot.proven = True
             self._count(slot.client, slots=0, proven=1)
 
+    def hold(self, slot: Slot, version: int, digest: bytes) -> None:
+        """Have a slot, which was added, hold this state: its client is told of it."""
+        self.hide(slot)
+        slot.version, slot.digest, slot.told = version, digest, True
+        counted = self._clients[slot.client]
+        counted.sums.add(slot.entry)
+        insort(counted.buckets.setdefault(bucket_of(slot.channel), []), slot.channel)
+
+    def hide(self, slot: Slot) -> None:
+        """Tell a client of a slot no more: it is settled, or about to go."""
+        if not slot.told:
+            return
+        counted = self._clients[slot.client]
+        counted.sums.remove(slot.entry)
+        bucket = bucket_of(slot.channel)
+        channels = counted.buckets[bucket]
+        del channels[bisect_right(channels, slot.channel) - 1]
+        if not channels:
+            del counted.buckets[bucket]
+        slot.told = False
+
+    def standing(self, client: bytes) -> tuple[int, bytes]:
+        """Return how many channels are held for a client, and the digests of them."""
+        counted = self._clients.get(client)
+        return (counted.sums.count, counted.sums.encoded) if counted is not None else (0, b"")
+
+    def listed(self, client: bytes, bucket: int, after: bytes) -> tuple[list[Entry], bool]:
+        """Return a page of what a client has in a bucket, above a channel id, and whether it is the last one."""
+        counted = self._clients.get(client)
+        channels = counted.buckets.get(bucket, []) if counted is not None else []
+        start = bisect_right(channels, after)
+        page = channels[start : start + PAGE]
+        return [self.channels[channel].slots[client].entry for channel in page], start + PAGE >= len(channels)
+
     def remove(self, slot: Slot) -> None:
         """Forget a slot, and its channel with the last one."""
+        self.hide(slot)
         guarded = self.channels[slot.channel]
         del guarded.slots[slot.client]
         if not guarded.slots:

@@ -14,8 +14,18 @@ from typing import Final
 import structlog
 
 from protocol.errors import PeerViolation, Undecodable
-from protocol.messages import TowerHeld, TowerReceipt, TowerRefusal, TowerState
+from protocol.hearing import Heard, Hearing
+from protocol.messages import (
+    TowerHeld,
+    TowerList,
+    TowerListRequest,
+    TowerReceipt,
+    TowerRefusal,
+    TowerStanding,
+    TowerState,
+)
 from protocol.signing import is_usable_key, verify_signed_state
+from protocol.tower_digest import write_entries
 from protocol.types import ChannelId, Nanos, Params, SignedState, State
 from watcher.ports import CertifiedLook
 from watcher.tower.policy import SLOTS_PROVEN_PER_CHANNEL, Refused, TowerPolicy
@@ -64,6 +74,14 @@ class Tower:
         self._guard: Guard
         self._strangers_left = float(STRANGERS_PER_S)
         self._counted_ns = clock.elapsed_ns()
+        self.hearing = Hearing(
+            notary.network, books.heard(), lambda client: self.slots.count(client) > 0, self._keep_heard
+        )
+        """The lives of its clients: of two copies of one that both come here, both are told."""
+
+    def _keep_heard(self, client: bytes, heard: Heard) -> None:
+        if not self.guards_only:
+            self._books.keep_heard(client, heard)
 
     def start(self, guard: Guard, unproven: Callable[[Guarded], None]) -> None:
         """Take up every slot of the books: channels with money are watched before anything else is done."""
@@ -71,6 +89,8 @@ class Tower:
         for facts, slot in self._books.slots():
             guarded = self.slots.add(slot, facts.challenge_ns)
             guarded.settled_ns = facts.settled_ns
+            if facts.settled_ns is None:
+                self.slots.hold(slot, slot.version, slot.digest)
         for guarded in self.slots.channels.values():
             if guarded.settled_ns is None:
                 self._guard_or_ask(guarded)
@@ -127,11 +147,13 @@ class Tower:
         if slot is None:
             slot = Slot(client, channel, -1, b"", now_ns, Nanos(now_ns + self.policy.funding_ns), now_ns)
             guarded = self.slots.add(slot, params.challenge_duration_ns)
+            if self.slots.count(client) == 1:
+                self.hearing.keep(client)
             if guarded.proven and self._spoken_for(guarded) < SLOTS_PROVEN_PER_CHANNEL:
                 self.slots.prove(slot)
         assert guarded is not None
         self._compare_with_others(guarded, slot, state)
-        slot.version, slot.digest = state.version, state.digest
+        self.slots.hold(slot, state.version, state.digest)
         self._promise(guarded, slot, now_ns)
         self._books.keep(slot, message, partial(self._kept, channel, self._receipt(slot, answer)))
         return None
@@ -246,6 +268,23 @@ class Tower:
         note("tower.recalled", client=client.hex()[:16], channel=channel.hex()[:16], version=state.version)
         return TowerHeld(channel, state.version, state.allocation, state.finalized, *signed.signatures)
 
+    def standing(self, client: bytes, nonce: int, answer: Callable[[TowerStanding], None]) -> None:
+        """Say which life of its store this is, and what it holds for a client, once all of that is on the disk.
+
+        Nothing is said after a failed write: what is held then is not what is known here.
+        """
+        if not self.guards_only:
+            count, buckets = self.slots.standing(client)
+            standing = TowerStanding(nonce, self._books.life, self._books.starts, count, buckets)
+            self._books.change((), None, partial(answer, standing))
+
+    def listed(self, client: bytes, asked: TowerListRequest, answer: Callable[[TowerList], None]) -> None:
+        """Say which states it holds for a client in one bucket, once they are on the disk."""
+        if not self.guards_only:
+            entries, complete = self.slots.listed(client, asked.bucket, asked.after)
+            page = TowerList(asked.bucket, asked.after, write_entries(entries), complete)
+            self._books.change((), None, partial(answer, page))
+
     def forget(self, client: bytes, channel: ChannelId) -> None:
         """Give a client's slot up: the client says that the channel is settled."""
         slot = self.slots.get(client, channel)
@@ -339,6 +378,8 @@ class Tower:
         if guarded.settled_ns is not None or not look.registered.settled(look.chain_ns):
             return
         guarded.settled_ns = look.chain_ns
+        for slot in guarded.slots.values():
+            self.slots.hide(slot)
         self._guard.unwatch(channel)
         if not self.guards_only:
             self._books.change(guarded.slots.values(), guarded.settled_ns)

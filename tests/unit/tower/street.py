@@ -17,15 +17,17 @@ from perund.tower.server import TowerServer, tower_limits
 from protocol.messages import (
     FEATURE_RECALL,
     FEATURE_TOWER,
-    ChannelMessage,
     ErrorMessage,
     Hello,
-    OpeningMessage,
+    PeerMessage,
+    StandingMessage,
     TowerHeld,
+    TowerList,
     TowerMessage,
     TowerRecall,
     TowerReceipt,
     TowerRefusal,
+    TowerStanding,
     TowerState,
 )
 from protocol.signing import verify_signed_state
@@ -57,7 +59,9 @@ class Home:
     adopted: list[TowerHeld] = field(default_factory=list)
     asked: list[ChannelId] = field(default_factory=list)
     """Channels of which the tower has given what it has."""
+    lives: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
     ahead_ns: int = 0
+    elapsed_ahead_ns: int = 0
     link: TowerLink = field(init=False)
     network: PeerNetwork = field(init=False)
 
@@ -65,7 +69,7 @@ class Home:
         return self.states.get(channel)
 
     def elapsed_ns(self) -> int:
-        return time.monotonic_ns()
+        return time.monotonic_ns() + self.elapsed_ahead_ns
 
     def chain_ns(self) -> Nanos:
         return Nanos(START_NS + time.monotonic_ns() + self.ahead_ns)
@@ -76,6 +80,12 @@ class Home:
 
     def event(self, kind: str, channel: ChannelId | None, facts: dict[str, str | int | bool]) -> None:
         self.events.append((kind, facts))
+
+    def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
+        return self.lives.get(tower)
+
+    def keep_tower_life(self, tower: bytes, life: bytes, starts: int) -> None:
+        self.lives[tower] = (life, starts)
 
     def dropped(self, tower: bytes) -> None:
         self.given_up.append(tower)
@@ -117,8 +127,8 @@ class Home:
     def disconnected(self, session: Session, reason: str) -> None:
         self.link.session_ended(session, reason)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        assert isinstance(message, TowerReceipt | TowerRefusal | TowerHeld)
+    def received(self, session: Session, message: PeerMessage) -> None:
+        assert isinstance(message, TowerReceipt | TowerRefusal | TowerHeld | TowerStanding | TowerList)
         self.link.received(session, message)
 
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
@@ -136,7 +146,7 @@ class Liar:
         answer: Callable[[Session, TowerState], None] | None = None,
         give_back: Callable[[Session, TowerRecall], None] | None = None,
     ) -> None:
-        self.heard: list[TowerMessage] = []
+        self.heard: list[TowerMessage | StandingMessage] = []
         self.session: Session | None = None
         self.answer = answer
         self.give_back = give_back
@@ -152,8 +162,8 @@ class Liar:
 
     def disconnected(self, session: Session, reason: str) -> None: ...
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        assert isinstance(message, TowerMessage)
+    def received(self, session: Session, message: PeerMessage) -> None:
+        assert isinstance(message, TowerMessage | StandingMessage)
         self.heard.append(message)
         if self.answer is not None and isinstance(message, TowerState):
             self.answer(session, message)

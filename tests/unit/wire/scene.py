@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from coincurve import PrivateKey
 
-from protocol.messages import ChannelMessage, ErrorMessage, Hello, Message, OpeningMessage, TowerMessage
+from protocol.messages import ErrorMessage, Hello, Message, PeerMessage
 from wire.cipher import Opener, Sealer
 from wire.codec import decode, encode
 from wire.limits import Limits, Timing
@@ -36,7 +36,7 @@ class Recorder:
     def connected(self, session: Session) -> None:
         self._note("connected", session, None)
 
-    def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
+    def received(self, session: Session, message: PeerMessage) -> None:
         self._note("received", session, message)
         if self.on_message is not None:
             self.on_message(session, message)

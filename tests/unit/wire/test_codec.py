@@ -6,6 +6,7 @@ import random
 import tracemalloc
 from typing import Any, get_args
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ channels = st.binary(min_size=64, max_size=64).map(ChannelId)
 signatures = st.binary(min_size=64, max_size=64)
 codes = st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
 nanos = nat64.map(Nanos)
+numbers = st.integers(1, 2**63 - 1)
 
 
 def printable(most: int) -> st.SearchStrategy[str]:
@@ -84,6 +86,30 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.TowerForget: st.builds(m.TowerForget, channels),
     m.TowerRecall: st.builds(m.TowerRecall, channels),
     m.TowerHeld: st.builds(m.TowerHeld, channels, nat64, allocations(), st.booleans(), signatures, signatures),
+    m.TowerInquiry: st.builds(m.TowerInquiry, nat64),
+    m.TowerStanding: st.builds(
+        m.TowerStanding,
+        nat64,
+        bytes32,
+        numbers,
+        nat64,
+        st.lists(st.integers(0, 255), unique=True, max_size=9).map(
+            lambda buckets: b"".join(bytes((b,)) + bytes((b % 7 + 1,)) * 32 for b in sorted(buckets))
+        ),
+    ),
+    m.TowerListRequest: st.builds(m.TowerListRequest, st.integers(0, 255), channels | st.just(b"")),
+    m.TowerList: st.builds(
+        m.TowerList,
+        st.just(3),
+        st.just(b"") | st.just(b"\x03" + bytes(63)),
+        st.lists(st.integers(1, 2**32), unique=True, max_size=9).map(
+            lambda ids: b"".join(b"\x03" + i.to_bytes(63, "big") + bytes(40) for i in sorted(ids))
+        ),
+        st.booleans(),
+    ),
+    m.Life: st.builds(m.Life, numbers, bytes32, signatures),
+    m.LifeHeard: st.builds(m.LifeHeard, numbers, bytes32, signatures),
+    m.LifeStopped: st.builds(m.LifeStopped, numbers, bytes32, numbers, bytes32, signatures),
 }
 any_message = st.one_of(*MESSAGES.values())
 
@@ -121,6 +147,13 @@ EXAMPLES: list[m.Message] = [
     m.TowerForget(CHANNEL),
     m.TowerRecall(CHANNEL),
     m.TowerHeld(CHANNEL, 9, (4, 6), True, bytes(64), bytes(64)),
+    m.TowerInquiry(7),
+    m.TowerStanding(7, bytes(32), 3, 2, b"\x01" + b"a" * 32 + b"\x09" + b"b" * 32),
+    m.TowerListRequest(9, b""),
+    m.TowerList(9, b"", b"\x09" + bytes(103), True),
+    m.Life(5, bytes(32), bytes(64)),
+    m.LifeHeard(2**63 - 1, bytes(32), bytes(64)),
+    m.LifeStopped(5, bytes(32), 6, bytes(32), bytes(64)),
 ]
 
 
@@ -256,7 +289,40 @@ def test_text_that_is_not_utf8_is_refused() -> None:
     refused(b"\x94\x02\xa1a\xa3\xed\xa0\x80\xc4\x00")
 
 
-@pytest.mark.parametrize("number", [5, 99, 127, 129, 255, 257, 65_535])
+def test_numbers_of_others_fit_a_signed_column() -> None:
+    for kind in (m.Life, m.LifeHeard):
+        for number in (0, 2**63, 2**64 - 1):
+            refused(msgpack.packb([kind.TYPE, number, bytes(32), bytes(64)]))
+    refused(msgpack.packb([9, 5, bytes(32), 2**63, bytes(32), bytes(64)]))
+    refused(msgpack.packb([53, 7, bytes(32), 2**63, 2, b""]))
+
+
+@pytest.mark.parametrize(
+    "buckets",
+    [b"\x01" * 32, b"\x02" + b"a" * 32 + b"\x01" + b"a" * 32, (b"\x01" + b"a" * 32) * 2, bytes(33), b"\x01" * 33 * 257],
+    ids=["a part", "falling", "twice", "an empty one", "too many"],
+)
+def test_digests_of_a_tower_have_one_form(buckets: bytes) -> None:
+    refused(msgpack.packb([53, 7, bytes(32), 1, 2, buckets]))
+
+
+@pytest.mark.parametrize(
+    ("after", "entries"),
+    [
+        (b"", bytes(103)),
+        (b"", b"\x02" + bytes(103)),
+        (b"", (b"\x03" + bytes(103)) * 2),
+        (b"\x03" + bytes(63), b"\x03" + bytes(103)),
+        (b"\x03", b""),
+        (b"", b"\x03" * 104 * 257),
+    ],
+    ids=["a part", "of another bucket", "twice", "not above what was asked", "half a channel", "too many"],
+)
+def test_a_list_of_a_tower_has_one_form(after: bytes, entries: bytes) -> None:
+    refused(msgpack.packb([57, 3, after, entries, True]))
+
+
+@pytest.mark.parametrize("number", [13, 99, 127, 129, 255, 257, 65_535])
 def test_an_unknown_odd_message_is_ignored(number: int) -> None:
     assert decode(pack([number])) is None
     assert decode(pack([number, {"future": [1.5]}, *range(40)])) is None

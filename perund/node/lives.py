@@ -1,0 +1,180 @@
+"""The life of this node, and those of its peers: of two copies that run at once the older one stops signing.
+
+What stops it is a signature of its own key on a life that it did not begin, so no peer can stop a node that runs
+alone. A life that has stopped stays so over restarts, until its operator says that it is the one to go on
+(`perund run --take-over`). docs/adr/0012-lives-of-a-node.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from perund.store.lives import forget_life, record_heard, record_stop
+from protocol.channel import DATA_LOSS
+from protocol.effects import EventRecord
+from protocol.hearing import Heard, Hearing
+from protocol.lives import outlives, same_life, sign_life, sign_stop, verify_life, verify_stop
+from protocol.messages import FEATURE_LIVES, Life, LifeHeard, LifeMessage, LifeStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from perund.node.driver import ChannelDriver
+    from perund.node.services import Services
+    from protocol.types import ChannelId
+    from wire.session import Session
+
+__all__ = ["Lives"]
+
+log = structlog.get_logger()
+
+
+class Lives:
+    """Says which life this is, hears those of others, and stops this node when another copy of it runs."""
+
+    def __init__(
+        self, services: Services, drivers: Mapping[ChannelId, ChannelDriver], has_channels: Callable[[bytes], bool]
+    ) -> None:
+        """`drivers`: the node's channels, by reference; `has_channels`: whether there is one with a node."""
+        self._services = services
+        self._drivers = drivers
+        self._key, self._network = services.keys.node_key, services.network_hash
+        own = services.store.life
+        self.life: Life = sign_life(self._key, self._network, own.number, own.nonce)
+        self.stopped: LifeStopped | None = own.stopped
+        """Our word that we sign nothing any more; it leaves when it is durable."""
+        self.older: LifeStopped | None = None
+        """The word of an older life that ran beside this one."""
+        self._durable = self.stopped is not None
+        self._has_channels = has_channels
+        self._hearing = Hearing(self._network, services.store.read.heard_lives(), has_channels, self._keep)
+
+    def _keep(self, node: bytes, heard: Heard) -> None:
+        self._services.store.commit([record_heard(node, heard)])
+
+    def reason_not_to_sign(self) -> str | None:
+        """Return why nothing may be signed, for people, or None."""
+        if self.stopped is None:
+            return None
+        return (
+            f"another copy of this node runs (life {self.stopped.by_number}, this is life {self.stopped.number}): "
+            "this one signs nothing, and only refutes. Stop the copy that you do not want; if this is the one to "
+            "keep, start it with `perund run --take-over`"
+        )
+
+    # --- sessions ----------------------------------------------------------------------------------------
+
+    def session_began(self, session: Session) -> bool:
+        """Say which life this is. Returns whether anything else may be said: not when this life has stopped."""
+        if not session.hello.features & FEATURE_LIVES:
+            return True
+        if self.stopped is None:
+            session.send(self.life)
+        elif self._durable:
+            session.send(self.stopped)
+        return self.stopped is None
+
+    def session_ended(self, peer: bytes) -> None:
+        """A session is over."""
+        self._hearing.ended(peer)
+
+    def outlived(self, peer: bytes) -> bool:
+        """Whether what talks to us as this peer is a life of it that another one has followed."""
+        return self._hearing.outlived(peer)
+
+    def has_channel(self, peer: bytes) -> None:
+        """A channel with a peer is there: what was heard of it is worth a row."""
+        self._hearing.keep(peer)
+
+    def has_none(self, peer: bytes) -> None:
+        """The last channel with a peer is closed."""
+        self._services.store.commit([forget_life(peer)])
+
+    def received(self, session: Session, message: LifeMessage) -> None:
+        """Take what a peer says of its life, or shows us of ours."""
+        match message:
+            case Life():
+                self._announced(session, message)
+            case LifeHeard():
+                self._shown(session, message)
+            case LifeStopped():
+                self._stopped(session, message)
+
+    def _announced(self, session: Session, life: Life) -> None:
+        answers = self._hearing.announced(session.peer, life)
+        if answers is None:
+            session.fail("bad_life", "a life that is not signed by its node key")
+            return
+        for answer in answers:
+            session.send(answer)
+        if self._hearing.outlived(session.peer):
+            log.warning("peer.outlived", peer=session.peer.hex(), life=life.number)
+
+    def _shown(self, session: Session, shown: LifeHeard) -> None:
+        if self.stopped is not None or not outlives(shown, self.life):
+            return
+        if not verify_life(self._services.network.node_id, self._network, shown):
+            session.fail("bad_life", "a life of this node that is not signed by its key")
+            return
+        self._stop(session.peer, shown)
+
+    def _stopped(self, session: Session, stop: LifeStopped) -> None:
+        ours = (stop.by_number, stop.by_nonce) == (self.life.number, self.life.nonce)
+        if ours and verify_stop(self._services.network.node_id, self._network, stop):
+            self._has_older(session.peer, stop)
+            return
+        if not self._hearing.stopped(session.peer, stop):
+            session.fail("bad_life", "a life that has stopped, and is not signed by its node key")
+            return
+        # Its channels are those of the life that goes on, which shall not find its place taken.
+        session.close("a life of the peer that has stopped")
+
+    def _has_older(self, peer: bytes, stop: LifeStopped) -> None:
+        mine = Life(stop.number, stop.nonce, b"")
+        if self.older is not None or same_life(mine, self.life):
+            return
+        self.older = stop
+        facts: dict[str, str | int | bool] = {
+            "life": self.life.number, "other": stop.number, "peer": peer.hex(), "alarm": True,
+            "do": "another copy of this node ran beside it, and has stopped: remove it, and look at `perun channels`",
+        }  # fmt: skip
+        self._services.store.commit([EventRecord("node.older_life", None, facts)])
+
+    # --- stopping ----------------------------------------------------------------------------------------
+
+    def _stop(self, peer: bytes, by: LifeHeard) -> None:
+        """Sign nothing from this moment on, and make that durable; then say so.
+
+        What was signed before and is not on the disk yet gets there, and does not leave any more: nobody else
+        has it, and the other copy may have signed otherwise.
+        """
+        stop = self.stopped = sign_stop(self._key, self._network, self.life, by)
+        store = self._services.store
+        facts: dict[str, str | int | bool] = {
+            "life": stop.number, "other": stop.by_number, "peer": peer.hex(), "alarm": True,
+            "in_flight": sum(driver.writing for driver in self._drivers.values()),
+        }  # fmt: skip
+        store.commit([record_stop(stop), EventRecord("node.stopped_signing", None, facts)])
+        for driver in list(self._drivers.values()):
+            self.freeze(driver)
+        store.commit((), self._say)
+
+    def freeze(self, driver: ChannelDriver) -> None:
+        """Have a channel sign nothing, if this life has stopped; it recovers (rule 7)."""
+        if self.stopped is None:
+            return
+        driver.channel.outlived = True
+        text = f"life {self.stopped.by_number} of this node runs beside life {self.stopped.number}"
+        driver.perform(driver.channel.freeze(DATA_LOSS, text, self._services.time.now()))
+
+    def _say(self) -> None:
+        assert self.stopped is not None
+        self._durable = True
+        network = self._services.network
+        for session in network.sessions():
+            if session.hello.features & FEATURE_LIVES:
+                session.send(self.stopped)
+        for session in network.sessions():
+            network.forget(session.peer)  # the other copy's sessions are not to be taken from it again and again

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perund.setup_errors import DirectoryError
 
-__all__ = ["make_private_dir", "write_new"]
+__all__ = ["make_private_dir", "sync_directory", "write_new"]
 
 
 def make_private_dir(path: Path) -> None:
@@ -50,14 +50,19 @@ def write_new(path: Path, content: bytes) -> None:
             path.hardlink_to(temporary)
         finally:
             temporary.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
     except FileExistsError as error:
         raise DirectoryError(f"{path} exists already", "nothing was overwritten; choose another --dir") from error
     except OSError as error:
         raise DirectoryError(
             f"{path} cannot be written ({error.strerror})", "check space, permissions and the file system"
         ) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises `OSError`."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -159,6 +159,7 @@ class Node:
         while True:
             if self.services.time.certified:
                 self.openings.expire()
+            self.services.store.require_own_files()
             await asyncio.sleep(TICK_S)
 
     def follow_send(self, number: int) -> None:

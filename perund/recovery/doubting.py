@@ -9,6 +9,7 @@ import apsw
 from perund.recovery.copying import mark_as_copy
 from perund.store.damage import require_sound_file, unusable
 from perund.store.doubt import doubt_of, forget_doubt
+from perund.store.own_files import shared_memory_of
 from perund.store.schema import migrate
 from perund.store.store import connect
 
@@ -16,7 +17,7 @@ __all__ = ["settle_doubt"]
 
 
 def settle_doubt(store_path: Path) -> tuple[str, int] | None:
-    """Before a node starts: mark the store as a copy if the last run left word that it may lack something.
+    """Before a node starts, under its lock: mark the store as a copy if the last run left word that it may be one.
 
     Returns what had happened and how many channels were marked, or None when the store can be believed. Raises
     `StorageFailed`, `StoreDamaged`.
@@ -29,6 +30,8 @@ def settle_doubt(store_path: Path) -> tuple[str, int] | None:
         return None
     marked: int | None = None
     try:
+        # Kept alive by `perund watch`, it would speak of a log that is another one now.
+        shared_memory_of(store_path).unlink(missing_ok=True)
         if doubt.about(store_path):
             database = connect(store_path)
             try:

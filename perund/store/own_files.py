@@ -92,8 +92,8 @@ class OwnFiles:
         self._pages = 0
         self._frame_bytes = FRAME_HEADER_BYTES + int(str(database.pragma("page_size")))
         self._pages_written_back = int(str(database.pragma("wal_autocheckpoint")))
-        # Written back by `write_back` alone, so that the database changes at no other time; not at the last close
-        # either: a log that was cut off must never be written over the database.
+        # Written back by `write_back` alone, so that the database changes at no other time (not at the last close
+        # either): a log that was cut off must never be written over it.
         database.set_wal_hook(self._committed)
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._others_wrote = self._count_of_others()

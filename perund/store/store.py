@@ -57,6 +57,8 @@ def connect(path: Path) -> apsw.Connection:
     database.pragma("foreign_keys", 0)
     database.pragma("cache_size", -CACHE_KIB)
     database.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+    # A log that is not the database's own may stand beside it: closing writes nothing back.
+    database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return database
 
 

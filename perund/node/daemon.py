@@ -173,7 +173,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
                 raise  # nothing to guard: refuse to start. With channels, watch them, and open no more.
         except (ChainError, TimeoutError) as error:
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
-        node.spawn(trust.watch(), "canister trust")
+        node.spawn(node.keep(trust.watch, "canister trust"), "canister trust")
         if config.wire.listen:
             host, _, port = config.wire.listen.rpartition(":")
             actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))

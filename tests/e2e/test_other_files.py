@@ -15,7 +15,7 @@ from perund.control.errors import NodeUnreachable, RpcError
 from perund.demo.processes import NodeProcess
 from perund.node.daemon import STORE_NAME
 from tests.e2e.lookout import Lookout
-from tests.e2e.test_bad_disk import ended
+from tests.e2e.test_bad_disk import ended, told
 from tests.e2e.town import FEE, ICP, Town, within
 
 
@@ -88,7 +88,7 @@ async def test_a_payee_whose_files_are_taken_away_acknowledges_nothing_and_loses
     assert "node.failed" in said
     assert "while it was in use" in said
     assert "Traceback" not in said
-    assert "node.failed" in bell.read_text()
+    assert "node.failed" in told(bell)
     assert not paying.done(), "nobody was told that it arrived"
 
     put_right(node)
@@ -113,7 +113,7 @@ async def test_a_log_that_was_cut_off_is_a_loss_that_the_next_start_knows_of(tow
     log = bob.dir / f"{STORE_NAME}-wal"
     os.truncate(log, 0)
     assert await ended(bob) == 1, "also without a payment"
-    assert "node.failed" in bell.read_text()
+    assert "node.failed" in told(bell)
 
     await bob.start()
     event = await town.event(bob, "node.store_in_doubt")

@@ -25,6 +25,7 @@ from chain.cbor import MalformedCbor, Value
 from chain.errors import LyingReplica
 from chain.hash_tree import HashTree, MalformedTree, Missing, parse_tree
 from chain.principal import principal_to_text, self_authenticating
+from protocol.types import MAX_INT64
 
 __all__ = ["MAINNET_ROOT_KEY", "Certificate", "CertificateVerifier", "key_of_der", "uleb128_value", "verify_bls"]
 
@@ -198,7 +199,10 @@ def _time(tree: HashTree) -> int:
     leaf = tree.lookup((b"time",))
     if isinstance(leaf, Missing):
         raise LyingReplica("a certificate without its time")
-    return uleb128_value(leaf)
+    time_ns = uleb128_value(leaf)
+    if time_ns > MAX_INT64:
+        raise LyingReplica("a certificate of a time that no clock shows")
+    return time_ns
 
 
 def _in_ranges(tree: HashTree, subnet_id: bytes, canister: bytes) -> bool:

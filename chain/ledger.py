@@ -14,8 +14,10 @@ from chain.agent import Agent
 from chain.candid import BLOB, FUNC, NAT64, NULL, CandidValue, opt, record, variant, vec
 from chain.clock import Certified
 from chain.errors import InvalidPrincipal, UnexpectedReply
+from chain.numbers import bounded
 from chain.principal import is_account_identifier
 from chain.request import SignedCall
+from protocol.types import MAX_INT64
 
 __all__ = [
     "MAX_BLOCKS",
@@ -246,7 +248,7 @@ class IcpLedger:
         answer = await self._read("account_balance", candid.encode([record(account=BLOB)], [{"account": account}]))
         match candid.decode([_TOKENS], answer.value):
             case [{"e8s": int(balance)}]:
-                return answer.with_value(balance)
+                return answer.with_value(min(balance, MAX_INT64))  # on a network of one's own one can mint more
             case _:
                 raise UnexpectedReply("account_balance answered no tokens")
 
@@ -255,7 +257,7 @@ class IcpLedger:
         answer = await self._read("transfer_fee", candid.encode([record()], [{}]))
         match candid.decode([record(transfer_fee=_TOKENS)], answer.value):
             case [{"transfer_fee": {"e8s": int(fee)}}]:
-                return answer.with_value(fee)
+                return answer.with_value(bounded(fee, "a fee"))
             case _:
                 raise UnexpectedReply("transfer_fee answered no tokens")
 
@@ -292,9 +294,9 @@ class IcpLedger:
 def _transferred(reply: bytes) -> int | TransferError:
     match candid.decode([_TRANSFER_RESULT], reply):
         case [{"Ok": int(block)}]:
-            return block
+            return bounded(block, "a block")
         case [{"Err": {"BadFee": {"expected_fee": {"e8s": int(fee)}}}}]:
-            return BadFee(fee)
+            return BadFee(bounded(fee, "a fee"))
         case [{"Err": {"InsufficientFunds": {"balance": {"e8s": int(balance)}}}}]:
             return InsufficientFunds(balance)
         case [{"Err": {"TxTooOld": {"allowed_window_nanos": int(window)}}}]:
@@ -302,7 +304,7 @@ def _transferred(reply: bytes) -> int | TransferError:
         case [{"Err": {"TxCreatedInFuture": None}}]:
             return TxCreatedInFuture()
         case [{"Err": {"TxDuplicate": {"duplicate_of": int(block)}}}]:
-            return TxDuplicate(block)
+            return TxDuplicate(bounded(block, "a block"))
         case _:
             raise UnexpectedReply("the ledger answered a transfer with something unknown")
 
@@ -324,7 +326,9 @@ def _page(reply: bytes, start: int) -> BlockPage:
             ranges = tuple(_archived(item) for item in archived)
             _check_gap(start, ranges, first if blocks else None)
             return BlockPage(
-                chain_length, tuple(_block(first + place, block) for place, block in enumerate(blocks)), ranges
+                bounded(chain_length, "a number of blocks"),
+                tuple(_block(first + place, block) for place, block in enumerate(blocks)),
+                ranges,
             )
         case _:
             raise UnexpectedReply("query_blocks answered with something else than blocks")

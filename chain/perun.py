@@ -18,10 +18,12 @@ from chain.clock import Certified
 from chain.errors import InterfaceMismatch, InterfaceUnknown, LyingReplica, UnexpectedReply
 from chain.hash_tree import Missing
 from chain.interface import DISPUTES_SINCE, PERUN_INTERFACE, differences, methods_of
+from chain.numbers import bounded
 from chain.principal import principal_to_text
 from chain.request import SignedCall
 from protocol.errors import Undecodable
 from protocol.types import (
+    MAX_INT64,
     ChannelId,
     Funding,
     Nanos,
@@ -162,7 +164,8 @@ class PerunCanister:
         answer = await self._look("query_holdings", candid.encode([_FUNDING], [_funding(funding)]))
         match candid.decode([opt(NAT)], answer.value):
             case [int(holdings)]:
-                return answer.with_value(holdings)
+                # The published canister credits whatever anybody tells it: more than there can be is as much as that.
+                return answer.with_value(min(holdings, MAX_INT64))
             case _:
                 return answer.with_value(None)
 
@@ -338,7 +341,8 @@ def _registered(value: CandidValue) -> RegisteredState:
                 state = State(ChannelId(channel), version, (first, second), finalized)
             except Undecodable as exc:
                 raise UnexpectedReply(f"a registered state that cannot be: {exc}") from exc
-            return RegisteredState(state, Nanos(timeout))
+            bounded(version, "a registered version")
+            return RegisteredState(state, Nanos(bounded(timeout, "the end of a challenge period")))
         case _:
             raise UnexpectedReply("a registered state that is not of a channel of two")
 
@@ -375,7 +379,7 @@ def _outcome(answer: Certified[bytes]) -> Certified[CanisterError | None]:
 def _withdrawn(reply: bytes) -> int | CanisterError:
     match candid.decode([opt(NAT64), opt(_ERROR)], reply):
         case [int(block), None]:
-            return block
+            return bounded(block, "a block")
         case [None, value] if value is not None:
             return _error(value)
         case _:
@@ -389,7 +393,7 @@ def _page_request(cursor: int, limit: int) -> bytes:
 def _page(reply: bytes) -> DisputePage:
     match candid.decode([_PAGE], reply):
         case [{"entries": entries, "head": int(head)}]:
-            return DisputePage(tuple(_entry(entry) for entry in _listed(entries)), head)
+            return DisputePage(tuple(_entry(entry) for entry in _listed(entries)), bounded(head, "a place in the log"))
         case _:
             raise UnexpectedReply("disputes_since answered with something else than a page")
 

@@ -2,7 +2,7 @@
 
 scrypt turns the passphrase into a key; ChaCha20-Poly1305 encrypts with it; everything else in the file is
 authenticated along (a changed parameter or node id is as wrong as a wrong passphrase). The file is written
-once and never again.
+once; only `perund passphrase` puts another one in its place, after reading that back.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import tempfile
+import time
 import unicodedata
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -21,8 +23,8 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from perund.keys import Keys
 from perund.mnemonic import ENTROPY_BYTES
-from perund.private_file import write_new
-from perund.setup_errors import KeyStoreError, PassphraseError, WrongPassphraseError
+from perund.private_file import sync_directory, write_new
+from perund.setup_errors import DirectoryError, KeyStoreError, PassphraseError, WrongPassphraseError
 
 __all__ = ["FILE_NAME", "MIN_PASSPHRASE", "KeyStore", "Keys", "ScryptCost"]
 
@@ -30,6 +32,8 @@ FILE_NAME: Final = "keystore.json"
 MIN_PASSPHRASE: Final = 8
 """Characters. Shorter ones are guessed in minutes, whatever scrypt costs."""
 MAX_FILE_BYTES: Final = 16_384
+OF_A_NODE: Final = frozenset({"perund.db", "backup.perund", "perund.toml", "tower.db"})
+"""What is in a directory in which a node lived."""
 
 
 class ScryptCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,24 +96,48 @@ class KeyStore:
 
         Raises `PassphraseError` for one that is too short, `DirectoryError` when a file is there.
         """
-        if len(entropy) != ENTROPY_BYTES:
-            raise ValueError(f"a phrase of 24 words has {ENTROPY_BYTES} bytes, not {len(entropy)}")
-        check_passphrase(passphrase)
-        keys = Keys(entropy)
-        header = _Header(
-            format="perund-keystore",
-            version=1,
-            node_id=keys.node_id,
-            kdf="scrypt",
-            cost=cost or ScryptCost(),
-            salt=secrets.token_hex(32),
-            cipher="chacha20-poly1305",
-            nonce=secrets.token_hex(12),
-        )
-        secret = header.cipher_for(passphrase).encrypt(bytes.fromhex(header.nonce), entropy, header.authenticated())
-        file = _File(header, secret.hex())
-        write_new(self.path, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+        keys, content = _sealed(entropy, passphrase, cost)
+        write_new(self.path, content)
         return keys
+
+    def replace(self, entropy: bytes, passphrase: str, cost: ScryptCost | None = None) -> Keys:
+        """Put a file in the place of the one that is there, for the same keys under another passphrase.
+
+        The new file is on the disk, and has been opened with the new passphrase, before it takes the name: at every
+        moment there is one that can be read. Raises `PassphraseError`, `KeyStoreError`, `DirectoryError`.
+        """
+        keys, content = _sealed(entropy, passphrase, cost)
+        named = self._named() if self.exists() else None
+        if named is not None and named != keys.node_id:
+            raise KeyStoreError(
+                f"{self.path} is of node {named}, these words are those of node {keys.node_id}",
+                "nothing was changed; give the 24 words of the node that lives here",
+            )
+        with tempfile.TemporaryDirectory(prefix=f".{FILE_NAME}.", dir=self.path.parent) as directory:
+            proven = KeyStore(Path(directory))
+            write_new(proven.path, content)
+            if proven.open(passphrase).phrase != keys.phrase:
+                raise KeyStoreError(f"{proven.path} is not what was written", "nothing was changed; check the disk")
+            try:
+                if named is None and self.exists():  # whatever it is, it may be all that somebody has
+                    self.path.rename(self.path.with_name(f"{FILE_NAME}.unreadable-{time.time_ns() // 1_000_000}"))
+                proven.path.replace(self.path)
+                sync_directory(self.path.parent)
+            except OSError as error:
+                raise DirectoryError(
+                    f"{self.path} cannot be replaced ({error.strerror})", "the old passphrase still opens it"
+                ) from error
+        return keys
+
+    def readable(self) -> bool:
+        """Whether the file is there and names its node."""
+        return self.exists() and self._named() is not None
+
+    def _named(self) -> str | None:
+        try:
+            return msgspec.json.decode(self.path.read_bytes()[: MAX_FILE_BYTES + 1], type=_File).header.node_id
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
 
     def open(self, passphrase: str) -> Keys:
         """Decrypt the file. Raises `WrongPassphraseError` or `KeyStoreError`."""
@@ -121,16 +149,24 @@ class KeyStore:
             )
         except InvalidTag:
             raise WrongPassphraseError(
-                f"the passphrase does not open {self.path}",
-                "try again; if it is lost, run `perund init --phrase-file` with your 24 words",
+                f"the passphrase does not open {self.path}", f"try again; if it is lost, {self._set_anew}"
             ) from None
         keys = Keys(entropy)
         if keys.node_id != header.node_id:
             raise KeyStoreError(
                 f"{self.path} names node {header.node_id}, but its secret belongs to {keys.node_id}",
-                "it was not written by perund; restore it from your backup or your 24 words",
+                f"it was not written by perund; {self._set_anew}",
             )
         return keys
+
+    @property
+    def _set_anew(self) -> str:
+        """What gives the key store back and keeps the channels: a new node from the same words would not know them."""
+        return (
+            f"`perund passphrase --dir {self.path.parent} --phrase-file FILE` sets a new one from the 24 words and "
+            "keeps the channels that are here; on another machine `perund restore` brings them back from "
+            "backup.perund. `perund init` would make a node without them"
+        )
 
     def node_id(self) -> str:
         """Return the node id that the file names (no passphrase needed). Raises `KeyStoreError`."""
@@ -142,10 +178,13 @@ class KeyStore:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
                 content = file.read(MAX_FILE_BYTES + 1)
         except FileNotFoundError:
-            raise KeyStoreError(
-                f"there is no key store at {self.path}",
-                "make a node with `perund init`, or give the right --dir",
-            ) from None
+            there = sorted(entry.name for entry in self.path.parent.glob("*") if entry.name in OF_A_NODE)
+            hint = (
+                f"a node lived here ({there[0]} is there): {self._set_anew}"
+                if there
+                else "give the right --dir, and see that its disk is mounted; a new node is made with `perund init`"
+            )
+            raise KeyStoreError(f"there is no key store at {self.path}", hint) from None
         except OSError as error:
             raise KeyStoreError(
                 f"{self.path} cannot be read ({error.strerror})", "run perund as the user who made it"
@@ -155,10 +194,28 @@ class KeyStore:
         try:
             return msgspec.json.decode(content, type=_File)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise KeyStoreError(
-                f"{self.path} is damaged or of another version ({error})",
-                "restore it from your backup, or run `perund init --phrase-file` with your 24 words",
-            ) from error
+            raise KeyStoreError(f"{self.path} is damaged or of another version ({error})", self._set_anew) from error
+
+
+def _sealed(entropy: bytes, passphrase: str, cost: ScryptCost | None) -> tuple[Keys, bytes]:
+    """Return the keys of 32 bytes of entropy, and the file that has them under a passphrase."""
+    if len(entropy) != ENTROPY_BYTES:
+        raise ValueError(f"a phrase of 24 words has {ENTROPY_BYTES} bytes, not {len(entropy)}")
+    check_passphrase(passphrase)
+    keys = Keys(entropy)
+    header = _Header(
+        format="perund-keystore",
+        version=1,
+        node_id=keys.node_id,
+        kdf="scrypt",
+        cost=cost or ScryptCost(),
+        salt=secrets.token_hex(32),
+        cipher="chacha20-poly1305",
+        nonce=secrets.token_hex(12),
+    )
+    secret = header.cipher_for(passphrase).encrypt(bytes.fromhex(header.nonce), entropy, header.authenticated())
+    file = _File(header, secret.hex())
+    return keys, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
 
 def check_passphrase(passphrase: str) -> None:

@@ -10,7 +10,7 @@ import mnemonic
 
 from perund.setup_errors import PhraseError
 
-__all__ = ["ENTROPY_BYTES", "WORDS", "entropy_of", "new_entropy", "phrase_of", "seed_of"]
+__all__ = ["ENTROPY_BYTES", "WORDS", "entropy_of", "is_word", "new_entropy", "phrase_of", "seed_of"]
 
 WORDS: Final = 24
 ENTROPY_BYTES: Final = 32
@@ -31,6 +31,16 @@ def phrase_of(entropy: bytes) -> str:
     return _list().to_mnemonic(entropy)
 
 
+def is_word(word: str) -> bool:
+    """Whether it is one of the list."""
+    return word.lower() in _words()
+
+
+@cache
+def _words() -> frozenset[str]:
+    return frozenset(_list().wordlist)
+
+
 def entropy_of(phrase: str) -> bytes:
     """Return the 32 bytes of a phrase as somebody typed it (case and spacing do not matter).
 
@@ -39,8 +49,7 @@ def entropy_of(phrase: str) -> bytes:
     words = phrase.lower().split()
     if len(words) != WORDS:
         raise PhraseError(f"the phrase has {len(words)} words", f"a phrase of perund has {WORDS}")
-    known = set(_list().wordlist)
-    unknown = [place for place, word in enumerate(words, start=1) if word not in known]
+    unknown = [place for place, word in enumerate(words, start=1) if not is_word(word)]
     if unknown:
         places = ", ".join(map(str, unknown))
         raise PhraseError(f"word {places} of the phrase is not in the English BIP-39 list", "check the spelling")

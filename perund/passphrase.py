@@ -29,6 +29,7 @@ def ask_passphrase(
     twice: bool = False,
     interactive: bool = True,
     environment: Mapping[str, str] = os.environ,
+    prompt: str = "Passphrase of the key store: ",
 ) -> str:
     """Return the passphrase, from the first of these that is there.
 
@@ -45,7 +46,7 @@ def ask_passphrase(
     if not interactive or not sys.stdin.isatty():
         raise PassphraseError("no passphrase for the key store", _WAYS)
     try:
-        passphrase = getpass.getpass("Passphrase of the key store: ")
+        passphrase = getpass.getpass(prompt)
         if twice and getpass.getpass("The same again: ") != passphrase:
             raise PassphraseError("the two passphrases differ", "nothing was made; try again")
     except EOFError:

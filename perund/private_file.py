@@ -8,7 +8,7 @@ from pathlib import Path
 
 from perund.setup_errors import DirectoryError
 
-__all__ = ["make_private_dir", "write_new"]
+__all__ = ["make_private_dir", "require_empty", "sync_directory", "write_new"]
 
 
 def make_private_dir(path: Path) -> None:
@@ -18,18 +18,31 @@ def make_private_dir(path: Path) -> None:
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A fresh volume of its own file system has a lost+found directory.
-        present = sorted(entry.name for entry in path.iterdir() if entry.name != "lost+found")
-        if present:
-            raise DirectoryError(
-                f"{path} is not empty (it has {present[0]})",
-                "nothing was changed; choose another --dir, or start the node that lives there",
-            )
+        require_empty(path)
         path.chmod(0o700)
     except OSError as error:
         raise DirectoryError(
             f"{path} cannot be made ({error.strerror})", "choose a --dir in a directory that you can write"
         ) from error
+
+
+def require_empty(path: Path) -> None:
+    """Raise `DirectoryError` when there is anything in a directory; one that is not there is empty."""
+    try:
+        # A fresh volume of its own file system has a lost+found directory.
+        present = sorted(entry.name for entry in path.iterdir() if entry.name != "lost+found")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DirectoryError(
+            f"{path} cannot be used ({error.strerror})", "choose a --dir in a directory that you can write"
+        ) from error
+    if present:
+        raise DirectoryError(
+            f"{path} is not empty (it has {present[0]})",
+            "nothing was changed; start the node that lives there, or choose another --dir for another node: one with "
+            "the same words would not know its channels",
+        )
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -50,14 +63,19 @@ def write_new(path: Path, content: bytes) -> None:
             path.hardlink_to(temporary)
         finally:
             temporary.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
     except FileExistsError as error:
         raise DirectoryError(f"{path} exists already", "nothing was overwritten; choose another --dir") from error
     except OSError as error:
         raise DirectoryError(
             f"{path} cannot be written ({error.strerror})", "check space, permissions and the file system"
         ) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises `OSError`."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

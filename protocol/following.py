@@ -163,7 +163,7 @@ class Follower(Channel):
         if update.version not in allowed:
             raise PeerViolation("wrong_version", f"version {update.version} came after {old.version}")
         if update.version > MAX_VERSION:
-            raise PeerViolation("wrong_version", f"version {update.version} is above 2^63")
+            raise PeerViolation("wrong_version", f"version {update.version} is above 2^63-1")
         sent, received = update.from_1, update.from_0
         if update.finalized and (sent or received):
             raise PeerViolation("final_with_payments", "the final state carries payments")

@@ -60,7 +60,7 @@ class StateSigner:
         """Return 64 bytes and the record that must be durable before they leave.
 
         The same content again gives the same signature. Raises `InvariantBroken` for another content of a
-        version that was signed, for a lower version, after a final state, and above 2^63.
+        version that was signed, for a lower version, after a final state, and above 2^63-1.
         """
         digest = state.digest
         again = state.version == self._version and digest == self._digest
@@ -70,7 +70,7 @@ class StateSigner:
             if state.version <= self._version:
                 raise InvariantBroken(f"version {self._version} is signed; another {state.version} must not be")
             if state.version > MAX_VERSION:
-                raise InvariantBroken(f"version {state.version} is above 2^63")
+                raise InvariantBroken(f"version {state.version} is above 2^63-1")
         signature = self._key.sign_state(state)
         self._version, self._digest, self._finalized = state.version, digest, state.finalized
         return signature, SignatureRecord(state.channel, state.version, digest, state.finalized)

@@ -21,7 +21,7 @@ from protocol import messages as m
 from protocol.errors import InvariantBroken, Undecodable
 from protocol.payments import MAX_MEMO_BYTES, PAYMENT_ID_BYTES, Batch, Payment
 from protocol.tower_digest import BUCKETS, DIGEST_BYTES, ENTRY_BYTES, PAGE, read_buckets, read_entries
-from protocol.types import MAX_E8S
+from protocol.types import MAX_E8S, MAX_INT64, MAX_VERSION
 from wire.cipher import MAX_MESSAGE_BYTES
 from wire.errors import BadMessage
 from wire.text import safe_text
@@ -63,6 +63,9 @@ Number = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Bucket = Annotated[int, Meta(ge=0, lt=BUCKETS)]
 Buckets = Annotated[bytes, Meta(max_length=BUCKETS * (1 + DIGEST_BYTES))]
 Entries = Annotated[bytes, Meta(max_length=PAGE * ENTRY_BYTES)]
+Version = Annotated[int, Meta(ge=0, le=MAX_VERSION)]
+Time = Annotated[int, Meta(ge=0, le=MAX_INT64)]
+"""Nanoseconds: a moment until the year 2262, or a duration."""
 Bytes16s = Annotated[bytes, Meta(max_length=MAX_MESSAGE_BYTES)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes32OrNone = Annotated[bytes, Meta(max_length=32)]
@@ -86,27 +89,27 @@ _DECODERS: Final[dict[type[m.Message], object]] = {
     m.Life: Decoder(tuple[Literal[5], Number, Bytes32, Bytes64]),
     m.LifeHeard: Decoder(tuple[Literal[7], Number, Bytes32, Bytes64]),
     m.LifeStopped: Decoder(tuple[Literal[9], Number, Bytes32, Number, Bytes32, Bytes64]),
-    m.ChannelProposal: Decoder(tuple[Literal[10], Bytes32, Bytes32, Bytes32, Allocation, Nat64, Nat64]),
+    m.ChannelProposal: Decoder(tuple[Literal[10], Bytes32, Bytes32, Bytes32, Allocation, Time, Time]),
     m.ChannelAccept: Decoder(tuple[Literal[11], Bytes32, Bytes32, Bytes32]),
     m.ChannelReject: Decoder(tuple[Literal[12], Bytes32, Code, Text]),
     m.StateSignature: Decoder(tuple[Literal[13], Bytes32, Bytes64]),
     m.ChannelReady: Decoder(tuple[Literal[14], Bytes64]),
     m.Offer: Decoder(tuple[Literal[20], Bytes64, Columns]),
     m.Decline: Decoder(tuple[Literal[21], Bytes64, Bytes16s, Code]),
-    m.Update: Decoder(tuple[Literal[22], Bytes64, Nat64, Allocation, bool, Columns, Columns, Bytes64]),
-    m.Ack: Decoder(tuple[Literal[23], Bytes64, Nat64, Bytes64]),
-    m.Confirm: Decoder(tuple[Literal[24], Bytes64, Nat64]),
+    m.Update: Decoder(tuple[Literal[22], Bytes64, Version, Allocation, bool, Columns, Columns, Bytes64]),
+    m.Ack: Decoder(tuple[Literal[23], Bytes64, Version, Bytes64]),
+    m.Confirm: Decoder(tuple[Literal[24], Bytes64, Version]),
     m.CloseRequest: Decoder(tuple[Literal[25], Bytes64]),
-    m.Resume: Decoder(tuple[Literal[30], Bytes64, m.ResumePhase, Nat64, Bytes32, Nat64, Bytes32OrNone, bool]),
-    m.SignedStateMessage: Decoder(tuple[Literal[31], Bytes64, Nat64, Allocation, bool, Bytes64, Bytes64]),
+    m.Resume: Decoder(tuple[Literal[30], Bytes64, m.ResumePhase, Version, Bytes32, Version, Bytes32OrNone, bool]),
+    m.SignedStateMessage: Decoder(tuple[Literal[31], Bytes64, Version, Allocation, bool, Bytes64, Bytes64]),
     m.TowerState: Decoder(
-        tuple[Literal[40], Bytes64, Bytes32, Bytes32, Nat64, Nat64, Allocation, bool, Bytes64, Bytes64]
+        tuple[Literal[40], Bytes64, Bytes32, Bytes32, Time, Version, Allocation, bool, Bytes64, Bytes64]
     ),
-    m.TowerReceipt: Decoder(tuple[Literal[42], Bytes64, Nat64, Bytes32, Nat64, Nat64, Bytes64]),
-    m.TowerRefusal: Decoder(tuple[Literal[44], Bytes64, Nat64, Code, Text]),
+    m.TowerReceipt: Decoder(tuple[Literal[42], Bytes64, Version, Bytes32, Time, Time, Bytes64]),
+    m.TowerRefusal: Decoder(tuple[Literal[44], Bytes64, Version, Code, Text]),
     m.TowerForget: Decoder(tuple[Literal[46], Bytes64]),
     m.TowerRecall: Decoder(tuple[Literal[48], Bytes64]),
-    m.TowerHeld: Decoder(tuple[Literal[50], Bytes64, Nat64, Allocation, bool, Bytes64, Bytes64]),
+    m.TowerHeld: Decoder(tuple[Literal[50], Bytes64, Version, Allocation, bool, Bytes64, Bytes64]),
     m.TowerInquiry: Decoder(tuple[Literal[51], Nat64]),
     m.TowerStanding: Decoder(tuple[Literal[53], Nat64, Bytes32, Number, Nat64, Buckets]),
     m.TowerListRequest: Decoder(tuple[Literal[55], Bucket, Bytes64OrNone]),

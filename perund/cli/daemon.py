@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
+from perund.cli import keys as keys_commands
 from perund.cli import recovery
 from perund.cli.failing import FAILED, fail, run_async
 from perund.cli.values import Amount
 from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, default_min_challenge_s
 from perund.config_file import load_config
+from perund.keys import Keys
 from perund.keystore import KeyStore
 from perund.logs import configure_logs
 from perund.mnemonic import entropy_of, new_entropy
 from perund.new_node import NewNode, create_node, local_root_key
-from perund.passphrase import STDIN, ask_passphrase, read_secret_line
+from perund.passphrase import STDIN, ask_passphrase
+from perund.phrase_file import read_phrase
+from perund.private_file import require_empty
 from perund.setup_errors import ConfigError, PassphraseError
 
 if TYPE_CHECKING:
     from devnet.server import Ready
+    from perund.tower.address import TowerAddress
     from perund.tower.books import Status
 
 __all__ = ["main"]
@@ -40,6 +45,12 @@ _DIR: Final = click.option(
 )
 _PASSPHRASE: Final = click.option(
     "--passphrase-file", metavar="FILE", help="File whose first line opens the key store; - is standard input."
+)
+
+
+FROM_WORDS: Final = (
+    "This node has the keys and the wallet of these words, and no channel: one that they had before is not watched "
+    "from here. If there was any, stop now, and make the node with `perund restore` from its backup.perund."
 )
 
 
@@ -61,6 +72,8 @@ def main() -> None:
 @click.option("--contribute-max", type=Amount(zero=True), default=0, help="Most to put in when a peer proposes.")
 @_PASSPHRASE
 @click.option("--phrase-file", metavar="FILE", help="Make the node from the 24 words in this file; - is stdin.")
+@click.option("--without-channels", is_flag=True, help="With --phrase-file: no channel of it is open; do not look.")
+@click.option("--ask-peer", "peers", multiple=True, metavar="NODEID@HOST:PORT", help="With --phrase-file: ask it too.")
 @click.option("--non-interactive", is_flag=True, help="Never ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def init(
@@ -75,18 +88,24 @@ def init(
     contribute_max: int,
     passphrase_file: str | None,
     phrase_file: str | None,
+    peers: tuple[str, ...],
     *,
+    without_channels: bool,
     non_interactive: bool,
     as_json: bool,
 ) -> None:
-    """Make a node: its keys, its wallet and perund.toml. Nothing that exists is overwritten."""
+    """Make a node: its keys, its wallet and perund.toml. Nothing that exists is overwritten.
+
+    The 24 words of a node that had channels do not bring these back: `perund restore` does. So with --phrase-file the
+    ledger is asked first, and the peers that --ask-peer names; what shows channels, or cannot be asked, ends it.
+    """
 
     async def work() -> NewNode:
         if network == "local" and not urls:
             raise ConfigError("a local network has no usual address", "give --url http://127.0.0.1:4943")
         if phrase_file == STDIN == passphrase_file:
             raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
-        entropy = new_entropy() if phrase_file is None else entropy_of(read_secret_line(phrase_file))
+        entropy = new_entropy() if phrase_file is None else entropy_of(read_phrase(phrase_file))
         key = root_key or ((await local_root_key(urls[0])).hex() if network == "local" else "")
         table = {
             "network": network,
@@ -104,12 +123,19 @@ def init(
             config = msgspec.convert(table, Config)
         except msgspec.ValidationError as error:
             raise ConfigError(f"the options make no configuration: {error}", "see `perund init --help`") from None
+        require_empty(data_dir)
+        if phrase_file is not None and not without_channels:
+            from perund.recovery.traces import require_no_traces  # noqa: PLC0415  (as in `run`)
+
+            await require_no_traces(config, Keys(entropy), [_address(peer) for peer in peers])
         passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
         return create_node(data_dir, config, entropy, passphrase)
 
     node = run_async(work, as_json=as_json)
+    warning = FROM_WORDS if phrase_file is not None else ""
     if as_json:
-        click.echo(msgspec.json.encode(asdict(node), enc_hook=str).decode())
+        made = {**asdict(node), "warning": warning} if warning else asdict(node)
+        click.echo(msgspec.json.encode(made, enc_hook=str).decode())
         return
     click.echo(f"The node in {node.data_dir} is ready.\n")
     if phrase_file is None:
@@ -120,10 +146,21 @@ def init(
             numbered = (f"{place:2d} {word:<9}" for place, word in enumerate(words[start : start + 6], start + 1))
             click.echo(f"  {' '.join(numbered)}".rstrip())
         click.echo("")
+    if warning:
+        click.echo(f"{warning}\n")
     click.echo(f"node id    {node.node_id}")
     click.echo(f"principal  {node.principal}")
     click.echo(f"account    {node.account}\n")
     click.echo(f"Send ICP to the account, then: perund run --dir {node.data_dir}")
+
+
+def _address(text: str) -> TowerAddress:
+    from perund.tower.address import TowerAddress  # noqa: PLC0415  (as in `run`)
+
+    try:
+        return TowerAddress.of(text)
+    except ValueError as error:
+        raise ConfigError(f"--ask-peer {text!r} is no address: {error}", "write NODEID@host:port") from error
 
 
 @main.command()
@@ -265,7 +302,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
 
 
-for _command in (recovery.backup, recovery.restore, recovery.check):
+for _command in (recovery.backup, recovery.restore, recovery.check, keys_commands.passphrase):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from perund.cli.failing import FAILED, fail, run_async
 from perund.config_file import load_config
 from perund.keystore import KeyStore
 from perund.mnemonic import entropy_of
-from perund.passphrase import STDIN, ask_passphrase, read_secret_line
+from perund.passphrase import STDIN, ask_passphrase
+from perund.phrase_file import read_phrase
 from perund.setup_errors import PassphraseError
 from protocol.terms import network_hash
 
@@ -95,7 +96,7 @@ def restore(
     async def work() -> Restored:
         if phrase_file == STDIN == passphrase_file:
             raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
-        entropy = entropy_of(read_secret_line(phrase_file))
+        entropy = entropy_of(read_phrase(phrase_file))
         passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
         return restore_node(data_dir, backup_path, entropy, passphrase)
 
@@ -105,6 +106,7 @@ def restore(
         return
     click.echo(f"node {done.node_id} is restored, with {len(done.channels)} channels that recover")
     click.echo(f"Start it with `perund run --dir {data_dir}`; `perun channels` shows how far each is.")
+    click.echo("The node that it was, or a copy of it, must not run any more: both would sign.")
 
 
 @click.command()

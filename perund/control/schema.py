@@ -24,6 +24,7 @@ from perund.control.values import (
     Seconds,
 )
 from protocol.payments import MAX_MEMO_BYTES
+from protocol.types import MAX_INT64
 
 __all__ = [
     "Channel",
@@ -249,8 +250,6 @@ class ChannelOpenParams(Params, frozen=True):
     def __post_init__(self) -> None:
         if self.mine_e8s + self.theirs_e8s == 0:
             raise ValueError("a channel of 0 e8s can pay nothing; put something in")
-        if self.mine_e8s + self.theirs_e8s >= 2**64:
-            raise ValueError("both sides together are more than 2^64-1 e8s")
 
 
 class Queued(Result, frozen=True, kw_only=True):
@@ -458,7 +457,9 @@ class PaymentCancelParams(Params, frozen=True):
 class SubscribeParams(Params, frozen=True):
     """Events after a cursor, or from now on; only some kinds, or all."""
 
-    after: Annotated[int, Meta(ge=0, description="Cursor of the last event that was handled.")] | None = None
+    after: Annotated[int, Meta(ge=0, le=MAX_INT64, description="Cursor of the last event that was handled.")] | None = (
+        None
+    )
     kinds: Annotated[list[Annotated[str, Meta(max_length=60)]], Meta(min_length=1, max_length=100)] | None = None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from protocol.types import MAX_E8S
+from protocol.types import MAX_INT64
 
 __all__ = [
     "ChannelIdHex",
@@ -27,7 +27,7 @@ __all__ = [
 
 MAX_SECONDS: Final = 10 * 365 * 86_400
 MAX_PAYMENTS_PER_CALL: Final = 20_000
-_DIGITS: Final = 20  # of 2^64-1
+_DIGITS: Final = 20  # of a nat64
 
 ChannelRef = Annotated[
     str,
@@ -51,7 +51,7 @@ IdempotencyKey = Annotated[
 
 
 class E8s(int):
-    """An amount of e8s, 0 to 2^64-1. It travels as a decimal string, so that no client rounds it."""
+    """An amount of e8s, 0 to 2^63-1. It travels as a decimal string, so that no client rounds it."""
 
     __slots__ = ()
 
@@ -80,8 +80,8 @@ def decode_value(kind: type, value: object) -> object:
         if type(value) is not str or not value.isdigit() or not value.isascii() or len(value) > _DIGITS:
             raise ValueError(f'{_shown(value)} is not an amount: write e8s as a decimal string, such as "150000000"')
         amount = int(value)
-        if amount > MAX_E8S:
-            raise ValueError(f"{value} e8s is more than 2^64-1")
+        if amount > MAX_INT64:
+            raise ValueError(f"{value} e8s is more than 2^63-1")
         if amount == 0 and kind is PaidE8s:
             raise ValueError("an amount of 0 e8s moves nothing; at least 1")
         return kind(amount)
@@ -107,8 +107,8 @@ def _column(value: object) -> PaidColumn:
     if not (joined.isascii() and joined.isdigit()) or max(map(len, value)) > _DIGITS or not all(value):
         raise ValueError("every amount is a decimal string of e8s")
     amounts = PaidColumn(map(int, value))
-    if min(amounts) < 1 or max(amounts) > MAX_E8S:
-        raise ValueError("every amount is 1 to 2^64-1 e8s")
+    if min(amounts) < 1 or max(amounts) > MAX_INT64:
+        raise ValueError("every amount is 1 to 2^63-1 e8s")
     return amounts
 
 

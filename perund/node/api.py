@@ -482,7 +482,7 @@ def _place(after: str | None) -> tuple[int, int, bytes]:
         return (0, -1, b"")
     try:
         number, sender, payment_id = after.split(".")
-        return (_number(number), int(sender), bytes.fromhex(payment_id))
+        return (_number(number), ("0", "1").index(sender), bytes.fromhex(payment_id))
     except ValueError as error:
         raise RpcError("invalid_params", f"`after` is {after!r}: give `next` of the answer before") from error
 

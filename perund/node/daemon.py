@@ -32,6 +32,7 @@ from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
 from perund.recovery.backup import BackupFile
+from perund.recovery.doubting import settle_doubt
 from perund.recovery.taking_up import take_up_from_file
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
@@ -100,6 +101,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(alarms.close)
+        doubted = settle_doubt(data_dir / STORE_NAME)
         found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
         store = Store(data_dir / STORE_NAME, network, failed, take_over=take_over)
         store.listen(alarms.heard)
@@ -153,6 +155,11 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
         )
         node = Node(services, failed)
         later.node = node
+        if doubted is not None:
+            why, marked = doubted
+            log.error("node.store_in_doubt", channels=marked, why=why, alarm=True)
+            facts: dict[str, str | int | bool] = {"channels": marked, "why": why, "alarm": True}
+            store.commit([EventRecord("node.store_in_doubt", None, facts)])
         if found:
             log.error("node.store_is_old", channels=len(found), alarm=True)
             store.commit([EventRecord("node.store_is_old", None, {"channels": len(found), "alarm": True})])
@@ -168,7 +175,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
                 raise  # nothing to guard: refuse to start. With channels, watch them, and open no more.
         except (ChainError, TimeoutError) as error:
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
-        node.spawn(trust.watch(), "canister trust")
+        node.spawn(node.keep(trust.watch, "canister trust"), "canister trust")
         if config.wire.listen:
             host, _, port = config.wire.listen.rpartition(":")
             actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))

@@ -119,7 +119,7 @@ class Node:
 
     def background(self) -> None:
         """Start what runs beside the channels."""
-        self.spawn(self._tick(), "tick")
+        self.spawn(self.keep(self._tick, "tick"), "tick")
         for intent in self.services.store.read.open_sends():
             self.spawn(self._finish_send(intent.number), "send")
         if self.lives.stopped is not None:
@@ -158,6 +158,18 @@ class Node:
         task.add_done_callback(self._ended)
         return task
 
+    async def keep(self, part: Callable[[], Coroutine[None, None, None]], name: str) -> None:
+        """Run a part for as long as the node runs: after a defect in it, which is loud, it starts again."""
+        while True:
+            try:
+                await part()
+            except (StorageFailed, InvariantBroken):
+                raise
+            except Exception as error:
+                log.exception("node.part_failed", part=name)
+                self.services.alarms.ring("node.part_failed", None, {"part": name, "error": type(error).__name__})
+                await asyncio.sleep(RESTART_JOB_S)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
@@ -174,6 +186,7 @@ class Node:
         while True:
             if self.services.time.certified:
                 self.openings.expire()
+            self.services.store.require_own_files()
             await asyncio.sleep(TICK_S)
 
     def follow_send(self, number: int) -> None:

@@ -2,6 +2,7 @@
 
 * `StoreError(PerundError)`
     * `StorageFailed`: a write failed. Nothing is signed any more; the process ends (rule 8).
+        * `FilesReplaced`: the files are not the ones that were opened any more, or somebody else wrote to them.
         * `StoreDamaged`: what is on the disk is not what was written. The process ends, and does not start on it again.
     * `DirectoryInUse`: another process runs on this data directory.
     * `WrongNetwork`: the channels in this store belong to another network.
@@ -11,10 +12,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from protocol.errors import PerundError
 
-__all__ = ["DirectoryInUse", "StorageFailed", "StoreDamaged", "StoreError", "UnknownSchema", "WrongNetwork"]
+if TYPE_CHECKING:
+    from perund.store.own_files import Stamp
+
+__all__ = [
+    "DirectoryInUse",
+    "FilesReplaced",
+    "StorageFailed",
+    "StoreDamaged",
+    "StoreError",
+    "UnknownSchema",
+    "WrongNetwork",
+]
 
 
 class StoreError(PerundError):
@@ -37,6 +50,27 @@ class StoreDamaged(StorageFailed):
         )
         self.path = path
         self.what = what
+
+
+class FilesReplaced(StorageFailed):
+    """What this process writes would not be found by the next one: nothing may leave any more (rule 8)."""
+
+    def __init__(self, path: Path, what: str, whole: Stamp | None) -> None:
+        """`path`: the store's file; `what`: what happened to it, for people, to be read after its name.
+
+        `whole`: which file has all that was written, and how it was left; None when none may have it.
+        """
+        kept = (
+            "everything that this node wrote is in the file that it had open: put that one back, with nothing older"
+            if whole is not None
+            else "it may have lost what this node wrote: the next start asks peers and towers for it"
+        )
+        super().__init__(
+            f"the store {path}{what} while it was in use, so nothing is signed on it any more; {kept}. "
+            "One node at a time may write here, and no copy, move or removal may touch these files while it runs"
+        )
+        self.path = path
+        self.whole = whole
 
 
 class DirectoryInUse(StoreError):

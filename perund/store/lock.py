@@ -7,12 +7,15 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from perund.setup_errors import DirectoryError
 from perund.store.errors import DirectoryInUse
 
-__all__ = ["DirectoryLock"]
+__all__ = ["LOCK_NAME", "DirectoryLock"]
+
+LOCK_NAME: Final = "perund.lock"
+"""In the data directory of a running node."""
 
 
 class DirectoryLock:
@@ -24,7 +27,7 @@ class DirectoryLock:
         Raises `DirectoryError` when nothing can be made in the directory: a store that opens in it all the same has
         no log, and the backup file could not be written when a channel opens.
         """
-        self._path = directory / "perund.lock"
+        self._path = directory / LOCK_NAME
         try:
             if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -44,6 +47,15 @@ class DirectoryLock:
                 f"the data directory {directory} is in use by process {holder or 'unknown'}; "
                 "stop that node, or choose another --dir"
             ) from error
+        # Whoever unlinked the file between its opening and its locking would have another one to lock.
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            there = None
+        ours = os.fstat(self._file)
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            os.close(self._file)
+            raise DirectoryInUse(f"{self._path} was replaced while it was being locked; start the node again")
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 

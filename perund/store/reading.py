@@ -452,6 +452,8 @@ def open_reader(path: Path) -> Reader:
         database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         database.set_busy_timeout(BUSY_MS)
         database.pragma("query_only", 1)
+        # Who reads writes nothing back, not even as the last one: the log may have been cut off under it.
+        database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         database.pragma("cache_size", -CACHE_KIB)
     except apsw.Error as error:
         raise unusable(path, error, "read") from error

@@ -12,7 +12,8 @@ from typing import Final
 import apsw
 
 from perund.store.damage import require_sound_file, unusable
-from perund.store.errors import StorageFailed, StoreError, WrongNetwork
+from perund.store.doubt import record_doubt
+from perund.store.errors import FilesReplaced, StorageFailed, StoreError, WrongNetwork
 from perund.store.lives import begin_life
 from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
 from perund.store.rows import EventRow
@@ -57,6 +58,8 @@ def connect(path: Path) -> apsw.Connection:
     database.pragma("foreign_keys", 0)
     database.pragma("cache_size", -CACHE_KIB)
     database.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+    # A log that is not the database's own may stand beside it: closing writes nothing back.
+    database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return database
 
 
@@ -71,6 +74,9 @@ class Store:
         `network`: 32 bytes; `failed` is called once when a write fails; `take_over`: see `begin_life`.
         Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`, `StoreDamaged`.
         """
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._failed = failed
+        self._path = path
         try:
             database = connect(path)
         except apsw.Error as error:
@@ -96,15 +102,13 @@ class Store:
                 (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS, KEPT_REQUESTS - 1),
             )
             self.read = open_reader(path)
+            self._writer = Writer(database, path, self._on_failure)
         except (apsw.Error, OSError) as error:
             database.close()
             raise unusable(path, error) from error
         except StoreError:
             database.close()
             raise
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._failed = failed
-        self._writer = Writer(database, self._on_failure)
         self._numbers: dict[ChannelId, int] = {}
         self._cursor = self.read.highest("event")
         self._unwritten: list[_Unwritten] = []
@@ -152,7 +156,13 @@ class Store:
         done.add_done_callback(self._waiters.discard)
         await done
 
+    def require_own_files(self) -> None:
+        """Ask, without waiting, that the files are still this store's: an idle node hears of it too."""
+        self._writer.commit(())
+
     def _on_failure(self, error: StorageFailed) -> None:
+        if isinstance(error, FilesReplaced):
+            record_doubt(error)
         self._failed(error)
         for waiter in list(self._waiters):
             if not waiter.done():

@@ -1,7 +1,8 @@
 """One writer thread and group commit: what waits at the same moment shares one transaction.
 
 A unit of work is all or nothing, and its `then` is called on the event loop when it is on the disk, in the
-order of the units. There is no timer: an idle store commits at once, a busy one takes what has gathered.
+order of the units. There is no timer: an idle store commits at once, a busy one takes what has gathered. And it is
+in the files of the store's directory: a unit without statements asks for that alone.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import apsw
 
 from perund.store.errors import StorageFailed
+from perund.store.own_files import OwnFiles
 
 __all__ = ["Statement", "Writer"]
 
@@ -44,13 +47,18 @@ class _Unit:
 class Writer:
     """Owns the writing connection. Made and used on the event loop; writes on its own thread."""
 
-    def __init__(self, database: apsw.Connection, failed: Callable[[StorageFailed], None]) -> None:
-        """Start the thread. `failed` is called once, on the event loop, when a write fails (rule 8)."""
+    def __init__(self, database: apsw.Connection, path: Path, failed: Callable[[StorageFailed], None]) -> None:
+        """Start the thread. `failed` is called once, on the event loop, when a write fails (rule 8).
+
+        `path`: of the database, as the operator named it. Raises `FilesReplaced`, `OSError`, `apsw.Error`.
+        """
         self._database = database
+        self._files = OwnFiles(database, path)
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._error: StorageFailed | None = None
+        self._broken = self._closed = False
         self.transactions = 0
         self._thread = threading.Thread(target=self._run, name="perund-writer", daemon=True)
         self._thread.start()
@@ -66,12 +74,27 @@ class Writer:
 
     def close(self) -> None:
         """Write what is queued, and stop. The `then` of what is written now is called in a later turn of the loop."""
+        if self._closed:
+            return
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
+        if not self._broken:
+            self._write_all_back()
         if self._error is None:
             self._error = StorageFailed("the store is closed; what was not written before is not kept")
-        with contextlib.suppress(apsw.Error):  # everything is in the log already; the next start checkpoints it
+        with contextlib.suppress(apsw.Error):
             self._database.close()
+        self._files.close()
+
+    def _write_all_back(self) -> None:
+        """Leave a database that has everything, if the files are still ours."""
+        try:
+            self._files.require()
+            with contextlib.suppress(apsw.Error):  # everything is in the log, which the next start reads
+                self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except StorageFailed as error:
+            self._fail(error)
 
     def _run(self) -> None:
         while True:
@@ -91,14 +114,16 @@ class Writer:
                 units.append(more)
             try:
                 self._write(units)
+                done = [u.then for u in units if u.then is not None]
+                if done:
+                    self._tell(partial(self._call_all, done))
+                self._files.write_back()
             except Exception as error:  # noqa: BLE001  (also a value that SQLite cannot hold)
                 # Whatever it was, this thread ends: who waits must hear of it, or waits for ever.
-                self._tell(partial(self._fail, StorageFailed(f"a write to the store failed: {error}")))
+                self._broken = True
+                failed = StorageFailed(f"a write to the store failed: {error}")
+                self._tell(partial(self._fail, error if isinstance(error, StorageFailed) else failed))
                 return
-            self.transactions += 1
-            done = [u.then for u in units if u.then is not None]
-            if done:
-                self._tell(partial(self._call_all, done))
             if last:
                 return
 
@@ -109,6 +134,7 @@ class Writer:
     def _write(self, units: list[_Unit]) -> None:
         database = self._database
         statements = [s for unit in units for s in unit.statements]
+        self._files.require()
         if not statements:
             return
         database.execute("BEGIN IMMEDIATE")
@@ -120,6 +146,8 @@ class Writer:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+        self._files.require()
+        self.transactions += 1
 
     def _fail(self, error: StorageFailed) -> None:
         self._error = error

@@ -155,13 +155,17 @@ class TowerBooks:
             assert isinstance(starts, int)
             self.life, self.starts = life, starts
             self._reader = _reader(path)
+            self._writer = Writer(database, path, failed)
         except (apsw.Error, OSError) as error:
             database.close()
             raise _unusable(path, error) from error
         except StoreError:
             database.close()
             raise
-        self._writer = Writer(database, failed)
+
+    def require_own_files(self) -> None:
+        """Ask, without waiting, that the files are still these books': who has gone quiet hears of it too."""
+        self._writer.commit(())
 
     def close(self) -> None:
         """Write what is queued, and close."""
@@ -320,6 +324,7 @@ def _reader(path: Path) -> apsw.Connection:
     database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     database.set_busy_timeout(BUSY_MS)
     database.pragma("query_only", 1)
+    database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return database
 
 

@@ -51,6 +51,7 @@ NS: Final = 1_000_000_000
 FIRST_TIME_S: Final = 10.0
 AGAIN_S: Final = 5.0
 REMIND_S: Final = 60.0
+FILES_S: Final = 1.0
 
 
 class CanisterHoldings:
@@ -150,7 +151,8 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         proving = Proving(tower, books, CanisterHoldings(perun), time)
         tower.start(watcher, proving.ask)  # watch first: what happened meanwhile is looked at before anything else
         proving_task = loop.create_task(proving.run(), name="proving")
-        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task]
+        asking = loop.create_task(_ask_for_files(books), name="own files")
+        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task, asking]
         stack.push_async_callback(_end, tasks)
         for task in tasks:
             task.add_done_callback(lambda done: failed(_why(done)) if not done.cancelled() else None)
@@ -187,6 +189,14 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         log.info("tower.stopping")
     log.info("tower.stopped")
     return 1 if failures else 0
+
+
+async def _ask_for_files(books: TowerBooks) -> None:
+    """Have a tower to which nobody writes notice, too, that its files are gone."""
+    while True:
+        with contextlib.suppress(StorageFailed):  # said by then, and the rest goes on
+            books.require_own_files()
+        await asyncio.sleep(FILES_S)
 
 
 async def _first(*events: asyncio.Event) -> None:

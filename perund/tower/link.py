@@ -254,6 +254,8 @@ class TowerLink:
             self._later(message.channel, sent, f"it says that it holds version {message.version}, ours is older")
         elif message.expires_ns <= self._household.chain_ns():
             self._later(message.channel, sent, "its receipts have expired when they come")
+        elif not KeptReceipt.of(message).believable(self._household.chain_ns()):
+            self._later(message.channel, sent, "its receipts are of another time than now, or for longer than a year")
         else:
             self._promised(message, sent)
         self._wake.set()
@@ -317,6 +319,10 @@ class TowerLink:
         if self.problem != problem:
             log.warning("tower.not_guarding", tower=self._short, channel=channel.hex()[:16], problem=problem)
         self.problem = problem
+
+    def give_up(self, reason: str) -> None:
+        """Use this tower no more, until the node starts again."""
+        self._drop(reason)
 
     def _drop(self, reason: str) -> None:
         if self.dropped is not None:

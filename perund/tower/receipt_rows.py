@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from perund.store.writer import Statement
 from protocol.messages import TowerReceipt
 from protocol.types import Nanos
 
 __all__ = ["KeptReceipt", "forget_receipts", "record_receipt", "record_tower_life"]
+
+
+MOST_SKEW_NS: Final = 3_600 * 1_000_000_000
+"""How far a tower's chain time may be ahead of ours."""
+MOST_PROMISED_NS: Final = 400 * 86_400 * 1_000_000_000
+"""No tower promises for longer: `tower.receipt_s` and `tower.funding_s` end at a year."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,10 @@ class KeptReceipt:
     def of(cls, receipt: TowerReceipt) -> KeptReceipt:
         """Return what is kept in memory of a verified receipt."""
         return cls(receipt.version, receipt.state_hash, receipt.chain_time_ns, receipt.expires_ns)
+
+    def believable(self, now_ns: Nanos) -> bool:
+        """Whether its times are of now: of others nobody can tell until when it really holds."""
+        return self.chain_time_ns <= now_ns + MOST_SKEW_NS and self.expires_ns - self.chain_time_ns <= MOST_PROMISED_NS
 
     def renew_at_ns(self) -> Nanos:
         """Return when half of its time is over: enough is left to try again for as long."""

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from perund.store.errors import StorageFailed
 from perund.tower.address import TowerAddress
 from perund.tower.inquiry import Inquiries
 from perund.tower.link import TowerLink
 from perund.tower.receipt_rows import KeptReceipt, forget_receipts, record_receipt, record_tower_life
 from protocol.effects import EventRecord
-from protocol.errors import PeerViolation, Undecodable
+from protocol.errors import InvariantBroken, PeerViolation, Undecodable
 from protocol.messages import (
     ErrorMessage,
     StandingMessage,
@@ -56,7 +57,9 @@ class Towers:
             life = services.store.read.tower_life(address.node_id)
             if life is not None:
                 self._lives[address.node_id] = life
-            receipts = {ChannelId(row[0]): KeptReceipt(*row[1:]) for row in rows}
+            kept = {ChannelId(row[0]): KeptReceipt(*row[1:]) for row in rows}
+            now_ns = services.time.chain_ns()
+            receipts = {channel: receipt for channel, receipt in kept.items() if receipt.believable(now_ns)}
             self.links[address.node_id] = TowerLink(
                 address, self, services.network_hash, services.network.node_id, receipts
             )
@@ -70,7 +73,17 @@ class Towers:
             self._ask_about(driver)
         for node_id, link in self.links.items():
             self._services.network.keep_connected(node_id, link.address.host, link.address.port)
-            spawn(link.run(lambda: list(self._drivers)), f"tower {node_id.hex()[:16]}")
+            spawn(self._run(link), f"tower {node_id.hex()[:16]}")
+
+    async def _run(self, link: TowerLink) -> None:
+        """Deliver to one tower. A defect in what concerns it costs this tower, with an alarm, and nothing else."""
+        try:
+            await link.run(lambda: list(self._drivers))
+        except (StorageFailed, InvariantBroken):
+            raise
+        except Exception as error:
+            log.exception("tower.link_failed", tower=link.address.node_id.hex()[:16])
+            link.give_up(f"internal error: {type(error).__name__}")
 
     # --- what the node says ------------------------------------------------------------------------------
 

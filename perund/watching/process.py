@@ -30,6 +30,7 @@ from perund.watching.reporter import Reporter
 from perund.watching.states import WatchedStates
 from protocol.errors import PerundError
 from protocol.terms import network_hash
+from protocol.types import ChannelId
 from watcher.vitals import WatcherState
 from watcher.watch import Watcher
 
@@ -54,9 +55,13 @@ class _Watch:
         self.watcher = watcher
         self.reporter = reporter
         self._damage: str | None = None
+        self._lost: set[ChannelId] = set()
 
     def say_damage(self) -> None:
-        """Raise an alarm when the store turned out to be damaged: some channels may not be watched."""
+        """Raise an alarm when the store turned out to be damaged or replaced: some channels may not be watched."""
+        news, self.states.news = self.states.news, []
+        for item in news:
+            self.reporter.noticed(item.kind, item.channel, item.facts)
         found = self.states.damage
         if found is not None and found != self._damage:
             self.reporter.noticed("watch.store_damaged", None, {"error": found, "alarm": True})
@@ -66,13 +71,25 @@ class _Watch:
         """Watch what the store has, and nothing else. Raises `StoreError`."""
         self.states.examine()
         wanted, before = self.states.channels(), self.watcher.watched()
-        for channel in before - wanted.keys():
+        gone = {channel for channel in before - wanted.keys() if not self._vanished(channel)}
+        for channel in gone:
             self.watcher.unwatch(channel)
             self.states.forget(channel)
         for channel, challenge_ns in wanted.items():
             self.watcher.watch(channel, challenge_ns)
-        if before != wanted.keys():
+        if gone or wanted.keys() - before:
             log.info("watch.channels_changed", channels=len(wanted), before=len(before))
+
+    def _vanished(self, channel: ChannelId) -> bool:
+        """Whether the store lost a channel: then it is watched on, with the newest state that was read of it."""
+        if not self.states.vanished(channel):
+            return False
+        if channel not in self._lost:
+            self._lost.add(channel)
+            known = self.states.newest(channel)
+            version = known[1].state.version if known is not None else "none"
+            self.reporter.noticed("watch.channel_vanished", channel, {"version": version, "alarm": True})
+        return True
 
     def _say_alive(self) -> None:
         seen = self.watcher.condition()

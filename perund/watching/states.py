@@ -2,7 +2,9 @@
 
 The node may run, be stopped in the middle of a write, or bring the schema up to date meanwhile: WAL readers wait
 for nobody and see each migration whole. A damaged store is said to be one, and what can be read of it and bears both
-signatures still refutes: to watch less than before is better than to watch nothing. Implements `watcher.ports.States`.
+signatures still refutes: to watch less than before is better than to watch nothing. The same when the files are
+replaced: what the ones before had is read from them at that moment, and an older state never takes a newer one's place.
+Implements `watcher.ports.States`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import structlog
 
 from perund.store.damage import require_sound_file, unusable
 from perund.store.errors import StorageFailed, StoreDamaged, WrongNetwork
+from perund.store.own_files import FileId, log_of, shared_memory_of
 from protocol.errors import Undecodable
 from protocol.signing import verify_signed_state
 from protocol.types import ChannelId, Nanos, Params, ParticipantKey, SignedState, State
@@ -34,6 +37,44 @@ _Column = Any
 
 
 @dataclass(frozen=True, slots=True)
+class News:
+    """Something about the store that somebody must hear of."""
+
+    kind: str
+    channel: ChannelId | None
+    facts: dict[str, str | int | bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The database and what belongs to it; None: it is not there."""
+
+    database: FileId
+    log: FileId | None
+    shared: FileId | None
+
+    @classmethod
+    def of(cls, path: Path) -> _Files:
+        """Return what is there now. Raises `OSError`: there is no database."""
+        return cls(FileId.of(path), _file_id(log_of(path)), _file_id(shared_memory_of(path)))
+
+    def replaced_by(self, other: _Files) -> str:
+        """Return which file is another one there, for people; empty when only one came that was not there before."""
+        if self.database != other.database:
+            return "the database is another file"
+        if self.log is not None and self.log != other.log:
+            return "the log is another file, or gone"
+        return ""
+
+
+def _file_id(path: Path) -> FileId | None:
+    try:
+        return FileId.of(path)
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class _Seen:
     """What tells whether the store changed: the connection, and its counter of commits by others."""
 
@@ -49,13 +90,16 @@ class WatchedStates:
         self._path = path
         self._network = network
         self._database: apsw.Connection | None = None
-        self._file = (0, 0)
-        self._examined = (0, 0)
+        self._files: _Files | None = None
+        self._examined: _Files | None = None
+        self.news: list[News] = []
+        """What was noticed of the store, until somebody takes it from here."""
         self.damage: str | None = None
         """What is wrong with the file that is there now, for people; None while nothing was found."""
         self._opened = 0
         self._seen: _Seen | None = None
         self._known: dict[ChannelId, tuple[Params, SignedState]] = {}
+        self._lower: set[ChannelId] = set()
 
     def close(self) -> None:
         """Close the connection."""
@@ -91,21 +135,40 @@ class WatchedStates:
     def newest(self, channel: ChannelId) -> tuple[Params, SignedState] | None:
         """Return the newest fully signed state on the disk, read now.
 
-        When the disk cannot be read at this moment, what it showed last: an older state of ours still refutes what
-        is older than it, and the next try reads again.
+        When the disk cannot be read at this moment, or what it has is older, what it showed last: that still refutes
+        what is older than it, and the next try reads again.
         """
         try:
             rows = self._rows(f"{_NEWEST} WHERE channel = ?", (channel,))
-            if not rows:
-                return None
-            self._known[channel] = self._signed(rows[0])
+            if rows:
+                self._learn(channel, self._signed(rows[0]))
         except StorageFailed as error:
             log.error("watch.store_unreadable", channel=channel.hex(), error=str(error))
         return self._known.get(channel)
 
+    def vanished(self, channel: ChannelId) -> bool:
+        """Whether the store has nothing of a channel, whose money was not out when it was last read, any more.
+
+        Raises `StorageFailed`.
+        """
+        return not self._rows("SELECT 1 FROM watched WHERE channel = ?", (channel,))
+
     def forget(self, channel: ChannelId) -> None:
         """Forget a channel that is watched no more."""
         self._known.pop(channel, None)
+        self._lower.discard(channel)
+
+    def _learn(self, channel: ChannelId, found: tuple[Params, SignedState]) -> None:
+        """Keep the newest state that was ever read: to refute with it is right, whatever the store has become."""
+        known = self._known.get(channel)
+        if known is None or known[1].state.version <= found[1].state.version:
+            self._known[channel] = found
+        elif channel not in self._lower:
+            self._lower.add(channel)
+            facts: dict[str, str | int | bool] = {
+                "version": found[1].state.version, "had": known[1].state.version, "alarm": True,
+            }  # fmt: skip
+            self.news.append(News("watch.store_went_back", channel, facts))
 
     # --- what is damaged ---------------------------------------------------------------------------------
 
@@ -115,9 +178,9 @@ class WatchedStates:
         Raises `StorageFailed` when the store cannot be read now.
         """
         database = self._connection()
-        if self._examined == self._file:
+        if self._examined == self._files:
             return
-        self._examined, self.damage = self._file, None
+        self._examined, self.damage = self._files, None
         try:
             require_sound_file(database)
             for row in self._rows(f"{_NEWEST} WHERE phase != 'closed'", ()):
@@ -159,18 +222,42 @@ class WatchedStates:
 
     def _connection(self) -> apsw.Connection:
         try:
-            status = self._path.stat()
-            file = (status.st_dev, status.st_ino)
-            if self._database is not None and file == self._file:
+            files = _Files.of(self._path)
+            if self._database is not None and files == self._files:
                 return self._database
-            self.close()  # another file is in its place: a restored store
+            self._leave(files)
             database = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
             database.set_busy_timeout(BUSY_MS)
+            database.execute("SELECT 1 FROM sqlite_schema").fetchone()  # the log and what is shared are opened now
+            files = _Files.of(self._path)
+        except FileNotFoundError as error:
+            self._leave(None)
+            raise self._failed(error) from error
         except (OSError, apsw.Error) as error:
             raise self._failed(error) from error
-        self._database, self._file = database, file
+        self._database, self._files = database, files
         self._opened += 1
         return database
+
+    def _leave(self, files: _Files | None) -> None:
+        """Other files (or none) are in the place of those that are open: take along what these have, and say so."""
+        database, before = self._database, self._files
+        if before is not None:
+            what = before.replaced_by(files) if files is not None else "the database is not there any more"
+            if what:
+                self.news.append(News("watch.store_replaced", None, {"what": what, "alarm": True}))
+        self._files = None
+        if database is None:
+            return
+        try:
+            rows: list[tuple[_Column, ...]] = database.execute(f"{_NEWEST} WHERE phase != 'closed'").fetchall()
+            for row in rows:
+                params, signed = _decoded(*row)
+                if verify_signed_state(params, signed):
+                    self._learn(signed.state.channel, (params, signed))
+        except (apsw.Error, Undecodable, TypeError, ValueError) as error:
+            log.warning("watch.store_lost", error=str(error))  # what was read of it before is all there is
+        self.close()
 
     def _failed(self, error: Exception) -> StorageFailed:
         self.close()

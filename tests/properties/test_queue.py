@@ -79,10 +79,10 @@ def test_an_id_across_two_ids_is_no_id() -> None:
 def test_room_is_never_less_than_what_is_on_the_wire(from_0: list[Payment], from_1: list[Payment]) -> None:
     a, b = Batch.of(from_0), Batch.of(from_1)
     signature = b"\1" * 64
-    empty = Update(CHANNEL, 2**63, (2**63, 2**63 - 1), True, EMPTY, EMPTY, signature)
+    empty = Update(CHANNEL, 2**63 - 1, (2**63, 2**63 - 1), True, EMPTY, EMPTY, signature)
     assert len(encode(empty)) <= 512 - 4 * 5  # the fixed fields, and longer frames of four columns and two maps
     fixed = 512
-    assert len(encode(Update(CHANNEL, 2**63, (2**63, 2**63 - 1), True, a, b, signature))) <= (
+    assert len(encode(Update(CHANNEL, 2**63 - 1, (2**63, 2**63 - 1), True, a, b, signature))) <= (
         fixed + room_of(a) + room_of(b)
     )
     assert len(encode(Offer(CHANNEL, a))) <= fixed + room_of(a)

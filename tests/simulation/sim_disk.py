@@ -77,12 +77,13 @@ _Unit = tuple[Sequence[Statement], Callable[[], None] | None]
 class SimWriter:
     """Writes on the virtual loop."""
 
-    def __init__(self, database: apsw.Connection, failed: Callable[[StorageFailed], None]) -> None:
+    def __init__(self, database: apsw.Connection, path: object, failed: Callable[[StorageFailed], None]) -> None:
         life = LIFE.get()
         assert life is not None
         self._life: Life = life
         self._disk = life.house.disk
         assert self._disk.database is database
+        assert self._disk is path
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._queue: list[_Unit] = []

@@ -75,5 +75,5 @@ class TowerPolicy:
                 f"{state.total} e8s in the channel; this tower takes {self.min_total_e8s} to {self.max_total_e8s} e8s",
             )
         if state.version > MAX_VERSION:
-            return Refused("bad_version", f"version {state.version} is above 2^63: nobody may sign it")
+            return Refused("bad_version", f"version {state.version} is above 2^63-1: nobody may sign it")
         return None

@@ -116,8 +116,8 @@ def test_impossible_amounts(ledger: IcpLedger, amount: int) -> None:
 
 
 async def test_balance_and_fee(ledger: IcpLedger, replica: TestReplica) -> None:
-    replica.reply = candid.encode([TOKENS], [{"e8s": 2**64 - 1}])
-    assert (await ledger.balance(ACCOUNT)).value == 2**64 - 1
+    replica.reply = candid.encode([TOKENS], [{"e8s": 2**63 - 1}])
+    assert (await ledger.balance(ACCOUNT)).value == 2**63 - 1
     assert candid.decode([record(account=BLOB)], replica.calls[-1]["arg"]) == [{"account": ACCOUNT}]
     replica.reply = candid.encode([record(transfer_fee=TOKENS)], [{"transfer_fee": {"e8s": 10_000}}])
     assert (await ledger.fee()).value == 10_000

@@ -46,11 +46,25 @@ def test_init_makes_a_private_directory_with_keys_and_configuration(tmp_path: Pa
 def test_a_phrase_brings_the_same_node_back(tmp_path: Path) -> None:
     (tmp_path / "words").write_text(PHRASE)
     made = [
-        json.loads(init(tmp_path / name, *LOCAL_KEY, "--json", "--phrase-file", str(tmp_path / "words")).output)
+        json.loads(
+            init(
+                tmp_path / name, *LOCAL_KEY, "--json", "--without-channels", "--phrase-file", str(tmp_path / "words")
+            ).output
+        )
         for name in ("a", "b")
     ]
     assert made[0]["node_id"] == made[1]["node_id"]
     assert made[0]["account"] == made[1]["account"]
+    assert "perund restore" in made[0]["warning"]
+
+
+def test_words_whose_channels_nobody_can_be_asked_for_make_no_node(tmp_path: Path) -> None:
+    (tmp_path / "words").write_text(PHRASE)
+    result = init(tmp_path / "alice", *LOCAL_KEY, "--phrase-file", str(tmp_path / "words"))
+    assert result.exit_code == 1
+    for part in ("cannot be asked", "perund restore --backup", "--without-channels"):
+        assert part in result.output
+    assert not (tmp_path / "alice").exists()
 
 
 def test_the_words_are_shown_once_and_stored_nowhere_in_clear(tmp_path: Path) -> None:
@@ -108,4 +122,7 @@ def test_run_says_what_is_missing(tmp_path: Path) -> None:
     result = perund("run", "--dir", str(tmp_path / "alice"), PERUND_PASSPHRASE="wrong passphrase")
     assert result.exit_code == 1
     assert "does not open" in result.output
+    for part in ("perund passphrase", "perund restore"):
+        assert part in result.output
+    assert "init --phrase-file" not in result.output
     assert "wrong passphrase" not in result.output

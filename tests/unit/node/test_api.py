@@ -92,7 +92,7 @@ async def test_what_keeps_a_channel_from_being_opened(net: Net) -> None:
             (street.params(peer="02" + "ab" * 32), "peer_not_connected"),
             (street.params(challenge_s=Seconds(8 * 86_400)), "bad_duration"),
             (street.params(funding_timeout_s=Seconds(12 * 3_600)), "bad_duration"),
-            (street.params(mine_e8s=E8s(2**63)), "bad_amount"),
+            (street.params(mine_e8s=E8s(2**63 - 1), theirs_e8s=E8s(1)), "bad_amount"),
             (street.params(100), "insufficient_funds"),  # the fee comes on top
             (street.params(21), "policy_refused"),
             (street.params(10, 1), "policy_refused"),

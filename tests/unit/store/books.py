@@ -73,6 +73,7 @@ class Books:
 
     def reopen(self) -> None:
         self.store.close()
+        self.store.read._database.close()
         self.store = Store(self.path, NETWORK, self.failures.append)
 
     def as_after_a_power_cut(self) -> Reader:

@@ -77,6 +77,7 @@ async def test_books_of_another_network_or_a_newer_tower_are_not_opened(tmp_path
     database.close()
     with pytest.raises(UnknownSchema):
         TowerBooks(path, NETWORK, lambda error: None)
+    path.with_name("tower.db-wal").unlink()
     path.write_bytes(b"no database at all" * 300)
     with pytest.raises(StorageFailed, match="cannot be opened"):
         TowerBooks(path, NETWORK, lambda error: None)

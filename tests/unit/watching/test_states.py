@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -90,6 +91,7 @@ async def test_a_store_that_is_put_in_its_place_is_noticed(books: Books, states:
 async def test_what_cannot_be_read_is_unknown_and_not_nothing(books: Books, states: WatchedStates) -> None:
     terms = await books.add(terms_of())
     known = states.newest(terms.channel)
+    states.news.clear()
     hidden = books.directory / "elsewhere.db"
     books.path.rename(hidden)
     with pytest.raises(StorageFailed, match="cannot be read now"):
@@ -97,6 +99,71 @@ async def test_what_cannot_be_read_is_unknown_and_not_nothing(books: Books, stat
     assert states.newest(terms.channel) == known  # the last that was read still refutes
     hidden.rename(books.path)
     assert set(states.channels()) == {terms.channel}
+
+
+def replace(books: Books, old: Path) -> None:
+    """The node stops, and what was put away earlier takes the place of its files."""
+    books.store.close()
+    books.store.read._database.close()
+    for path in books.directory.glob("perund.db*"):
+        path.unlink()
+    for path in old.glob("perund.db*"):
+        path.rename(books.directory / path.name)
+
+
+def put_away(books: Books, name: str) -> Path:
+    old = books.directory / name
+    subprocess.run(["mkdir", str(old)], check=True)
+    subprocess.run(["cp", str(books.path), f"{books.path}-wal", str(old)], check=True)  # see `test_own_files.copy`
+    return old
+
+
+async def test_what_a_store_had_before_it_was_replaced_by_an_older_one_still_refutes(
+    books: Books, states: WatchedStates
+) -> None:
+    terms = await books.add(terms_of())
+    assert set(states.channels()) == {terms.channel}
+    old = put_away(books, "old")
+    newest = signed(terms.channel, 5, 700, 800)
+    await books.store.write([StateRecord(newest, EMPTY, EMPTY)])
+    replace(books, old)
+    books.store = type(books.store)(books.path, NETWORK, books.failures.append)
+    assert states.newest(terms.channel) == (terms.params, newest), "read from what was open, though nobody had asked"
+    assert [(n.kind, n.channel) for n in states.news] == [
+        ("watch.store_replaced", None),
+        ("watch.store_went_back", terms.channel),
+    ]
+    assert states.newest(terms.channel) == (terms.params, newest)
+    assert len(states.news) == 2, "said once"
+    again = signed(terms.channel, 6, 600, 900)
+    await books.store.write([StateRecord(again, EMPTY, EMPTY)])
+    assert states.newest(terms.channel) == (terms.params, again)
+
+
+async def test_a_log_that_is_taken_away_does_not_leave_the_watch_with_a_dead_one(
+    books: Books, states: WatchedStates
+) -> None:
+    terms = await books.add(terms_of())
+    first = states.newest(terms.channel)
+    assert first is not None
+    books.path.with_name("perund.db-wal").unlink()
+    with pytest.raises(StorageFailed):
+        await books.store.write([StateRecord(signed(terms.channel, 1, 900, 600), EMPTY, EMPTY)])
+    books.reopen()
+    newest = signed(terms.channel, 2, 800, 700)
+    await books.store.write([StateRecord(newest, EMPTY, EMPTY)])
+    assert states.newest(terms.channel) == (terms.params, newest)
+    assert [n.kind for n in states.news] == ["watch.store_replaced"]
+
+
+async def test_a_channel_whose_money_is_out_is_gone_and_one_that_was_lost_has_vanished(
+    books: Books, states: WatchedStates
+) -> None:
+    first, second = await books.add(terms_of(1), 1), await books.add(terms_of(2), 2)
+    await close(books, first.channel)
+    assert not states.vanished(first.channel)
+    assert not states.vanished(second.channel)
+    assert states.vanished(terms_of(3).channel)
 
 
 async def test_a_store_of_before_the_view_says_what_to_do(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from dataclasses import fields
 from typing import Any, get_args
 
 import msgpack
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from protocol import messages as m
 from protocol.errors import InvariantBroken
 from protocol.payments import EMPTY, Batch, Payment
-from protocol.types import MAX_NAT64, ChannelId, Nanos, ParticipantKey
+from protocol.types import MAX_INT64, MAX_NAT64, ChannelId, Nanos, ParticipantKey
 from tests.unit.wire.second_opinion import EXTENSIONS, pack, unpack
 from wire.cipher import MAX_MESSAGE_BYTES
 from wire.codec import OFFER_ROOM, UPDATE_ROOM, decode, encode, encoded_size_bound, payments_that_fit
@@ -24,11 +25,12 @@ CHANNEL = ChannelId(bytes(range(64)))
 
 nat64 = st.integers(0, MAX_NAT64) | st.sampled_from([0, 127, 128, 2**63 - 1, 2**63, MAX_NAT64])
 bytes32 = st.binary(min_size=32, max_size=32)
+int63 = st.integers(0, MAX_INT64) | st.sampled_from([0, 127, 128, MAX_INT64])
 keys = bytes32.map(ParticipantKey)
 channels = st.binary(min_size=64, max_size=64).map(ChannelId)
 signatures = st.binary(min_size=64, max_size=64)
 codes = st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
-nanos = nat64.map(Nanos)
+nanos = int63.map(Nanos)
 numbers = st.integers(1, 2**63 - 1)
 
 
@@ -68,24 +70,24 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Decline: st.builds(
         m.Decline, channels, st.integers(0, 9).flatmap(lambda n: st.binary(min_size=16 * n, max_size=16 * n)), codes
     ),
-    m.Update: st.builds(m.Update, channels, nat64, allocations(), st.booleans(), batches(), batches(), signatures),
-    m.Ack: st.builds(m.Ack, channels, nat64, signatures),
-    m.Confirm: st.builds(m.Confirm, channels, nat64),
+    m.Update: st.builds(m.Update, channels, int63, allocations(), st.booleans(), batches(), batches(), signatures),
+    m.Ack: st.builds(m.Ack, channels, int63, signatures),
+    m.Confirm: st.builds(m.Confirm, channels, int63),
     m.CloseRequest: st.builds(m.CloseRequest, channels),
     m.Resume: st.builds(
-        m.Resume, channels, st.sampled_from(m.ResumePhase), nat64, bytes32, nat64, bytes32 | st.just(b""), st.booleans()
+        m.Resume, channels, st.sampled_from(m.ResumePhase), int63, bytes32, int63, bytes32 | st.just(b""), st.booleans()
     ),
     m.SignedStateMessage: st.builds(
-        m.SignedStateMessage, channels, nat64, allocations(), st.booleans(), signatures, signatures
+        m.SignedStateMessage, channels, int63, allocations(), st.booleans(), signatures, signatures
     ),
     m.TowerState: st.builds(
-        m.TowerState, signatures, keys, keys, nanos, nat64, allocations(), st.booleans(), signatures, signatures
+        m.TowerState, signatures, keys, keys, nanos, int63, allocations(), st.booleans(), signatures, signatures
     ),
-    m.TowerReceipt: st.builds(m.TowerReceipt, channels, nat64, bytes32, nanos, nanos, signatures),
-    m.TowerRefusal: st.builds(m.TowerRefusal, channels, nat64, codes, printable(256)),
+    m.TowerReceipt: st.builds(m.TowerReceipt, channels, int63, bytes32, nanos, nanos, signatures),
+    m.TowerRefusal: st.builds(m.TowerRefusal, channels, int63, codes, printable(256)),
     m.TowerForget: st.builds(m.TowerForget, channels),
     m.TowerRecall: st.builds(m.TowerRecall, channels),
-    m.TowerHeld: st.builds(m.TowerHeld, channels, nat64, allocations(), st.booleans(), signatures, signatures),
+    m.TowerHeld: st.builds(m.TowerHeld, channels, int63, allocations(), st.booleans(), signatures, signatures),
     m.TowerInquiry: st.builds(m.TowerInquiry, nat64),
     m.TowerStanding: st.builds(
         m.TowerStanding,
@@ -241,6 +243,20 @@ def test_numbers_are_nat64_and_flags_are_no_numbers() -> None:
     assert whole.allocation == (MAX_NAT64, 0)
     held = fields_of(m.TowerHeld(CHANNEL, 9, (4, 6), True, bytes(64), bytes(64)))
     assert "above 2^64-1" in refused([*held[:3], [MAX_NAT64, 1], *held[4:]])
+
+
+BOUNDED = ("version", "pending_version", "_ns")
+"""How the fields are named whose numbers end in signed columns, or in moments."""
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=named)
+def test_versions_and_moments_of_every_message_fit_a_signed_column(example: m.Message) -> None:
+    row = fields_of(example)
+    for index, field in enumerate(fields(example), 1):
+        if field.name.endswith(BOUNDED) and field.name != "protocol_version":
+            assert decode(pack([*row[:index], MAX_INT64, *row[index + 1 :]])) is not None
+            for much in (MAX_INT64 + 1, MAX_NAT64):
+                assert "<= 9223372036854775807" in refused([*row[:index], much, *row[index + 1 :]])
 
 
 @pytest.mark.parametrize(
@@ -458,7 +474,7 @@ def test_a_full_update_and_a_full_offer_fit_one_frame(memo: bytes) -> None:
     count_0, count_1 = payments_that_fit(many, many)
     assert abs(count_0 - count_1) <= 1
     update = m.Update(
-        CHANNEL, MAX_NAT64, (MAX_NAT64, 0), True, Batch.of(many[:count_0]), Batch.of(many[:count_1]), bytes(64)
+        CHANNEL, MAX_INT64, (MAX_NAT64, 0), True, Batch.of(many[:count_0]), Batch.of(many[:count_1]), bytes(64)
     )
     assert 0.95 * MAX_MESSAGE_BYTES < len(encode(update)) <= MAX_MESSAGE_BYTES
     offered, _ = payments_that_fit(many, room=OFFER_ROOM)

@@ -1,0 +1,207 @@
+"""Whether the files under a store are still the ones in its directory.
+
+A program goes on writing to a file that was moved, unlinked or renamed over, and SQLite does not notice that its log
+was cut off or that somebody wrote into the database: everything looks durable, and is gone with the process. So each
+transaction asks, before it and before anybody hears of it: do the names lead to the files that were opened, is the
+log as this store left it, and did nobody else write? Otherwise nothing may leave (rule 8).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from perund.store.errors import FilesReplaced
+from perund.store.lock import LOCK_NAME
+
+__all__ = ["FileId", "OwnFiles", "Stamp", "log_of", "shared_memory_of"]
+
+LOG_HEADER_BYTES: Final = 32
+FRAME_HEADER_BYTES: Final = 24
+MAGIC: Final = (0x377F0682, 0x377F0683)
+"""How a log begins. Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log"""
+SALTS: Final = slice(16, 24)
+"""Where the header of the log has what each frame of it repeats (in the place `FRAME_SALTS`)."""
+FRAME_SALTS: Final = slice(8, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class FileId:
+    """Which file it is, whatever its name."""
+
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileId:
+        """Return what a name leads to now. Raises `OSError`."""
+        found = path.stat()
+        return cls(found.st_dev, found.st_ino)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Which file, and when it was last written to (ns, the file system's clock). `size` in bytes."""
+
+    file: FileId
+    size: int
+    written_ns: int
+
+    @classmethod
+    def of(cls, path: Path | int) -> Stamp:
+        """Return what a name, or a descriptor, leads to now. Raises `OSError`."""
+        found = os.stat(path)  # noqa: PTH116  (of a descriptor too)
+        return cls(FileId(found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
+
+
+def log_of(database: Path) -> Path:
+    """Return where SQLite keeps the log of a database."""
+    return database.with_name(f"{database.name}-wal")
+
+
+def shared_memory_of(database: Path) -> Path:
+    """Return where SQLite keeps what the connections of a database share."""
+    return database.with_name(f"{database.name}-shm")
+
+
+class OwnFiles:
+    """The files of one writing connection. Made on the event loop, then used by the thread that writes.
+
+    The descriptor of the log is our own: SQLite takes no lock on that file. The database is never opened a second
+    time: closing it again would drop the locks that SQLite has for the whole process.
+    """
+
+    def __init__(self, database: apsw.Connection, path: Path) -> None:
+        """Take note of the files as they are: `database` has just written to them. `path`: as the operator named it.
+
+        Raises `FilesReplaced`, `OSError`, `apsw.Error`.
+        """
+        self.path = path.absolute()
+        self._database = database
+        self._log_path = log_of(self.path)
+        self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
+        # Only looked at, and so without effect on the locks: what became of a database whose name is gone.
+        self._file = os.open(self.path, os.O_PATH | os.O_CLOEXEC) if hasattr(os, "O_PATH") else None
+        self._log_bytes = os.fstat(self._log).st_size
+        self._pages = 0
+        self._frame_bytes = FRAME_HEADER_BYTES + int(str(database.pragma("page_size")))
+        self._pages_written_back = int(str(database.pragma("wal_autocheckpoint")))
+        # Written back by `write_back` alone, so that the database changes at no other time (not at the last close
+        # either): a log that was cut off must never be written over it.
+        database.set_wal_hook(self._committed)
+        database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self._others_wrote = self._count_of_others()
+        self._stamp = Stamp.of(self.path)
+        lock = self.path.with_name(LOCK_NAME)
+        self._names = {
+            name: FileId.of(name) for name in (self._log_path, shared_memory_of(self.path), lock) if name.exists()
+        }
+        if _has_moved(database):
+            raise FilesReplaced(self.path, " is another file than the one that was opened", None)
+
+    def close(self) -> None:
+        """Let the files go."""
+        os.close(self._log)
+        if self._file is not None:
+            os.close(self._file)
+
+    def require(self) -> None:
+        """Return when all is as this store left it. Raises `FilesReplaced`, after saving what can be saved."""
+        try:
+            wrong = self._elsewhere() or self._log_damaged() or self._written_by_others()
+        except OSError as error:
+            wrong = f"cannot be looked at ({error.strerror})"
+        except apsw.Error as error:
+            wrong = f"cannot be read ({error})"
+        if wrong:
+            raise FilesReplaced(self.path, wrong, self._saved())
+        self._log_bytes = os.fstat(self._log).st_size
+
+    def write_back(self) -> None:
+        """Bring a long log into the database, so that it is used again from its beginning. Raises `apsw.Error`."""
+        if self._pages >= self._pages_written_back > 0:
+            self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._stamp = Stamp.of(self.path)
+            self._pages = 0  # asked again after the next commit
+
+    def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._pages = pages
+        return apsw.SQLITE_OK
+
+    # --- what can be wrong -------------------------------------------------------------------------------
+
+    def _elsewhere(self) -> str:
+        """Return which name leads elsewhere now, if any."""
+        for name, file in ((self.path, self._stamp.file), *self._names.items()):
+            about = "" if name == self.path else f"'s companion {name.name}"
+            try:
+                if FileId.of(name) != file:
+                    return f"{about} is another file now"
+            except FileNotFoundError:
+                return f"{about} is not there any more"
+        return ""
+
+    def _log_damaged(self) -> str:
+        """Return what happened to the log since the last commit, if anything did."""
+        if os.fstat(self._log).st_size < self._log_bytes:
+            return f"'s log {self._log_path.name} was cut off"
+        if self._pages:
+            header = os.pread(self._log, LOG_HEADER_BYTES, 0)
+            last = LOG_HEADER_BYTES + (self._pages - 1) * self._frame_bytes
+            frame = os.pread(self._log, FRAME_HEADER_BYTES, last)
+            begins = len(header) == LOG_HEADER_BYTES and struct.unpack_from(">I", header)[0] in MAGIC
+            if not begins or header[SALTS] != frame[FRAME_SALTS]:
+                return f"'s log {self._log_path.name} was overwritten"
+        return ""
+
+    def _written_by_others(self) -> str:
+        """Return how another program wrote to the store, if one did."""
+        if Stamp.of(self.path) != self._stamp:
+            return " was written to by another program"
+        if self._count_of_others() != self._others_wrote:
+            return " got a transaction of another program"
+        return ""
+
+    def _count_of_others(self) -> int:
+        """Return a number that changes when another connection commits, and at no other time."""
+        return int(str(self._database.pragma("data_version")))
+
+    # --- what can be saved -------------------------------------------------------------------------------
+
+    def _saved(self) -> Stamp | None:
+        """Bring what the log has into the database, wherever both are now. Returns the database when it has all.
+
+        None when that is not sure: the log or the database is not as this store left it.
+        """
+        file = self._file if self._file is not None else self.path
+        try:
+            if self._log_damaged() or self._database.in_transaction or Stamp.of(file) != self._stamp:
+                return None
+            found, done = self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
+            if found != done:
+                return None
+            stamp = Stamp.of(file)
+            if self.path.exists() and FileId.of(self.path) == stamp.file:
+                self._put_foreign_log_aside()
+        except (OSError, apsw.Error):
+            return None
+        return stamp
+
+    def _put_foreign_log_aside(self) -> None:
+        # The next start would read it as the database's own, and bring back what was before.
+        log = self._log_path
+        if log.exists() and FileId.of(log) != self._names.get(log):
+            log.rename(log.with_name(f"{log.name}.foreign"))
+
+
+def _has_moved(database: apsw.Connection) -> bool:
+    """Whether the name leads to another file than the one that SQLite has open."""
+    moved = ctypes.c_int(0)
+    database.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
+    return bool(moved.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 from devnet.ledger import IcpLedger
 from devnet.ledger.accounts import account_identifier
@@ -12,12 +13,14 @@ from devnet.perun import LocalLedger, PerunCanister, PerunModule
 from devnet.perun.examination import examine_withdrawal
 from devnet.perun.interface import Error, WithdrawalRequest
 from devnet.perun.ledger_port import Outgoing, Refused
-from devnet.perun.payouts import LEDGER_FEE_E8S
 from devnet.perun.phases import Settled
 from devnet.replica.clock import ChainClock
 from devnet.replica.principals import to_text
 
-__all__ = ["PublishedModule", "published_network"]
+__all__ = ["DEFAULT_FEE_E8S", "PublishedModule", "published_network"]
+
+DEFAULT_FEE_E8S: Final = 10_000
+"""A constant of the published code, whatever the ledger takes: `ic_ledger_types::DEFAULT_FEE`."""
 
 
 class PublishedCanister(PerunCanister):
@@ -33,7 +36,7 @@ class PublishedCanister(PerunCanister):
         if not isinstance(channel, Settled):
             return Error.NOT_FINALIZED
         held = channel.holdings(funding.participant)
-        outgoing = Outgoing(account_identifier(request.receiver), held, LEDGER_FEE_E8S, 0, now_ns)
+        outgoing = Outgoing(account_identifier(request.receiver), held, DEFAULT_FEE_E8S, 0, now_ns)
         answer = await self._ledger.transfer(outgoing)
         if isinstance(answer, Refused):
             return Error.LEDGER_ERROR

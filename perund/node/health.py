@@ -67,7 +67,7 @@ def health_of(node: Node) -> schema.Health:
         jobs = node.jobs.get(channel.id)
         for job in jobs.of() if jobs is not None else ():
             if job.problem:
-                problem(f"{job.name}_stuck", job.problem, channel.id)
+                problem(f"{job.name}_stuck", job.problem, channel.id, job.problem_since_ns)
         oldest_ms = node.services.store.read.oldest_offer_ms(driver.number, channel.ours) if channel.ours else None
         if oldest_ms is not None and driver.online and time.time() - oldest_ms / 1000 > OFFER_PATIENCE_S:
             problem(

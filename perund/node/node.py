@@ -18,6 +18,7 @@ from perund.node.driver import ChannelDriver
 from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
 from perund.node.openings import Openings, Refusal
+from perund.node.published import PublishedGuard
 from perund.node.settlement_job import SettlementJob
 from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
@@ -81,6 +82,7 @@ class Node:
         self.balance_e8s: int | None = None
         self.towers = Towers(services, self.drivers)
         self.openings = Openings(services.config, services.keys, services.store, self, services.reason_not_to_open)
+        self._guard = PublishedGuard(services.perun, services.ledger, services.store, services.time)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
@@ -214,6 +216,7 @@ class Node:
             services.watcher,
             services.time,
             services.canister_account,
+            self._guard,
         )
         settlement = SettlementJob(
             driver,
@@ -228,6 +231,7 @@ class Node:
             lambda: not funding.in_flight,
             self._withdrawal_number,
             services.transfers,
+            self._guard,
         )
         self.jobs[terms.channel] = _Jobs(funding, settlement)
         services.watcher.watch(terms.channel, terms.params.challenge_duration_ns)

@@ -41,7 +41,11 @@ def health_of(node: Node) -> schema.Health:
         )
 
     not_now = node.services.reason_not_to_open()
-    if not_now is not None:
+    ledger = node.services.ledger_watch
+    unusable = ledger.problem() if ledger is not None else ""
+    if ledger is not None and unusable:
+        problem("ledger_unusable", unusable, at_ns=ledger.since_ns)
+    if not_now is not None and not_now != unusable:
         problem("canister_not_trusted", not_now)
     for driver in node.drivers.values():
         channel = driver.channel

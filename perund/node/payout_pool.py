@@ -33,18 +33,21 @@ log = structlog.get_logger()
 CANISTER_FEE: Final = "canister fee"
 LENDING_FEE: Final = "transfer fee"
 LENT_OF_PAYOUT: Final = 100
-"""At most this part of a payout is lent for it."""
+"""At most this part of a large payout is lent for it."""
 GIVES_WAY: Final = 5
 """How many looks participant 1 gives way to participant 0 when the pool cannot pay both: one of two would fail."""
 
 
 def most_lent_e8s(payout_e8s: int, fee_e8s: int) -> int:
-    """Return how much may be lent for one payout in all: a hundredth of it, and the fees of both sides in any case.
+    """Return how much may be lent for one payout in all.
 
-    >>> most_lent_e8s(400_000_000, 10_000), most_lent_e8s(500_000, 10_000)
-    (4000000, 20000)
+    A hundredth of it; or a tenth, as long as that is no more than ten fees; and the fees of both sides in any case.
+
+    >>> most_lent_e8s(400_000_000, 10_000), most_lent_e8s(500_000, 10_000), most_lent_e8s(50_000, 10_000)
+    (4000000, 50000, 20000)
     """
-    return max(payout_e8s // LENT_OF_PAYOUT, 2 * fee_e8s)
+    few = min(10 * fee_e8s, payout_e8s // 10)
+    return max(payout_e8s // LENT_OF_PAYOUT, few, 2 * fee_e8s)
 
 
 class PayoutPool:
@@ -114,7 +117,8 @@ class PayoutPool:
         if lent + missing_e8s > most or lent + missing_e8s + fee_e8s >= holdings_e8s:
             return Progress.stuck(
                 f"the canister cannot pay {holdings_e8s} e8s: its account on the ledger lacks {missing_e8s} e8s, and "
-                f"at most {most} e8s are lent for this payout ({lent} e8s were); it is asked for when it can pay"
+                f"at most {most} e8s are lent for this payout ({lent} e8s were); it is asked for when it can pay, so "
+                f"others may fill it up, or you: perun wallet send {self._account.hex()} '{missing_e8s} e8s'"
             )
         facts: dict[str, str | int | bool] = {"amount_e8s": str(missing_e8s)}
         event = EventRecord("canister.fee_sent", self._funding.channel, facts)

@@ -123,7 +123,7 @@ async def test_killed_while_it_sends_the_fee_it_has_sent_it_once(house: House, t
 async def test_a_fee_that_others_use_up_is_lent_again_only_while_it_is_little(
     house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perund.node.payout_pool.LENT_OF_PAYOUT", (OURS - ICP) // (3 * FEE))
+    monkeypatch.setattr("perund.node.payout_pool.most_lent_e8s", lambda payout_e8s, fee_e8s: 3 * fee_e8s)
     node = await settling(house, tmp_path)
     leave_only(house, node, OURS - ICP)
     for lent in range(1, 4):

@@ -11,11 +11,11 @@ from typing import Final
 
 from chain import candid
 from chain.agent import Agent
-from chain.candid import BLOB, FUNC, NAT64, NULL, CandidValue, opt, record, variant, vec
+from chain.candid import BLOB, FUNC, NAT8, NAT64, NULL, PRINCIPAL, CandidValue, opt, record, variant, vec
 from chain.clock import Certified
 from chain.errors import InvalidPrincipal, UnexpectedReply
 from chain.numbers import bounded
-from chain.principal import is_account_identifier
+from chain.principal import account_identifier, is_account_identifier
 from chain.request import SignedCall
 from protocol.types import MAX_INT64
 
@@ -45,6 +45,7 @@ READ_PATIENCE_S: Final = 60.0
 
 _TOKENS: Final = record(e8s=NAT64)
 _TIME: Final = record(timestamp_nanos=NAT64)
+_ACCOUNT: Final = record(owner=PRINCIPAL, subaccount=opt(BLOB))
 _TRANSFER_ARGS: Final = record(
     memo=NAT64, amount=_TOKENS, fee=_TOKENS, from_subaccount=opt(BLOB), to=BLOB, created_at_time=opt(_TIME)
 )
@@ -260,6 +261,26 @@ class IcpLedger:
                 return answer.with_value(bounded(fee, "a fee"))
             case _:
                 raise UnexpectedReply("transfer_fee answered no tokens")
+
+    async def decimals(self) -> Certified[int]:
+        """Look at how many decimals the ledger's token has: 8 for ICP."""
+        answer = await self._read("icrc1_decimals", candid.encode([], []))
+        match candid.decode([NAT8], answer.value):
+            case [int(decimals)]:
+                return answer.with_value(decimals)
+            case _:
+                raise UnexpectedReply("icrc1_decimals answered no number")
+
+    async def minting_account(self) -> Certified[bytes | None]:
+        """Look at the account (32 bytes) to which a transfer is a burn; None if the ledger has none."""
+        answer = await self._read("icrc1_minting_account", candid.encode([], []))
+        match candid.decode([opt(_ACCOUNT)], answer.value):
+            case [{"owner": bytes(owner), "subaccount": (bytes() | None) as subaccount}]:
+                return answer.with_value(account_identifier(owner, subaccount or bytes(32)))
+            case [None]:
+                return answer.with_value(None)
+            case _:
+                raise UnexpectedReply("icrc1_minting_account answered no account")
 
     async def blocks(self, start: int, length: int) -> Certified[BlockPage]:
         """Look at blocks from `start` on, at most 50. There may be fewer: ask on until `chain_length`."""

@@ -11,7 +11,7 @@ from devnet.canister import CanisterModule
 from devnet.ledger.binding import LedgerModule
 from devnet.ledger.ledger import IcpLedger
 from devnet.perun import LocalLedger, PerunCanister, PerunModule
-from devnet.replica.admin import Mint
+from devnet.replica.admin import ChangeFee, Mint
 from devnet.replica.clock import ChainClock
 from devnet.replica.principals import from_text, to_text
 from devnet.replica.replica import Replica
@@ -29,13 +29,14 @@ class LocalNetwork:
     """Canisters behind a replica.
 
     `names`: the canisters that clients are told about, as text by purpose; `copy`: returns canisters that are as
-    those of the network are at that moment, to be queried only.
+    those of the network are at that moment, to be queried only; `change_fee`: changes what the ledger takes.
     """
 
     replica: Replica
     mint: Mint
     names: Mapping[str, str]
     copy: Callable[[], Mapping[bytes, CanisterModule]] | None = None
+    change_fee: ChangeFee | None = None
 
     @classmethod
     def create(cls, state_dir: Path | None = None, clock: ChainClock | None = None) -> LocalNetwork:
@@ -52,6 +53,7 @@ class LocalNetwork:
             state_dir,
             clock,
             lambda: _copied(ledger, perun, clock),
+            ledger.change_fee,
         )
 
     @classmethod
@@ -63,14 +65,15 @@ class LocalNetwork:
         state_dir: Path | None = None,
         clock: ChainClock | None = None,
         copy: Callable[[], Mapping[bytes, CanisterModule]] | None = None,
+        change_fee: ChangeFee | None = None,
     ) -> LocalNetwork:
         """Return a network of these canisters, new or as `state_dir` has it. Raises `StateUnusable`.
 
-        `clock`: the one that canisters know already, None for a new one; `copy`: as the field.
+        `clock`: the one that canisters know already, None for a new one; `copy`, `change_fee`: as the fields.
         """
         clock = clock or ChainClock()
         savings = None if state_dir is None else Savings.open(state_dir, canisters, clock)
-        return cls(Replica(canisters, clock, savings), mint, names, copy)
+        return cls(Replica(canisters, clock, savings), mint, names, copy, change_fee)
 
 
 def _canisters(clock: ChainClock) -> tuple[LedgerModule, PerunModule]:

@@ -73,7 +73,7 @@ async def serve(network: LocalNetwork, host: str, port: int) -> AsyncIterator[Re
     faults = Faults(replica, network.copy)
     application = create_application(replica, faults)
     info: Ready = {}
-    add_admin_routes(application, Admin(replica, network.mint, faults, info))
+    add_admin_routes(application, Admin(replica, network.mint, faults, info, network.change_fee))
     runner = web.AppRunner(
         application, access_log=None, keepalive_timeout=_KEEPALIVE_S, shutdown_timeout=_SHUTDOWN_WAIT_S
     )

@@ -27,7 +27,7 @@ from devnet.ledger.ledger import (
 from devnet.method import Arguments, Method, Methods, at_once
 from protocol.types import MAX_E8S
 
-__all__ = ["MAX_BLOCKS", "MAX_BLOCKS_FOR_USERS", "LedgerModule"]
+__all__ = ["MAX_BLOCKS", "MAX_BLOCKS_FOR_USERS", "TRANSFER_FEE_E8S", "LedgerModule"]
 
 MAX_BLOCKS: Final = 2_000
 MAX_BLOCKS_FOR_USERS: Final = 50
@@ -42,7 +42,6 @@ _METADATA: Final = (
     ("icrc1:decimals", Case("Nat", _DECIMALS)),
     ("icrc1:name", Case("Text", _NAME)),
     ("icrc1:symbol", Case("Text", _SYMBOL)),
-    ("icrc1:fee", Case("Nat", TRANSFER_FEE_E8S)),
     ("icrc1:max_memo_length", Case("Nat", MAX_MEMO_BYTES)),
 )
 
@@ -69,6 +68,10 @@ class LedgerModule:
     def load(self, saved: bytes) -> None:
         """Take over what `save` returned. Raises `Trap`."""
         self.ledger.load(saved)
+
+    async def change_fee(self, e8s: int) -> None:
+        """Change what a transfer costs: the admin's call. Raises `FeeRefused`."""
+        self.ledger.change_fee(e8s)
 
     async def mint(self, account: bytes, e8s: int, now_ns: int) -> int:
         """Make money for an account (32 bytes) and return the block: the admin's call. Raises `MintRefused`."""
@@ -99,20 +102,20 @@ def _methods(ledger: IcpLedger) -> dict[str, Method]:
     queries: dict[str, tuple[tuple[AnyShape, ...], AnyShape, Callable[[Call, Arguments], object]]] = {
         "account_balance": ((single("account", BLOB),), TOKENS, account_balance),
         "account_identifier": ((words.ACCOUNT,), BLOB, account_identifier),
-        "transfer_fee": ((blank(),), single("transfer_fee", TOKENS), lambda *_: TRANSFER_FEE_E8S),
+        "transfer_fee": ((blank(),), single("transfer_fee", TOKENS), lambda *_: ledger.fee_e8s),
         "query_blocks": ((words.GET_BLOCKS_ARGS,), words.QUERY_BLOCKS_RESPONSE, query_blocks),
         "archives": ((), single("archives", vec(single("canister_id", PRINCIPAL))), lambda *_: ()),
         "symbol": ((), single("symbol", TEXT), lambda *_: _SYMBOL),
         "name": ((), single("name", TEXT), lambda *_: _NAME),
         "decimals": ((), single("decimals", NAT32), lambda *_: _DECIMALS),
         "icrc1_balance_of": ((words.ACCOUNT,), NAT, balance_of),
-        "icrc1_fee": ((), NAT, lambda *_: TRANSFER_FEE_E8S),
+        "icrc1_fee": ((), NAT, lambda *_: ledger.fee_e8s),
         "icrc1_total_supply": ((), NAT, lambda *_: ledger.total_supply_e8s),
         "icrc1_name": ((), TEXT, lambda *_: _NAME),
         "icrc1_symbol": ((), TEXT, lambda *_: _SYMBOL),
         "icrc1_decimals": ((), NAT8, lambda *_: _DECIMALS),
         "icrc1_minting_account": ((), opt(words.ACCOUNT), lambda *_: Account(MINTING_OWNER, None)),
-        "icrc1_metadata": ((), words.METADATA, lambda *_: _METADATA),
+        "icrc1_metadata": ((), words.METADATA, lambda *_: (*_METADATA, ("icrc1:fee", Case("Nat", ledger.fee_e8s)))),
         "icrc1_supported_standards": ((), words.STANDARDS, lambda *_: _STANDARDS),
     }
     return {
@@ -146,8 +149,10 @@ def _icrc1_transfer(ledger: IcpLedger, call: Call, arg: Icrc1TransferArg) -> Cas
         # Nobody can have so much; the real ledger answers the same before it looks at anything else.
         source = _identifier(Account(call.caller, arg.from_subaccount))
         return Case("Err", InsufficientFunds(ledger.balance(source)))
-    if to == MINTING_ACCOUNT and arg.amount < TRANSFER_FEE_E8S:
-        return Case("Err", Case("BadBurn", TRANSFER_FEE_E8S))
+    if to == MINTING_ACCOUNT and arg.amount < ledger.fee_e8s:
+        return Case("Err", Case("BadBurn", ledger.fee_e8s))
+    if to == MINTING_ACCOUNT and arg.fee:
+        return Case("Err", BadFee(0))  # a burn costs nothing: who learns his fee from errors learns a wrong one here
     request = TransferRequest(
         to=to,
         amount=arg.amount,

@@ -23,6 +23,7 @@ __all__ = [
     "PERMITTED_DRIFT_NS",
     "TRANSFER_FEE_E8S",
     "BadFee",
+    "FeeRefused",
     "IcpLedger",
     "InsufficientFunds",
     "MintRefused",
@@ -34,11 +35,15 @@ __all__ = [
 ]
 
 TRANSFER_FEE_E8S: Final = 10_000
+"""Until the admin changes it: `IcpLedger.change_fee`."""
 DEDUPLICATION_WINDOW_NS: Final = 24 * 3600 * 1_000_000_000
 PERMITTED_DRIFT_NS: Final = 60 * 1_000_000_000
 MAX_MEMO_BYTES: Final = 32
 _ANONYMOUS: Final = b"\x04"
 _SUBACCOUNT_BYTES: Final = 32
+_FEE_CHANGED: Final = b"\xff" * 4
+"""In the place of a block's length in what is saved: the new fee follows, in 8 bytes."""
+_FEE_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,10 @@ Refusal = BadFee | InsufficientFunds | TxTooOld | TxCreatedInFuture | TxDuplicat
 """Why a transfer did not take place. Only a duplicate means that it did, earlier."""
 
 
+class FeeRefused(ValueError):
+    """The admin asked for a fee that cannot be."""
+
+
 class MintRefused(ValueError):
     """The admin asked for money that cannot be made."""
 
@@ -114,7 +123,20 @@ class IcpLedger:
         self._recent: dict[Transaction, int] = {}
         self._recent_by_age: deque[tuple[int, Transaction]] = deque()
         self._total_supply = 0
+        self._fee_e8s: int | None = None
         self._saved = bytearray()
+
+    @property
+    def fee_e8s(self) -> int:
+        """What a transfer costs now."""
+        return TRANSFER_FEE_E8S if self._fee_e8s is None else self._fee_e8s
+
+    def change_fee(self, e8s: int) -> None:
+        """Have transfers cost so much from now on, as the governance of the real ledger can. Raises `FeeRefused`."""
+        if not 0 <= e8s <= MAX_E8S:
+            raise FeeRefused(f"a fee of {e8s} e8s cannot be: it is 0 to {MAX_E8S}")
+        self._fee_e8s = e8s
+        self._saved += _FEE_CHANGED + e8s.to_bytes(_FEE_BYTES, "big")
 
     @property
     def total_supply_e8s(self) -> int:
@@ -181,7 +203,7 @@ class IcpLedger:
         return self._append(transaction, now_ns)
 
     def save(self) -> bytes:
-        """Return the chain; everything else follows from it."""
+        """Return the chain and the changes of the fee; everything else follows from them."""
         return bytes(self._saved)
 
     def load(self, saved: bytes) -> None:
@@ -191,6 +213,10 @@ class IcpLedger:
         view = memoryview(saved)
         at = 0
         while at < len(saved):
+            if view[at : at + 4] == _FEE_CHANGED:
+                fresh.change_fee(int.from_bytes(view[at + 4 : at + 4 + _FEE_BYTES], "big"))
+                at += 4 + _FEE_BYTES
+                continue
             size = int.from_bytes(view[at : at + 4], "big")
             try:
                 block = decoder.decode(view[at + 4 : at + 4 + size])
@@ -214,11 +240,11 @@ class IcpLedger:
             raise Trap(f"{request.to.hex()[:80]} is not an account identifier: its length or check sum is wrong")
         source = account_identifier(caller) if subaccount is None else account_identifier(caller, subaccount)
         if request.to != MINTING_ACCOUNT:
-            return Transfer(source, request.to, request.amount, TRANSFER_FEE_E8S)
+            return Transfer(source, request.to, request.amount, self.fee_e8s)
         if request.fee:
             raise Trap("Fee for burning should be zero")
-        if request.amount < TRANSFER_FEE_E8S:
-            raise Trap(f"Burns lower than {TRANSFER_FEE_E8S} e8s are not allowed")
+        if request.amount < self.fee_e8s:
+            raise Trap(f"Burns lower than {self.fee_e8s} e8s are not allowed")
         return Burn(source, request.amount)
 
     def _outside_window(self, transaction: Transaction, now_ns: int) -> Refusal | None:

@@ -11,9 +11,11 @@ they succeed, except that a channel whose time has run out is written down as se
 
 from __future__ import annotations
 
+import msgspec
+
 from devnet.ledger.accounts import account_identifier
 from devnet.perun.deposits import Deposits, NoDeposit
-from devnet.perun.examination import examine_state, examine_withdrawal, is_funding
+from devnet.perun.examination import as_registered, examine_state, examine_withdrawal, is_funding, timeout_of
 from devnet.perun.interface import (
     Concluded,
     Disputed,
@@ -30,10 +32,9 @@ from devnet.perun.interface import (
 )
 from devnet.perun.journal import DisputeLog, EventLog
 from devnet.perun.ledger_port import LedgerPort, LedgerUnreachable
-from devnet.perun.payouts import LEDGER_FEE_E8S, Fate, Payout, Payouts
+from devnet.perun.payouts import Fate, Payout, Payouts
 from devnet.perun.phases import Credit, Phase, Registered, Settled, Unregistered
 from devnet.perun.saved import SavedState, decode_state, encode_state
-from protocol.types import MAX_NAT64
 
 __all__ = ["PerunCanister"]
 
@@ -84,6 +85,7 @@ class PerunCanister:
         if not self._deposits.knows(block):
             try:
                 found = await self._ledger.query_block(block)
+                terms = await self._payouts.terms(now_ns)
             except LedgerUnreachable:
                 return Error.FAILED_TO_QUERY
             if found is None:
@@ -97,21 +99,29 @@ class PerunCanister:
                 taken = self._deposits.take(block, found.payment)
                 if not isinstance(taken, NoDeposit):
                     return taken
-                if taken.e8s <= LEDGER_FEE_E8S:
+                if taken.e8s <= terms.fee_e8s or taken.sender == terms.minting_account:
                     return Error.TRANSACTION_TYPE
                 self._deposits.release(taken)
                 created_at_ns = self._payouts.next_created_at(now_ns)
-                self._refunds[block] = Payout(taken.sender, taken.e8s, block, created_at_ns)
-        return await self._send_back(block)
+                self._refunds[block] = Payout(
+                    taken.sender, taken.e8s, block, created_at_ns, b"", terms.fee_e8s, terms.chain_length
+                )
+        return await self._send_back(block, now_ns)
 
-    async def _send_back(self, block: int) -> Error:
+    async def _send_back(self, block: int, now_ns: int) -> Error:
         """Refund a known block whose payment had no memo; one that is a deposit, or is refunded, is a duplicate."""
         refund = self._refunds.get(block)
         if refund is None:
             return Error.DUPLICATE_TRANSACTION
         if self._payouts.is_in_flight(refund):
             return Error.LEDGER_ERROR
-        if isinstance(await self._payouts.send(refund), Fate):
+        answer = await self._payouts.send(refund, now_ns)
+        if answer is Fate.WRONG_FEE:
+            anew = await self._with_the_true_fee(refund, now_ns)
+            if anew is not None:
+                self._refunds[block] = anew
+                answer = await self._payouts.send(anew, now_ns)
+        if isinstance(answer, Fate):
             return Error.LEDGER_ERROR  # the refund stays open
         del self._refunds[block]
         return Error.TRANSACTION_TYPE
@@ -144,25 +154,24 @@ class PerunCanister:
     def dispute(self, params: Params, signed: FullySignedState, now_ns: int) -> Error | None:
         """Register a state, or refute the registered one with a higher version. The challenge period begins anew.
 
-        A finalized state settles the channel at once. State 0 may lack money, see `phases`.
+        A finalized state settles the channel at once. State 0 may lack money, see `phases`. A duration that is out of
+        bounds bends the timer, not the right to settle: see `examination`.
 
         `INVALID_INPUT`, `AUTHENTICATION`: see `examination`; `ALREADY_CONCLUDED`: the channel is settled;
         `OUTDATED_STATE`: the registered version is not lower; `INSUFFICIENT_FUNDING`: what the participants paid in
         does not cover the allocation, or nobody paid in anything.
         """
-        refused = examine_state(params, signed)
+        refused = self._examine(params, signed)
         if refused is not None:
             return refused
-        state = signed.state
+        state = as_registered(signed.state)
         self._settle_if_due(state.channel, now_ns)
         channel = self._channels.get(state.channel, Unregistered())
         if isinstance(channel, Settled):
             return Error.ALREADY_CONCLUDED
         if isinstance(channel, Registered) and state.version <= channel.state.state.version:
             return Error.OUTDATED_STATE
-        timeout_ns = now_ns if state.finalized else now_ns + params.challenge_duration
-        if timeout_ns > MAX_NAT64:
-            return Error.INVALID_INPUT
+        timeout_ns = now_ns if state.finalized else timeout_of(params, now_ns)
         registered = channel.registered(params.participants, RegisteredState(state, timeout_ns))
         if registered is None:
             return Error.INSUFFICIENT_FUNDING
@@ -179,10 +188,10 @@ class PerunCanister:
         final and has not stood its challenge period; `OUTDATED_STATE`: a higher version is registered;
         `ALREADY_CONCLUDED`: the channel is settled on another state.
         """
-        refused = examine_state(params, signed)
+        refused = self._examine(params, signed)
         if refused is not None:
             return refused
-        state = signed.state
+        state = as_registered(signed.state)
         self._settle_if_due(state.channel, now_ns)
         channel = self._channels.get(state.channel, Unregistered())
         if isinstance(channel, Settled):
@@ -209,22 +218,29 @@ class PerunCanister:
         The ledger's fee comes out of the payout. No call holds anything while the ledger is asked: the money is
         off the books and in a payout, of which there is one at a time per funding.
 
-        `INVALID_INPUT`: the funding cannot exist, or the receiver is this canister; `AUTHENTICATION`: the participant
-        did not sign the request; `NOT_FINALIZED`: the channel is not settled, or unknown; `INSUFFICIENT_FUNDING`: no
-        more than the fee is held; `LEDGER_ERROR`: a payout is open. Ask again: it is paid at most once, and its
+        `INVALID_INPUT`: the funding cannot exist, or the receiver is this canister or the ledger's minting account,
+        where it would be burned; `AUTHENTICATION`: the participant did not sign the request; `NOT_FINALIZED`: the
+        channel is not settled, or unknown; `INSUFFICIENT_FUNDING`: no more than the ledger's fee is held;
+        `LEDGER_ERROR`: a payout is open. Ask again: it is paid at most once, and its
         money is back in the holdings as soon as it is certain that it was not.
         """
         refused = examine_withdrawal(request, signature)
         if refused is not None:
             return refused
-        if request.receiver == self._own_principal:
-            return Error.INVALID_INPUT  # it would strand in our own account
-        funding = request.funding
+        funding, to = request.funding, account_identifier(request.receiver)
+        try:
+            terms = await self._payouts.terms(now_ns)
+            if (self.query_holdings(funding, now_ns) or 0) <= terms.fee_e8s:
+                terms = await self._payouts.terms(now_ns, anew=True)  # it may have fallen since
+        except LedgerUnreachable:
+            return Error.LEDGER_ERROR
+        if request.receiver == self._own_principal or to == terms.minting_account:
+            return Error.INVALID_INPUT  # it would strand in our own account, or be burned
         self._settle_if_due(funding.channel, now_ns)
         undecided = self._withdrawals.get(funding)
         if undecided is not None:
             # Who is not sure whether the ledger paid must not pay again: the old payout first, to its receiver.
-            paid = await self._pay_out(funding, undecided)
+            paid = await self._pay_out(funding, undecided, now_ns)
             if undecided.receiver == request.receiver or isinstance(paid, Error):
                 return paid
         channel = self._channels.get(funding.channel)
@@ -232,19 +248,24 @@ class PerunCanister:
             return Error.NOT_FINALIZED
         assert funding not in self._withdrawals, "nothing ran since the old payout was struck out"
         held = channel.holdings(funding.participant)
-        if held <= LEDGER_FEE_E8S:
+        if held <= terms.fee_e8s:
             return Error.INSUFFICIENT_FUNDING
-        to = account_identifier(request.receiver)
         created_at_ns = self._payouts.next_created_at(now_ns)
-        payout = Payout(to, held, funding.memo(), created_at_ns, request.receiver)
+        memo = funding.memo()
+        payout = Payout(to, held, memo, created_at_ns, request.receiver, terms.fee_e8s, terms.chain_length)
         self._channels[funding.channel] = channel.without(funding.participant)
         self._withdrawals[funding] = payout
-        return await self._pay_out(funding, payout)
+        return await self._pay_out(funding, payout, now_ns)
 
-    async def _pay_out(self, funding: Funding, payout: Payout) -> int | Error:
+    async def _pay_out(self, funding: Funding, payout: Payout, now_ns: int) -> int | Error:
         if self._payouts.is_in_flight(payout):
             return Error.LEDGER_ERROR
-        answer = await self._payouts.send(payout)
+        answer = await self._payouts.send(payout, now_ns)
+        if answer is Fate.WRONG_FEE:
+            anew = await self._with_the_true_fee(payout, now_ns)
+            if anew is not None:
+                payout = self._withdrawals[funding] = anew
+                answer = await self._payouts.send(anew, now_ns)
         if answer is Fate.UNKNOWN:
             return Error.LEDGER_ERROR
         del self._withdrawals[funding]
@@ -255,6 +276,24 @@ class PerunCanister:
             return Error.LEDGER_ERROR
         self._shrink_if_emptied(funding.channel)
         return answer
+
+    async def _with_the_true_fee(self, payout: Payout, now_ns: int) -> Payout | None:
+        """Return a payout that was refused for its fee as it is to be made now; None if it cannot be."""
+        with self._payouts.holding(payout):  # nobody else takes it up while the ledger is asked for its fee
+            try:
+                terms = await self._payouts.terms(now_ns, anew=True)
+            except LedgerUnreachable:
+                return None
+        if terms.fee_e8s == payout.fee_e8s or payout.e8s <= terms.fee_e8s:
+            return None
+        created_at_ns = self._payouts.next_created_at(now_ns)
+        return msgspec.structs.replace(
+            payout, created_at_ns=created_at_ns, fee_e8s=terms.fee_e8s, from_block=terms.chain_length
+        )
+
+    def _examine(self, params: Params, signed: FullySignedState) -> Error | None:
+        phase = self._channels.get(signed.state.channel)
+        return examine_state(params, signed, has_money=phase is not None)
 
     def query_events(self, channel: bytes, start: int, now_ns: int) -> tuple[Event, ...]:
         """Return what happened to a channel, from the event with index `start` on; a page at a time.
@@ -339,5 +378,5 @@ class PerunCanister:
         """Let go of a settled channel's past once there is nothing left in it that the ledger could pay out."""
         phase = self._channels[channel]
         open_payout = any(funding.channel == channel for funding in self._withdrawals)
-        if phase.total_e8s <= LEDGER_FEE_E8S and not open_payout:
+        if phase.total_e8s <= self._payouts.fee_e8s and not open_payout:
             self._events[channel] = self._events[channel].since_conclusion()

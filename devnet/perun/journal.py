@@ -7,13 +7,15 @@ from typing import Final
 
 import msgspec
 
-from devnet.perun.interface import Concluded, Event
+from devnet.perun.interface import Concluded, Disputed, Event
 
 __all__ = ["MAX_DISPUTES_PAGE", "MAX_EVENTS_KEPT", "MAX_EVENTS_PAGE", "DisputeLog", "EventLog"]
 
 MAX_EVENTS_PAGE: Final = 100
 MAX_EVENTS_KEPT: Final = 1_000
 """Per channel. Only two participants who register a thousand states of their own get there."""
+_MAX_SHARES_KEPT: Final = 16 * MAX_EVENTS_KEPT
+"""Fewer events are kept of a channel with very many participants: each state has a share for each."""
 MAX_DISPUTES_PAGE: Final = 1_000
 _SLACK: Final = 64
 
@@ -27,7 +29,8 @@ class EventLog(msgspec.Struct, frozen=True, array_like=True):
     def appended(self, event: Event) -> EventLog:
         """Return the log with one more event, without the oldest if there are too many."""
         events = (*self.events, event)
-        too_many = max(0, len(events) - MAX_EVENTS_KEPT)
+        shares = len(event.state.allocation) if isinstance(event, Disputed) else 1
+        too_many = max(0, len(events) - max(1, min(MAX_EVENTS_KEPT, _MAX_SHARES_KEPT // max(1, shares))))
         return EventLog(self.first + too_many, events[too_many:])
 
     def page(self, start: int) -> tuple[Event, ...]:

@@ -1,4 +1,4 @@
-"""What the canister needs of the ledger: three calls, each of which other calls may interleave with."""
+"""What the canister needs of the ledger: four calls, each of which other calls may interleave with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-__all__ = ["LedgerBlock", "LedgerPort", "LedgerUnreachable", "Outgoing", "Payment", "Refused"]
+__all__ = ["LedgerBlock", "LedgerPort", "LedgerTerms", "LedgerUnreachable", "Outgoing", "Payment", "Refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,19 @@ class Outgoing:
     fee_e8s: int
     memo: int
     created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTerms:
+    """What the ledger decides, and may change: nobody else holds it as a constant.
+
+    `fee_e8s`: of a transfer; `minting_account`: 32 bytes, what is sent there is burned, at another fee;
+    `chain_length`: the index that the next block gets at least.
+    """
+
+    fee_e8s: int
+    minting_account: bytes | None
+    chain_length: int
 
 
 class Refused(Enum):
@@ -58,6 +71,10 @@ class LedgerUnreachable(Exception):
 class LedgerPort(Protocol):
     """The ledger. Every method raises `LedgerUnreachable`."""
 
+    async def terms(self) -> LedgerTerms:
+        """Ask for the fee and what else the ledger decides."""
+        ...
+
     async def transfer(self, outgoing: Outgoing) -> int | Refused:
         """Return the block of a transfer, also if an earlier identical request made it."""
         ...
@@ -66,9 +83,9 @@ class LedgerPort(Protocol):
         """Return a block, None if the ledger does not have it (yet)."""
         ...
 
-    async def find_transfer(self, outgoing: Outgoing) -> int | None:
-        """Return the block of a transfer that was executed, None if there is none.
+    async def find_transfer(self, outgoing: Outgoing, from_block: int) -> int | None:
+        """Return the block of a transfer that was executed, None if there is none at `from_block` or after it.
 
-        Asked when its `created_at_ns` is too old to be executed any more: the answer is final.
+        Asked when it cannot be executed any more the answer is final.
         """
         ...

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from devnet.canister import Trap
-from devnet.ledger.accounts import account_identifier
+from devnet.ledger.accounts import MINTING_ACCOUNT, account_identifier
 from devnet.ledger.blocks import Block, Transfer
 from devnet.ledger.ledger import (
-    PERMITTED_DRIFT_NS,
     BadFee,
     IcpLedger,
     InsufficientFunds,
@@ -19,7 +18,7 @@ from devnet.ledger.ledger import (
     TxDuplicate,
     TxTooOld,
 )
-from devnet.perun.ledger_port import LedgerBlock, LedgerUnreachable, Outgoing, Payment, Refused
+from devnet.perun.ledger_port import LedgerBlock, LedgerTerms, LedgerUnreachable, Outgoing, Payment, Refused
 
 __all__ = ["LocalLedger"]
 
@@ -37,6 +36,13 @@ class LocalLedger:
         self._caller = caller
         self._account = account_identifier(caller)
         self._now_ns = now_ns
+
+    async def terms(self) -> LedgerTerms:
+        """Ask for the fee (`icrc1_fee`), the minting account and the length of the chain."""
+        await asyncio.sleep(0)
+        terms = LedgerTerms(self._ledger.fee_e8s, MINTING_ACCOUNT, self._ledger.chain_length)
+        await asyncio.sleep(0)
+        return terms
 
     async def transfer(self, outgoing: Outgoing) -> int | Refused:
         """Return the block of a transfer, also if an earlier identical request made it."""
@@ -87,17 +93,14 @@ class LocalLedger:
             )
         )
 
-    async def find_transfer(self, outgoing: Outgoing) -> int | None:
-        """Return the block of a transfer, looking back as far as it can have been executed."""
-        earliest_ns = outgoing.created_at_ns - PERMITTED_DRIFT_NS
+    async def find_transfer(self, outgoing: Outgoing, from_block: int) -> int | None:
+        """Return the block of a transfer: it was not sent before the chain had `from_block` blocks."""
         end = self._ledger.chain_length
-        while end > 0:
+        while end > from_block:
             await asyncio.sleep(0)
-            start = max(0, end - _SCANNED_AT_ONCE)
+            start = max(from_block, end - _SCANNED_AT_ONCE)
             blocks = self._ledger.blocks(start, end - start)
             for index, block in zip(range(end - 1, start - 1, -1), reversed(blocks), strict=True):
-                if block.timestamp < earliest_ns:
-                    return None
                 if self._is_block_of(outgoing, block):
                     return index
             end = start

@@ -54,9 +54,9 @@ class Unregistered(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
     def registered(self, participants: tuple[bytes, ...], new: RegisteredState) -> Registered | None:
         """Return the channel with its first state, None if its funding does not suffice for it."""
-        stake = tuple(credit for credit in self.credits if credit.participant in participants)
-        if not stake:
+        if not self.credits:
             return None  # strangers could register channels without end
+        stake = tuple(credit for credit in self.credits if credit.participant in participants)
         strangers = tuple(credit for credit in self.credits if credit.participant not in participants)
         return _covered(Registered(new, participants, stake, _by_participant(strangers)))
 
@@ -95,19 +95,21 @@ class Registered(msgspec.Struct, frozen=True, tag=True, array_like=True):
     def settled(self) -> Settled:
         """Return the channel with its money given out as the state says."""
         state = self.state.state
-        if state.version == 0:
-            given = _by_participant(self.stake)
-        else:
-            given = dict(zip(self.participants, state.allocation, strict=True))
+        given = _by_participant(self.stake) if state.version == 0 else self.shares()
         shares = [Credit(who, e8s) for who, e8s in given.items()]
         return Settled(self.state, _with(self.surplus, shares))
 
+    def shares(self) -> dict[bytes, int]:
+        """Return what the state gives to each participant. Who stands in it twice has the sum, and owes it."""
+        together: defaultdict[bytes, int] = defaultdict(int)
+        for who, e8s in zip(self.participants, self.state.state.allocation, strict=True):
+            together[who] += e8s
+        return dict(together)
+
     def _lacks(self, participant: bytes) -> int:
-        state = self.state.state
-        if state.version > 0 or participant not in self.participants:
+        if self.state.state.version > 0:
             return 0
-        share = state.allocation[self.participants.index(participant)]
-        return max(0, share - _paid_by(self.stake, participant))
+        return max(0, self.shares().get(participant, 0) - _paid_by(self.stake, participant))
 
 
 class Settled(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -155,7 +157,7 @@ def _beyond_shares(channel: Registered) -> tuple[tuple[Credit, ...], tuple[Credi
     """Return stake and surplus when each participant owes his share."""
     stake = channel.stake
     surplus: list[Credit] = []
-    for who, share in zip(channel.participants, channel.state.state.allocation, strict=True):
+    for who, share in channel.shares().items():
         excess = _paid_by(stake, who) - share
         stake, taken = _take_latest(stake, excess, {who})
         surplus += taken

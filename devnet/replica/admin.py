@@ -1,6 +1,7 @@
 """Admin calls of the devnet under `/_devnet`, in JSON: what no user of a real network can do.
 
 * `POST advance {"seconds": n}` moves time ahead; n is an integer or a decimal.
+* `POST fee {"e8s": n}` has transfers on the ledger cost n from now on.
 * `POST mint {"account": hex or principal, "e8s": n}` makes money and answers `{"block": n}`.
 * `POST faults {"fault": kind, "endpoint": "call" | "query" | "read_state" | "any", "count": n}` has the next n requests
   fail (`"method"`, `"canister"`: only those; `"seconds"` with the kinds that wait); a count of 0 clears what is due.
@@ -28,7 +29,7 @@ from devnet.replica.principals import NotAPrincipal, from_text, to_text
 from devnet.replica.replica import Replica
 from protocol.types import MAX_E8S
 
-__all__ = ["Admin", "Mint", "account_of", "add_admin_routes"]
+__all__ = ["Admin", "ChangeFee", "Mint", "account_of", "add_admin_routes"]
 
 _MAX_ADVANCE_S: Final = 100 * 365 * 24 * 3600
 _MAX_ADVANCE_NS: Final = _MAX_ADVANCE_S * 1_000_000_000
@@ -41,24 +42,30 @@ Mint = Callable[[bytes, int, int], Awaitable[int]]
 """Takes account identifier (32 bytes), amount in e8s and chain time in ns; returns the ledger's block."""
 
 
+ChangeFee = Callable[[int], Awaitable[None]]
+"""Takes the new fee of the ledger in e8s."""
+
+
 class BadInput(ValueError):
     """What an admin call was given makes no sense; the message tells what does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """What the admin calls act on. `info`: the ready line."""
+    """What the admin calls act on. `info`: the ready line; `change_fee`: None where the ledger's fee stays."""
 
     replica: Replica
     mint: Mint
     faults: Faults
     info: Mapping[str, str]
+    change_fee: ChangeFee | None = None
 
 
 def add_admin_routes(application: web.Application, admin: Admin) -> None:
     """Serve the admin calls."""
     application.router.add_post("/_devnet/advance", _json_call(admin, _advance))
     application.router.add_post("/_devnet/mint", _json_call(admin, _mint))
+    application.router.add_post("/_devnet/fee", _json_call(admin, _change_fee))
     application.router.add_post("/_devnet/faults", _json_call(admin, _order_fault))
 
     async def info(_request: web.Request) -> web.Response:
@@ -133,6 +140,18 @@ async def _mint(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
             raise BadInput(f"the ledger refuses to mint {amount} e8s: {exc}") from exc
     await admin.replica.rounds.certified()
     return {"block": block}
+
+
+async def _change_fee(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
+    fee = fields.get("e8s")
+    if isinstance(fee, bool) or not isinstance(fee, int) or not 0 <= fee <= MAX_E8S:
+        raise BadInput(f'"e8s" must be an integer from 0 to {MAX_E8S}')
+    if admin.change_fee is None:
+        raise BadInput("the ledger of this network has one fee for ever")
+    async with admin.replica.gate.passage():
+        await admin.change_fee(fee)
+    await admin.replica.rounds.certified()
+    return {"fee_e8s": fee}
 
 
 async def _order_fault(admin: Admin, fields: dict[str, object]) -> dict[str, int]:

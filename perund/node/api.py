@@ -120,6 +120,7 @@ class NodeService:
                     number = int(earlier)
                 else:
                     receiver = _receiver(params.to)
+                    await self._check_no_burn(receiver)
                     await self._check_not_promised(int(params.amount_e8s))
                     number = transfers.reserve_number()
                     note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
@@ -137,6 +138,14 @@ class NodeService:
         if intent.status is IntentStatus.VOID or intent.block is None:
             raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
         return schema.SendResult(block=intent.block, amount_e8s=E8s(intent.amount_e8s), fee_e8s=E8s(intent.fee_e8s))
+
+    async def _check_no_burn(self, receiver: bytes) -> None:
+        """Refuse to send to the ledger's minting account, where money is burned, and the fee is another."""
+        watch = self._services.ledger_watch
+        if watch is not None and watch.fee_e8s is None:
+            await watch.check()
+        if watch is not None and receiver == watch.minting_account:
+            raise CallerMistake("bad_account", f"{receiver.hex()} is the ledger's minting account: it would be burned")
 
     async def _check_not_promised(self, amount_e8s: int) -> None:
         """Refuse to send what channels that are being funded will need."""

@@ -25,6 +25,7 @@ from perund.keys import Keys
 from perund.node.api import NodeService
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
+from perund.node.ledger_watch import LedgerWatch
 from perund.node.node import Node
 from perund.node.node_to_come import NodeToCome
 from perund.node.payment_ids import PaymentIds
@@ -111,6 +112,9 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
         time = ChainTime(agent, clock, ledger_principal)
         trust = CanisterTrust(perun, config, store)
+        account = account_identifier(identity.sender)
+        transfers = Transfers(store, ledger, account, time, config.fees.max_fee_e8s)
+        ledger_watch = LedgerWatch(ledger, perun, transfers)
         later, canister = NodeToCome(), WatchedCanister(perun)
         services = Services(
             data_dir=data_dir,
@@ -121,7 +125,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
             perun=perun,
             ledger=ledger,
             time=time,
-            transfers=Transfers(store, ledger, account_identifier(identity.sender), time, config.fees.max_fee_e8s),
+            transfers=transfers,
             payment_ids=PaymentIds(),
             root_key=root_key,
             network_hash=network,
@@ -129,9 +133,9 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
             ledger_principal=ledger_principal,
             wallet_principal=identity.sender,
             wallet_principal_text=principal_to_text(identity.sender),
-            wallet_account=account_identifier(identity.sender),
+            wallet_account=account,
             canister_account=account_identifier(perun_principal),
-            reason_not_to_open=trust.reason_not_to_open,
+            reason_not_to_open=lambda: trust.reason_not_to_open() or ledger_watch.problem() or None,
             watcher=Watcher(
                 later,
                 canister,
@@ -150,6 +154,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
                 Limits(connections=config.wire.max_connections),
                 Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
             ),
+            ledger_watch=ledger_watch,
             alarms=alarms,
             backup=BackupFile(data_dir, keys, network, config, store.read),
         )
@@ -176,6 +181,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
         except (ChainError, TimeoutError) as error:
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
         node.spawn(node.keep(trust.watch, "canister trust"), "canister trust")
+        node.spawn(node.keep(ledger_watch.watch, "ledger watch"), "ledger watch")
         if config.wire.listen:
             host, _, port = config.wire.listen.rpartition(":")
             actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))

@@ -18,6 +18,8 @@ from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
 from perund.node.lost_deposits import LostDeposits
 from perund.node.paid_by_others import records_of_gifts
+from perund.node.proven_deposit import ProvenDeposit
+from perund.node.published import PUBLISHED_FEE_E8S, PublishedGuard
 from perund.node.transfers import Transfers
 from perund.store.jobs import transfer_ended
 from perund.store.store import Store
@@ -33,6 +35,8 @@ from protocol.funding import (
     Wait,
     next_funding_action,
 )
+from protocol.signing import is_usable_key
+from protocol.types import Funding
 from watcher.watch import Watcher
 
 __all__ = ["FundingJob"]
@@ -57,7 +61,9 @@ class FundingJob(ChannelJob):
         watcher: Watcher,
         time: ChainTime,
         canister_account: bytes,
+        guard: PublishedGuard | None = None,
     ) -> None:
+        """`canister_account`: 32 bytes; `guard`: the one of all jobs, None for one of its own."""
         super().__init__(driver, "funding")
         self._store = store
         self._transfers = transfers
@@ -67,6 +73,9 @@ class FundingJob(ChannelJob):
         self._canister_account = canister_account
         self.holdings: tuple[int, int] | None = None
         self._lost = LostDeposits(driver.number, driver.channel.terms, store, ledger, transfers, canister_account)
+        self._guard = guard or PublishedGuard(perun, ledger, store, time)
+        self._ledger = ledger
+        self._proven: ProvenDeposit | None = None
         self._planning = False
         """Whether a deposit is decided on and not durable yet: the channel must not be forgotten meanwhile."""
 
@@ -102,6 +111,8 @@ class FundingJob(ChannelJob):
         self.holdings = holdings
         if self._may_lack_deposits:
             await self._find_lost(holdings[terms.our_index])
+        if channel.phase is Phase.FUNDING:
+            holdings = await self._proven_of(holdings)
         action = next_funding_action(
             ours=terms.our_index,
             shares=terms.allocation,
@@ -150,6 +161,41 @@ class FundingJob(ChannelJob):
         else:
             await self._lost.search()
 
+    async def _proven_of(self, holdings: tuple[int, int]) -> tuple[int, int]:
+        """Return the holdings, the peer's only as far as money is behind them (see `proven_deposit`)."""
+        terms = self.driver.channel.terms
+        held = holdings[terms.peer_index]
+        if not held or not await self._guard.applies():
+            return holdings
+        if self._proven is None:
+            row = self._store.read.channel(self.driver.number)
+            assert row is not None
+            funding = terms.funding(terms.peer_index)
+            self._proven = ProvenDeposit(self._ledger, funding, self._canister_account, row.opened_ns)
+        proven = await self._proven.up_to(held)
+        if proven < held:
+            log.warning("deposit.without_money", channel=self.driver.short, held_e8s=held, proven_e8s=proven)
+        return (proven, holdings[1]) if terms.peer_index == 0 else (holdings[0], proven)
+
+    async def _refusal(self) -> str:
+        """Return why nothing may be paid in on these terms, or nothing: said once more before money leaves."""
+        terms = self.driver.channel.terms
+        if not all(is_usable_key(key) for key in terms.params.participants):
+            return "a participant key is none that the canister accepts signatures of: nothing is paid"
+        if await self._guard.applies():
+            fee = await self._transfers.fee()
+            if fee != PUBLISHED_FEE_E8S:
+                return (
+                    f"the ledger takes a fee of {fee} e8s, and this canister pays out with {PUBLISHED_FEE_E8S} e8s: "
+                    "that would be refused, so nothing is paid in"
+                )
+            if not await self._guard.reads_our_ledger():
+                return (
+                    "the canister cannot read the newest block of the ledger: it may be made for another ledger, where "
+                    "deposits would be lost, so nothing is paid in; compare ic.icp_ledger with that of the canister"
+                )
+        return ""
+
     async def _held(self, index: int) -> int:
         funding = self.driver.channel.terms.funding(0 if index == 0 else 1)
         return (await self._perun.query_holdings(funding)).value or 0
@@ -157,6 +203,9 @@ class FundingJob(ChannelJob):
     async def _pay_new(self, amount_e8s: int) -> Progress:
         terms = self.driver.channel.terms
         funding = terms.funding(terms.our_index)
+        refusal = await self._refusal()
+        if refusal:
+            return Progress.stuck(refusal)
         self._planning = True
         try:
             # Rule 3, said once more where the money leaves: state 0 is on the disk, and a look was made.
@@ -191,23 +240,26 @@ class FundingJob(ChannelJob):
         terms = self.driver.channel.terms
         funding = terms.funding(terms.our_index)
         assert intent.block is not None
-        told = (await self._perun.transaction_notification(intent.block)).value
+        async with self._guard.turn():  # a withdrawal of ours that is refused meanwhile would be lost
+            return await self._credit_in_turn(intent, intent.block, funding)
+
+    async def _credit_in_turn(self, intent: DepositIntent, block: int, funding: Funding) -> Progress:
+        terms = self.driver.channel.terms
+        told = await self._guard.notify(block)
         if isinstance(told, CanisterError) and told is not CanisterError.DUPLICATE_TRANSACTION:
-            log.warning("deposit.not_taken", channel=self.driver.short, block=intent.block, answer=told.value)
-            return Progress.wait(f"the canister to take the deposit in block {intent.block} ({told.value})")
+            log.warning("deposit.not_taken", channel=self.driver.short, block=block, answer=told.value)
+            return Progress.wait(f"the canister to take the deposit in block {block} ({told.value})")
         answer = (await self._perun.deposit(funding)).value
         # A block that the canister knows and nothing that waits under its memo: it is credited already, by a call
         # of ours whose reply was lost or by anybody else. Holdings prove less: they may be withdrawn meanwhile.
         already = told is CanisterError.DUPLICATE_TRANSACTION and answer is CanisterError.INSUFFICIENT_FUNDING
         if answer is not None and not already:
-            return Progress.wait(f"the canister to credit the deposit in block {intent.block} ({answer.value})")
+            return Progress.wait(f"the canister to credit the deposit in block {block} ({answer.value})")
         await self._store.write(
             [
-                transfer_ended(intent.number, IntentStatus.CREDITED, intent.block),
-                EventRecord(
-                    "channel.deposited", terms.channel, {"amount_e8s": str(intent.amount_e8s), "block": intent.block}
-                ),
+                transfer_ended(intent.number, IntentStatus.CREDITED, block),
+                EventRecord("channel.deposited", terms.channel, {"amount_e8s": str(intent.amount_e8s), "block": block}),
             ]
         )
-        log.info("channel.deposited", channel=self.driver.short, amount_e8s=intent.amount_e8s, block=intent.block)
+        log.info("channel.deposited", channel=self.driver.short, amount_e8s=intent.amount_e8s, block=block)
         return Progress.again()

@@ -50,7 +50,11 @@ def health_of(node: Node) -> schema.Health:
             "stopped: remove it, and compare `perun channels` with what you know",
         )
     not_now = node.services.reason_not_to_open()
-    if not_now is not None:
+    ledger = node.services.ledger_watch
+    unusable = ledger.problem() if ledger is not None else ""
+    if ledger is not None and unusable:
+        problem("ledger_unusable", unusable, at_ns=ledger.since_ns)
+    if not_now is not None and not_now != unusable:
         problem("canister_not_trusted", not_now)
     for driver in node.drivers.values():
         channel = driver.channel
@@ -76,7 +80,7 @@ def health_of(node: Node) -> schema.Health:
         jobs = node.jobs.get(channel.id)
         for job in jobs.of() if jobs is not None else ():
             if job.problem:
-                problem(f"{job.name}_stuck", job.problem, channel.id)
+                problem(f"{job.name}_stuck", job.problem, channel.id, job.problem_since_ns)
         oldest_ms = node.services.store.read.oldest_offer_ms(driver.number, channel.ours) if channel.ours else None
         if oldest_ms is not None and driver.online and time.time() - oldest_ms / 1000 > OFFER_PATIENCE_S:
             problem(

@@ -7,6 +7,7 @@ certified looks.
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,8 @@ class Progress:
 
     waiting_for: str
     at_most_s: float = LAST_WAIT_S
+    problem: str = ""
+    """What a person has to know of, or empty: `perun health` shows it."""
 
     @classmethod
     def again(cls) -> Progress:
@@ -45,6 +48,11 @@ class Progress:
         """Return that the next step waits, for `what`."""
         return cls(what, at_most_s)
 
+    @classmethod
+    def stuck(cls, problem: str, at_most_s: float = LAST_WAIT_S) -> Progress:
+        """Return that the next step waits, and that it may wait for a person."""
+        return cls(problem, at_most_s, problem)
+
 
 class ChannelJob(ABC):
     """Runs as a task while it is needed; see `run`."""
@@ -53,9 +61,22 @@ class ChannelJob(ABC):
         self.driver = driver
         self.name = name
         self.waiting_for = ""
-        self.problem = ""
-        """Why the last step failed, or empty."""
+        self.problem_since_ns = 0
+        """Since when there is a problem, in ns of the machine's clock: for people."""
+        self._problem = ""
+        self._stuck = False
         self._wake = asyncio.Event()
+
+    @property
+    def problem(self) -> str:
+        """Why it does not get on, or empty."""
+        return self._problem
+
+    @problem.setter
+    def problem(self, problem: str) -> None:
+        if problem and not self._problem:
+            self.problem_since_ns = time.time_ns()
+        self._problem = problem
 
     @property
     @abstractmethod
@@ -77,14 +98,18 @@ class ChannelJob(ABC):
             self._wake.clear()
             try:
                 progress = await self.step()
-                self.problem = ""
+                if progress.problem and progress.problem != self.problem:
+                    log.warning("job.stuck", job=self.name, channel=self.driver.short, problem=progress.problem)
+                # A step on the way to the next refusal does not end what a person has to know of.
+                if progress.waiting_for or not self._stuck:
+                    self.problem, self._stuck = progress.problem, bool(progress.problem)
             except StorageFailed:
                 raise
             except PerundError as error:
                 progress = Progress.wait(str(error))
                 if str(error) != self.problem:
                     log.warning("job.failed", job=self.name, channel=self.driver.short, error=str(error))
-                self.problem = str(error)
+                self.problem, self._stuck = str(error), False
             if not progress.waiting_for:
                 pause = FIRST_WAIT_S
                 continue
@@ -99,4 +124,4 @@ class ChannelJob(ABC):
                 pause = FIRST_WAIT_S
             except TimeoutError:
                 pause = min(pause * FACTOR, max(LAST_WAIT_S, progress.at_most_s))
-        self.waiting_for = ""
+        self.waiting_for = self.problem = ""

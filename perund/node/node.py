@@ -19,6 +19,7 @@ from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
 from perund.node.lives import Lives
 from perund.node.openings import Openings, Refusal
+from perund.node.published import PublishedGuard
 from perund.node.settlement_job import SettlementJob
 from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
@@ -92,6 +93,7 @@ class Node:
         self.towers = Towers(services, self.drivers)
         self.lives = Lives(services, self.drivers, lambda peer: peer in self.by_peer)
         self.openings = Openings(services.config, services.keys, services.store, self, self.reason_not_to_open)
+        self._guard = PublishedGuard(services.perun, services.ledger, services.store, services.time)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
@@ -242,6 +244,7 @@ class Node:
             services.watcher,
             services.time,
             services.canister_account,
+            self._guard,
         )
         settlement = SettlementJob(
             driver,
@@ -256,6 +259,7 @@ class Node:
             lambda: not funding.in_flight,
             self._withdrawal_number,
             services.transfers,
+            self._guard,
         )
         self.jobs[terms.channel] = _Jobs(funding, settlement)
         services.watcher.watch(terms.channel, terms.params.challenge_duration_ns)

@@ -12,6 +12,7 @@ from chain.perun import PerunCanister
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.chain_time import ChainTime
+from perund.node.ledger_watch import LedgerWatch
 from perund.node.payment_ids import PaymentIds
 from perund.node.transfers import Transfers
 from perund.recovery.backup import BackupFile
@@ -51,4 +52,6 @@ class Services:
     backup: BackupFile
     listening: str | None = None
     """host:port that peers dial, once we listen."""
+    ledger_watch: LedgerWatch | None = None
+    """What is read now and then of the ledger; None where nothing is."""
     alarms: Alarms = field(default_factory=Alarms)

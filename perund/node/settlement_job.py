@@ -15,12 +15,13 @@ from chain.errors import CallExpired, CallRejected, ChainError
 from chain.ledger import Block, IcpLedger, Transfer
 from chain.perun import CanisterError, PerunCanister
 from chain.request import SignedCall
-from perund.node.canister_fee import CanisterFee
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
 from perund.node.ledger_scan import find_block
 from perund.node.paid_by_others import records_of_gifts
+from perund.node.payout_pool import PayoutPool
+from perund.node.published import PublishedGuard
 from perund.node.transfers import Transfers
 from perund.store.jobs import book_cost, insert_withdrawal, withdrawal_ended
 from perund.store.rows import WithdrawalIntent
@@ -67,9 +68,11 @@ class SettlementJob(ChannelJob):
         deposits_settled: Callable[[], bool],
         next_withdrawal: Callable[[], int],
         transfers: Transfers,
+        guard: PublishedGuard | None = None,
     ) -> None:
         """`accounts`: the canister's and the wallet's, 32 bytes each; `receiver`: the wallet's principal;
-        `deposits_settled`: whether no deposit of ours is in flight; `next_withdrawal`: a fresh row number.
+        `deposits_settled`: whether no deposit of ours is in flight; `next_withdrawal`: a fresh row number;
+        `guard`: the one of all jobs, None for one of its own.
         """
         super().__init__(driver, "settlement")
         self._key = key
@@ -83,9 +86,11 @@ class SettlementJob(ChannelJob):
         self._deposits_settled = deposits_settled
         self._next_withdrawal = next_withdrawal
         terms = driver.channel.terms
-        self._fee = CanisterFee(
-            driver.number, terms.funding(terms.our_index), store, transfers, perun, ledger, self._canister_account
-        )
+        self._transfers = transfers
+        self._guard = guard or PublishedGuard(perun, ledger, store, time)
+        self._pool = PayoutPool(driver.number, terms, store, transfers, ledger, self._canister_account, self._guard)
+        self._rejected = 0
+        """The withdrawal whose call is certified to have ended in a reject."""
         self._books_closed = False
         self.holdings: tuple[int, int] | None = None
 
@@ -106,6 +111,7 @@ class SettlementJob(ChannelJob):
         deposits_settled = self._deposits_settled()
         self.holdings = (await self._held(0), await self._held(1))
         fee = (await self._ledger.fee()).value
+        too_high = self._transfers.too_high(fee)
         withdrawals = self._store.read.withdrawals(self.driver.number)
         row = self._store.read.channel(self.driver.number)
         assert row is not None
@@ -119,7 +125,8 @@ class SettlementJob(ChannelJob):
             paid_out=any(w.status == "paid" for w in withdrawals),
             anything_held=sum(self.holdings) > 0 or not deposits_settled,
             withdrawal_open=any(w.status == "open" for w in withdrawals),
-            fee_e8s=fee,
+            # An absurd fee decides nothing: what is below it is not given up for that.
+            fee_e8s=min(fee, self._transfers.max_fee_e8s),
             force_at_ns=Nanos(row.since_ns + row.force_after_ns),
         )
         if channel.recovering and (
@@ -148,14 +155,14 @@ class SettlementJob(ChannelJob):
             case ForceOut():
                 self.driver.perform(channel.leave(self._time.now(), "the peer did not close together in time"))
                 return Progress.again()
+            case Withdraw() if too_high:
+                return Progress.stuck(too_high)
             case Withdraw():
-                if withdrawals and withdrawals[-1].status == "undecided":
-                    progress = await self._fee.send_if_missing(action.holdings_e8s, fee)
-                    if progress is not None:
-                        return progress
-                return await self._withdraw(action.holdings_e8s)
+                return await self._withdraw_in_turn(action.holdings_e8s, fee)
             case FollowWithdrawal():
                 return await self._follow(withdrawals, look.registered)
+            case Finished() if too_high and action.dust_e8s:
+                return Progress.stuck(too_high)
             case Finished():
                 return await self._finish(action.dust_e8s, look.registered)
             case _:
@@ -188,6 +195,17 @@ class SettlementJob(ChannelJob):
 
     # --- withdrawing -------------------------------------------------------------------------------------
 
+    async def _withdraw_in_turn(self, holdings_e8s: int, fee_e8s: int) -> Progress:
+        """Withdraw; from a published canister only what it can pay for certain."""
+        assert self.holdings is not None
+        async with self._guard.turn() as published:
+            if published:
+                peer = self.holdings[self.driver.channel.terms.peer_index]
+                obstacle = await self._pool.obstacle(holdings_e8s, peer, fee_e8s)
+                if obstacle is not None:
+                    return obstacle
+            return await self._withdraw(holdings_e8s)
+
     async def _withdraw(self, holdings_e8s: int) -> Progress:
         terms = self.driver.channel.terms
         request = WithdrawalRequest(terms.funding(terms.our_index), self._receiver)
@@ -218,6 +236,8 @@ class SettlementJob(ChannelJob):
             await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
             return Progress.again()
         except (CallRejected, ChainError) as error:
+            if isinstance(error, CallRejected):
+                self._rejected = intent.number
             log.warning("withdrawal.unknown", channel=self.driver.short, error=str(error))
             return Progress.wait("to learn what became of the withdrawal")
         if isinstance(answer, CanisterError):
@@ -225,8 +245,11 @@ class SettlementJob(ChannelJob):
             # that a payout may be open, its money in no holdings: the canister goes on with it when asked again.
             log.warning("withdrawal.refused", channel=self.driver.short, answer=answer.value)
             status = "undecided" if answer is CanisterError.LEDGER_ERROR else "void"
+            earlier = self._store.read.withdrawals(self.driver.number)[:-1]
             await self._store.write([withdrawal_ended(intent.number, status, None, None)])
-            return Progress.wait(f"the canister to pay out ({answer.value})")
+            what = f"the canister to pay out ({answer.value})"
+            refused_before = bool(earlier) and earlier[-1].status == "undecided"
+            return Progress(what, problem=f"{what}: it refused again" if refused_before else "")
         return await self._paid(intent, answer)
 
     async def _paid(self, intent: WithdrawalIntent, block: int) -> Progress:
@@ -237,11 +260,16 @@ class SettlementJob(ChannelJob):
         if not isinstance(operation, Transfer) or operation.to != self._wallet_account:
             return Progress.wait(f"a payout to this wallet: block {block} is none")
         received = operation.amount_e8s
+        if received + operation.fee_e8s < intent.holdings_e8s and await self._guard.applies():
+            # The published code pays nothing out as well: somebody else sent our withdrawal, and it was paid before.
+            log.warning("withdrawal.paid_before", channel=self.driver.short, block=block, amount_e8s=received)
+            await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
+            return Progress.again()
         await self._store.write(
             [
                 withdrawal_ended(intent.number, "paid", block, received),
                 book_cost(self.driver.number, "withdrawal fee", max(0, intent.holdings_e8s - received)),
-                *self._fee.unbooked(),
+                *self._pool.unbooked(),
                 EventRecord(
                     "channel.withdrawn", self.driver.channel.id, {"received_e8s": str(received), "block": block}
                 ),
@@ -254,14 +282,17 @@ class SettlementJob(ChannelJob):
         """Find out what became of a withdrawal whose reply we do not have."""
         intent = next((w for w in withdrawals if w.status == "open"), None)
         undecided = next((w for w in withdrawals if w.status == "undecided"), None)
-        if intent is not None and intent.envelope is not None:
+        published = await self._guard.applies()
+        ended = intent is not None and intent.number == self._rejected
+        if intent is not None and intent.envelope is not None and not ended:
             call = SignedCall.from_bytes(intent.envelope)
             if self._time.chain_ns() <= call.ingress_expiry_ns:
-                return await self._submit(intent, call)
-        block = await self._search(intent or undecided)
+                return await self._submit_again(intent, call)
+        last = withdrawals[-1] if withdrawals and published else None
+        block = await self._search(intent or undecided or last)
         if block is not None:
             return await self._paid(intent or undecided or await self._record_found(registered), block)
-        if intent is None and undecided is not None:
+        if intent is None and undecided is not None and not published:
             return await self._withdraw(undecided.holdings_e8s)
         if intent is not None and self.holdings is not None:
             # The call has expired, and no block shows a payout. What is still held can be asked for again.
@@ -269,7 +300,20 @@ class SettlementJob(ChannelJob):
             if self.holdings[terms.our_index] >= intent.holdings_e8s:
                 await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
                 return Progress.again()
+        if published and last is not None:
+            return Progress.stuck(
+                f"a ledger block that shows the payout: the canister took {last.holdings_e8s} e8s off the holdings of "
+                "this node, and has paid them to nobody that is known"
+            )
         return Progress.wait("a ledger block that shows the payout")
+
+    async def _submit_again(self, intent: WithdrawalIntent, call: SignedCall) -> Progress:
+        """Send the same call again: its first copy may never have arrived, or its reply was lost."""
+        async with self._guard.turn() as published:
+            if published and not await self._pool.can_pay(intent.holdings_e8s):
+                # It was paid, or would be refused: when the call has expired, the ledger's blocks tell.
+                return Progress.wait("the withdrawal's call to expire: the canister cannot pay it now")
+            return await self._submit(intent, call)
 
     async def _record_found(self, registered: RegisteredState | None) -> WithdrawalIntent:
         intent = WithdrawalIntent(self._next_withdrawal(), self._owed(registered), None, "open", None, None, 0)
@@ -287,7 +331,11 @@ class SettlementJob(ChannelJob):
                 isinstance(operation, Transfer)
                 and (operation.from_, operation.to) == (self._canister_account, self._wallet_account)
                 and block.index not in claimed
-                and (block.memo == memo or (intent is not None and block.memo == 0))
+                # The published code gives its payouts no memo: the amount tells them from others of this node.
+                and (
+                    block.memo == memo
+                    or (intent is not None and block.memo == 0 and operation.amount_e8s == intent.holdings_e8s)
+                )
             )
 
         block, _ = await find_block(self._ledger, intent.from_block if intent is not None else 0, is_it)
@@ -297,7 +345,7 @@ class SettlementJob(ChannelJob):
         if not self._deposits_settled():
             return Progress.wait("a deposit of ours in flight, to withdraw it as well", LONGEST_NAP_S)
         number, terms, read = self.driver.number, self.driver.channel.terms, self._store.read
-        records = [book_cost(number, "dust", dust_e8s)] if dust_e8s else []
+        records = [*([book_cost(number, "dust", dust_e8s)] if dust_e8s else []), *self._pool.unbooked()]
         gross_e8s = dust_e8s + sum(w.holdings_e8s for w in read.withdrawals(number) if w.status == "paid")
         share_e8s = (registered.state if registered is not None else terms.state_0()).allocation[terms.our_index]
         # Without a record of our own deposit it would look like somebody else's.

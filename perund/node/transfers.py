@@ -72,7 +72,7 @@ class Transfers:
         self._ledger = ledger
         self.account = account
         self._time = time
-        self._max_fee_e8s = max_fee_e8s
+        self.max_fee_e8s = max_fee_e8s
         self._next = store.read.highest("transfer") + 1
         self._driving: dict[int, _Turn] = {}
         self._last_created_ns = Nanos(0)
@@ -80,12 +80,19 @@ class Transfers:
     async def fee(self) -> int:
         """Return the ledger's fee in e8s, certified. Raises `FeeTooHigh`, `ChainError`."""
         fee = (await self._ledger.fee()).value
-        if fee > self._max_fee_e8s:
-            raise FeeTooHigh(
-                f"the ledger asks a fee of {fee} e8s, more than fees.max_fee_e8s = {self._max_fee_e8s}; "
-                "raise it in perund.toml if that is right"
-            )
+        too_high = self.too_high(fee)
+        if too_high:
+            raise FeeTooHigh(too_high)
         return fee
+
+    def too_high(self, fee_e8s: int) -> str:
+        """Return why no such fee is paid, or nothing when it is."""
+        if fee_e8s <= self.max_fee_e8s:
+            return ""
+        return (
+            f"the ledger asks a fee of {fee_e8s} e8s, more than fees.max_fee_e8s = {self.max_fee_e8s}; "
+            "raise it in perund.toml if that is right"
+        )
 
     async def plan(
         self,

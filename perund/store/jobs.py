@@ -14,6 +14,7 @@ from protocol.types import Nanos
 __all__ = [
     "book_cost",
     "book_credit",
+    "charge_channel",
     "forget_opening",
     "insert_channel",
     "insert_transfer",
@@ -98,6 +99,15 @@ def withdrawal_ended(intent: int, status: str, block: int | None, received_e8s: 
 def book_cost(number: int | None, what: str, amount_e8s: int) -> Statement:
     """What a channel cost (rule 6)."""
     return Statement("INSERT INTO cost(number, what, amount) VALUES (?, ?, ?)", (number, what, amount_e8s))
+
+
+def charge_channel(number: int, what: str, amount_e8s: int) -> Statement:
+    """A cost of the wallet, booked for nobody before, is this channel's."""
+    return Statement(
+        "UPDATE cost SET number = ? WHERE id = "
+        "(SELECT max(id) FROM cost WHERE number IS NULL AND what = ? AND amount = ?)",
+        (number, what, amount_e8s),
+    )
 
 
 def book_credit(number: int, what: str, amount_e8s: int) -> Statement:

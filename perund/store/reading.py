@@ -307,6 +307,15 @@ class Reader:
         )
         return tuple(WithdrawalIntent(*row) for row in rows)
 
+    def open_withdrawals(self) -> list[tuple[int, bytes]]:
+        """Return the channels' rows and signed calls of all withdrawals whose end is not known."""
+        rows = self._rows("SELECT number, envelope FROM withdrawal WHERE status = 'open' AND envelope IS NOT NULL")
+        return [(number, envelope) for number, envelope in rows]
+
+    def has_uncredited(self) -> bool:
+        """Whether a deposit is paid and not known to be credited: the canister may be told of it at any moment."""
+        return self._row("SELECT 1 FROM transfer WHERE status = 'paid' AND number IS NOT NULL LIMIT 1") is not None
+
     def costs(self, number: int) -> list[Cost]:
         """Return what a channel cost."""
         rows = self._rows("SELECT what, amount FROM cost WHERE number = ? ORDER BY id", (number,))

@@ -199,7 +199,7 @@ MUTATIONS: Final = (
         "registration after pruning",
         "the canister forgets a channel that is settled and emptied: its id can be registered again",
         (contract.PerunCanister, "_shrink_if_emptied", "phase = self._channels[channel]", "phase = self._channels.pop(channel)"),
-        (contract.PerunCanister, "_shrink_if_emptied", "if phase.total_e8s", "if phase.total_e8s > LEDGER_FEE_E8S or open_payout: self._channels[channel] = phase\n    if phase.total_e8s"),
+        (contract.PerunCanister, "_shrink_if_emptied", "if phase.total_e8s", "if phase.total_e8s > self._payouts.fee_e8s or open_payout: self._channels[channel] = phase\n    if phase.total_e8s"),
     ),
     _bug(
         "registration refuted above ours",

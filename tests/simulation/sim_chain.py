@@ -40,6 +40,7 @@ from protocol.types import (
     State,
     WithdrawalRequest,
 )
+from tests.simulation.sim_published import PublishedContract
 
 if TYPE_CHECKING:
     from tests.simulation.virtual_loop import VirtualLoop
@@ -72,6 +73,11 @@ class SimChain:
         """What each channel was once seen settled on: that stands for ever."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
+
+    def be_published(self) -> None:
+        """Be a chain with the published canister: no log of disputes, and payouts in full."""
+        self.keeps_log = False
+        self.perun = PublishedContract(PERUN, LEDGER, LocalLedger(self.ledger, PERUN, self.loop.chain_ns))
 
     def mint(self, account: bytes, e8s: int) -> None:
         self.ledger.mint(account, e8s, self.loop.chain_ns())

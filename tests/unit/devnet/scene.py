@@ -13,7 +13,7 @@ from devnet.ledger import IcpLedger, account_identifier
 from devnet.ledger.ledger import TransferRequest
 from devnet.perun import LocalLedger, PerunCanister
 from devnet.perun.interface import Error, FullySignedState, Funding, Params, State, WithdrawalRequest
-from devnet.perun.ledger_port import LedgerBlock, LedgerUnreachable, Outgoing, Refused
+from devnet.perun.ledger_port import LedgerBlock, LedgerTerms, LedgerUnreachable, Outgoing, Refused
 
 FEE = 10_000
 ICP = 100_000_000
@@ -87,8 +87,11 @@ class TroubledLedger:
             await self.held.wait()
         return await self.inner.query_block(index)
 
-    async def find_transfer(self, outgoing: Outgoing) -> int | None:
-        return await self.inner.find_transfer(outgoing)
+    async def terms(self) -> LedgerTerms:
+        return await self.inner.terms()
+
+    async def find_transfer(self, outgoing: Outgoing, from_block: int) -> int | None:
+        return await self.inner.find_transfer(outgoing, from_block)
 
 
 class Scene:

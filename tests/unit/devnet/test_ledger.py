@@ -11,6 +11,7 @@ from devnet.ledger.ledger import (
     DEDUPLICATION_WINDOW_NS,
     PERMITTED_DRIFT_NS,
     BadFee,
+    FeeRefused,
     InsufficientFunds,
     MintRefused,
     TransferRequest,
@@ -176,6 +177,20 @@ def test_a_restart_forgets_nothing() -> None:
     assert again.balance(ALICE.account) == ledger.balance(ALICE.account)
     assert again.transfer(ALICE.principal, request, NOW) == TxDuplicate(1)
     assert again.mint(BOB.account, 1, NOW) == 3
+
+
+def test_a_changed_fee_is_taken_and_outlives_a_restart() -> None:
+    ledger = IcpLedger()
+    ledger.mint(ALICE.account, 10 * FEE, NOW)
+    ledger.change_fee(3 * FEE)
+    assert ledger.transfer(ALICE.principal, TransferRequest(BOB.account, FEE, FEE), NOW) == BadFee(3 * FEE)
+    assert ledger.transfer(ALICE.principal, TransferRequest(BOB.account, FEE, 3 * FEE), NOW) == 1
+    again = IcpLedger()
+    again.load(ledger.save())
+    assert (again.fee_e8s, again.balance(ALICE.account)) == (3 * FEE, 6 * FEE)
+    for fee in (-1, 2**64):
+        with pytest.raises(FeeRefused):
+            again.change_fee(fee)
 
 
 def test_a_chain_that_does_not_link_is_refused() -> None:

@@ -196,7 +196,7 @@ class PerunMachine(RuleBasedStateMachine):
         )
 
     def block_of(self, payout: Payout) -> int | None:
-        return self.run(self.scene.line.find_transfer(payout.outgoing))
+        return self.run(self.scene.line.find_transfer(payout.outgoing, 0))
 
 
 def allocation(channel: Channel, split: int) -> tuple[int, ...]:

@@ -65,10 +65,23 @@ def test_after_state_0_a_later_state_takes_no_more_than_each_ones_share() -> Non
     assert settled(channel, state(1, 0, 20)) == {A: 15, B: 24, M: 1}
 
 
-def test_without_money_of_a_participant_nothing_is_registered() -> None:
+def test_without_money_nothing_is_registered() -> None:
     assert paid().registered(BOTH, state(0, 0, 0)) is None
-    assert paid((M, 5)).registered(BOTH, state(0, 0, 0)) is None
+    assert paid((M, 5)).registered(BOTH, state(1, 0, 1)) is None
     assert paid((A, 1)).registered(BOTH, state(0, 0, 0)) is not None
+
+
+def test_what_only_a_stranger_paid_in_comes_back_to_him() -> None:
+    assert settled(paid((M, 5)), state(0, 10, 10)) == {M: 5}
+
+
+def test_who_stands_in_a_channel_twice_has_the_sum_and_pays_once() -> None:
+    twice = (A, A)
+    assert paid((A, 10)).registered(twice, state(1, 0, 20)) is None
+    for version in (0, 1):
+        channel = paid((A, 10)).registered(twice, state(version, 4, 6))
+        assert channel is not None
+        assert channel.settled().left == {A: 10}
 
 
 def test_a_channel_about_nothing_gives_everything_back() -> None:

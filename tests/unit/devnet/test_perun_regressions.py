@@ -11,6 +11,7 @@ from devnet.perun import PerunModule
 from devnet.perun.examination import MAX_PARTICIPANTS
 from devnet.perun.interface import Error, FullySignedState, Funding, Params, State, WithdrawalRequest
 from devnet.perun.journal import MAX_DISPUTES_PAGE, MAX_EVENTS_KEPT, MAX_EVENTS_PAGE
+from protocol.types import MAX_CHALLENGE_NS, MIN_CHALLENGE_NS
 from tests.unit.devnet.scene import (
     ALICE,
     BOB,
@@ -31,7 +32,7 @@ async def test_t01_a_participant_listed_twice_does_not_multiply_money() -> None:
     scene = Scene()
     channel = Channel((MALLORY, MALLORY))
     await scene.fund(channel, MALLORY, T)
-    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INVALID_INPUT
+    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INSUFFICIENT_FUNDING
     assert scene.canister.query_state(channel.id) is None
 
 
@@ -124,10 +125,15 @@ async def test_t07_a_worthless_share_pays_no_fee_out_of_the_pool(share: int) -> 
 
 
 @pytest.mark.parametrize("duration", [2**64 - 1, 0, 999_999_999])
-async def test_t08_senseless_durations_are_refused(duration: int) -> None:
+async def test_t08_senseless_durations_are_bent_and_refused_without_money(duration: int) -> None:
     scene, channel = Scene(), Channel(duration_ns=duration)
-    await scene.fund(channel, ALICE, T)
     assert scene.dispute(channel, channel.signed(0, T, 0)) is Error.INVALID_INPUT
+    await scene.fund(channel, ALICE, T)
+    assert scene.dispute(channel, channel.signed(0, T, 0)) is None
+    registered = scene.canister.query_state(channel.id)
+    assert registered is not None
+    assert MIN_CHALLENGE_NS <= registered.timeout - scene.now_ns <= MAX_CHALLENGE_NS
+    assert not registered.settled(scene.now_ns)
 
 
 async def test_t09_an_old_final_state_does_not_beat_a_newer_registered_one() -> None:
@@ -151,8 +157,8 @@ async def test_t10_absurd_arguments_are_refused_and_leave_nothing() -> None:
         params = Params(bytes(64), participants, HOUR)
         state = State(params.channel_id(), 0, allocation, finalized=False)
         signed = FullySignedState(state, (bytes(64),) * len(participants))
-        assert scene.canister.dispute(params, signed, scene.now_ns) is Error.INVALID_INPUT
-        assert scene.canister.conclude(params, signed, scene.now_ns) is Error.INVALID_INPUT
+        for call in (scene.canister.dispute, scene.canister.conclude):
+            assert call(params, signed, scene.now_ns) in {Error.INVALID_INPUT, Error.AUTHENTICATION}
     assert scene.canister.deposit(Funding(b"", b""), scene.now_ns) is Error.INVALID_INPUT
     assert len(scene.canister.save()) == size
 

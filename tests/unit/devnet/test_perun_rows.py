@@ -9,7 +9,17 @@ import pytest
 from devnet.canister import Trap
 from devnet.code import interface_file
 from devnet.perun import PerunCanister
-from devnet.perun.interface import Concluded, Disputed, Error, FullySignedState, Funded, Funding, Params, State
+from devnet.perun.interface import (
+    Concluded,
+    Disputed,
+    Error,
+    FullySignedState,
+    Funded,
+    Funding,
+    Params,
+    RegisteredState,
+    State,
+)
 from protocol.types import MAX_CHALLENGE_NS, MAX_E8S, MIN_CHALLENGE_NS
 from tests.unit.devnet.scene import (
     ALICE,
@@ -35,12 +45,15 @@ def test_nobody_can_credit_or_take_holdings_without_money() -> None:
     assert not [name for name in dir(PerunCanister) if "mock" in name]
 
 
-async def test_duplicate_participants_are_refused() -> None:
+async def test_a_participant_that_stands_twice_has_its_deposit_counted_once() -> None:
     scene = Scene()
     channel = Channel((ALICE, ALICE))
-    await scene.fund(channel, ALICE, T)
-    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INVALID_INPUT
     assert scene.dispute(channel, channel.signed(0, T, T)) is Error.INVALID_INPUT
+    await scene.fund(channel, ALICE, T)
+    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INSUFFICIENT_FUNDING
+    assert scene.dispute(channel, channel.signed(0, T, T)) is None
+    scene.pass_time(HOUR)
+    assert scene.holdings(channel, ALICE) == T
 
 
 async def test_the_fee_comes_out_of_the_withdrawal() -> None:
@@ -171,19 +184,24 @@ async def test_a_settled_and_emptied_channel_shrinks_to_a_tombstone() -> None:
 
 
 async def test_durations_are_bounded_and_timeouts_do_not_wrap() -> None:
-    for duration in (0, 1, MIN_CHALLENGE_NS - 1, MAX_CHALLENGE_NS + 1, 2**64 - 1):
-        scene, channel = Scene(), Channel(duration_ns=duration)
-        await scene.fund(channel, ALICE, T)
-        assert scene.dispute(channel, channel.signed(0, T, 0)) is Error.INVALID_INPUT
-    for duration in (MIN_CHALLENGE_NS, MAX_CHALLENGE_NS):
+    for duration, bent in (
+        (0, MIN_CHALLENGE_NS),
+        (1, MIN_CHALLENGE_NS),
+        (MIN_CHALLENGE_NS, MIN_CHALLENGE_NS),
+        (HOUR, HOUR),
+        (MAX_CHALLENGE_NS, MAX_CHALLENGE_NS),
+        (MAX_CHALLENGE_NS + 1, MAX_CHALLENGE_NS),
+        (2**64 - 1, MAX_CHALLENGE_NS),
+    ):
         scene, channel = Scene(), Channel(duration_ns=duration)
         await scene.fund(channel, ALICE, T)
         assert scene.dispute(channel, channel.signed(0, T, 0)) is None
+        assert scene.canister.query_state(channel.id) == RegisteredState(channel.state(0, T, 0), scene.now_ns + bent)
     scene.now_ns = 2**64 - 2
     assert scene.dispute(channel, channel.signed(1, T, 0)) is Error.ALREADY_CONCLUDED
     late = Channel(nonce=1)
     await scene.fund(late, ALICE, T)
-    assert scene.dispute(late, late.signed(0, T, 0)) is Error.INVALID_INPUT
+    assert scene.dispute(late, late.signed(0, T, 0)) is None, "and it settles at the end of time"
 
 
 async def test_one_sides_double_deposit_does_not_become_the_others() -> None:
@@ -218,7 +236,10 @@ async def test_credits_after_a_registration_are_surplus_and_survive_refutations(
 async def test_totals_above_a_nat64_are_refused(allocation: tuple[int, int]) -> None:
     scene, channel = await funded()
     assert scene.dispute(channel, channel.signed(1, *allocation)) is Error.INVALID_INPUT
-    assert scene.dispute(channel, channel.signed(0, *allocation)) is Error.INVALID_INPUT
+    assert scene.dispute(channel, channel.signed(0, *allocation)) is None, "state 0 gives back what is in"
+    scene.upgrade()
+    scene.pass_time(HOUR)
+    assert (scene.holdings(channel, ALICE), scene.holdings(channel, BOB)) == (T, T)
 
 
 async def test_the_ledger_is_an_init_argument_and_part_of_the_state() -> None:

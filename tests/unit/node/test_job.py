@@ -99,3 +99,25 @@ async def test_a_failed_write_ends_it() -> None:
     with pytest.raises(StorageFailed):
         await job.run()
     assert len(job.at_s) == 1
+
+
+@in_no_time
+async def test_what_a_person_must_know_of_stays_known_on_the_way_to_the_next_refusal() -> None:
+    stuck = Progress.stuck("no money")
+    job = Job(stuck, Progress.again(), stuck, Progress.again(), Progress.wait("the ledger"), Progress.again())
+    await job.run()
+    assert job.problems == ["", "no money", "no money", "no money", "no money", ""]
+    assert job.problem == ""
+
+
+@in_no_time
+async def test_a_problem_knows_since_when_it_is_there() -> None:
+    job = Job(Progress.stuck("no money"), Progress.stuck("still no money"), Progress.wait("the ledger"))
+    job.problem = "the first"
+    first = job.problem_since_ns
+    job.problem = "the second"
+    assert job.problem_since_ns == first > 0
+    job.problem = ""
+    job.problem = "the third"
+    assert job.problem_since_ns > first
+    await job.run()

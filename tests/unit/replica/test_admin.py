@@ -68,6 +68,11 @@ async def test_mint_credits_an_account_or_a_principal(devnet: Devnet) -> None:
     assert devnet.counter.minted == [(ACCOUNT, 500), (ACCOUNT, 2**64 - 1)]
 
 
+async def test_a_network_whose_ledger_has_one_fee_says_so(devnet: Devnet) -> None:
+    status, answer = await devnet.anonymous().admin("fee", e8s=20_000)
+    assert (status, answer["error"]) == (400, "the ledger of this network has one fee for ever")
+
+
 async def test_info_is_the_ready_line(devnet: Devnet) -> None:
     async with devnet.session.get(devnet.url + "/_devnet/info") as response:
         info = await response.json()
@@ -84,6 +89,7 @@ WRONG: list[tuple[str, Any]] = [
     ("advance", {}),
     ("advance", []),
     *(("mint", {"account": ACCOUNT, "e8s": value}) for value in NO_AMOUNTS),
+    *(("fee", {"e8s": value}) for value in NO_AMOUNTS[1:]),
     *(("mint", {"account": value, "e8s": 1}) for value in NO_ACCOUNTS),
 ]
 

@@ -1,0 +1,165 @@
+"""What the jobs do beside a canister of the published code, one rule at a time, in both roles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chain.state_reader import INGRESS_TTL_NS
+from devnet.perun.interface import Funding as ContractFunding
+from devnet.perun.phases import Credit, Unregistered
+from perund.node.payout_pool import PayoutPool, most_lent_e8s
+from perund.node.published import PublishedGuard
+from perund.store.jobs import insert_withdrawal
+from perund.store.rows import WithdrawalIntent
+from protocol.funding import IntentStatus
+from protocol.types import Funding, ParticipantIndex, WithdrawalRequest
+from tests.unit.node.desk import KEYS, SECOND, Desk
+from tests.unit.node.net import CANISTER_ACCOUNT, FEE, ICP, Net
+
+
+@pytest.fixture(params=[0, 1], ids=["the proposer", "the acceptor"])
+async def side(request: pytest.FixtureRequest, net: Net, tmp_path: Path) -> AsyncIterator[Desk]:
+    """Either side of a channel, at a canister that lacks what ours has more than the published one."""
+    ours: ParticipantIndex = request.param
+    desk = Desk(net, tmp_path, ours)
+    _published(desk)
+    yield desk
+    await desk.close()
+
+
+def _published(desk: Desk) -> None:
+    async def lacks_it() -> bool:
+        return False
+
+    desk.perun.supports_disputes_since = lacks_it  # type: ignore[method-assign]
+
+
+def make_up(net: Net, funding: Funding, e8s: int) -> None:
+    """Credit a funding with nothing behind it: the published code lets anybody."""
+    before = net.contract._channels.get(funding.channel, Unregistered())
+    net.contract._channels[funding.channel] = before.credited(Credit(funding.participant, e8s))
+    asked = ContractFunding(funding.channel, funding.participant)
+    assert net.contract.query_holdings(asked, net.clock.now_ns()) == e8s
+
+
+async def test_a_credit_without_money_is_no_deposit_of_the_peer(side: Desk) -> None:
+    terms = await side.channel((3 * ICP, 2 * ICP))
+    side.net.ledger.mint(side.account, 10 * ICP, side.net.clock.now_ns())
+    peers = terms.funding(terms.peer_index)
+    make_up(side.net, peers, terms.allocation[terms.peer_index])
+    waiting = "the peer's deposit" if side.ours == 0 else "the proposer's deposit"
+    await side.fund(lambda: side.waiting_for == waiting)
+    assert side.mine() == (terms.allocation[0] if side.ours == 0 else 0), "the acceptor pays on proven money only"
+    assert not side.driver.channel.we_are_ready
+    await side.net.pay_in(peers, terms.allocation[terms.peer_index])
+    await side.fund(lambda: side.driver.channel.we_are_ready)
+
+
+async def test_part_of_the_money_is_not_enough(side: Desk) -> None:
+    terms = await side.channel((3 * ICP, 2 * ICP))
+    side.net.ledger.mint(side.account, 10 * ICP, side.net.clock.now_ns())
+    peers = terms.funding(terms.peer_index)
+    await side.net.pay_in(peers, ICP)
+    make_up_more = terms.allocation[terms.peer_index]
+    before = side.net.contract._channels[terms.channel]
+    assert isinstance(before, Unregistered)
+    side.net.contract._channels[terms.channel] = before.credited(Credit(peers.participant, make_up_more))
+    for _ in range(8):
+        await side.step(side.funding)
+    assert not side.driver.channel.we_are_ready
+
+
+def pool_of(desk: Desk) -> PayoutPool:
+    guard = PublishedGuard(desk.perun, desk.ledger, desk.store, desk.time)
+    return PayoutPool(1, desk.terms, desk.store, desk.transfers, desk.ledger, CANISTER_ACCOUNT, guard)
+
+
+async def filled(desk: Desk, e8s: int) -> PayoutPool:
+    """A channel, and a canister whose account holds so much."""
+    await desk.channel((3 * ICP, 2 * ICP))
+    desk.net.ledger.mint(desk.account, 10 * ICP, desk.net.clock.now_ns())
+    desk.net.ledger.mint(CANISTER_ACCOUNT, e8s, desk.net.clock.now_ns())
+    return pool_of(desk)
+
+
+async def test_when_the_pool_can_pay_one_side_only_participant_0_goes_first(side: Desk) -> None:
+    pool = await filled(side, 5 * ICP)
+    held = (4 * ICP, ICP)
+    waits = 0
+    while (obstacle := await pool.obstacle(held[side.ours], held[1 - side.ours], FEE)) is not None:
+        assert obstacle.waiting_for.startswith("the peer's payout")
+        waits += 1
+    assert waits == (0 if side.ours == 0 else 5), "and nobody waits for ever"
+
+
+async def test_when_the_pool_can_pay_both_nobody_waits_and_nothing_is_lent(side: Desk) -> None:
+    pool = await filled(side, 5 * ICP + 2 * FEE)
+    held = (4 * ICP, ICP)
+    assert await pool.obstacle(held[side.ours], held[1 - side.ours], FEE) is None
+    assert side.store.read.sends_to(CANISTER_ACCOUNT, pool._memo()) == []
+
+
+@pytest.mark.parametrize("lacking", [1, FEE, 2 * FEE, 7 * FEE])
+async def test_exactly_what_is_missing_is_lent(side: Desk, lacking: int) -> None:
+    pool = await filled(side, 2 * ICP + FEE - lacking)
+    progress = await pool.obstacle(2 * ICP, 0, FEE)
+    assert progress is not None
+    assert progress.problem == ""
+    assert await pool.obstacle(2 * ICP, 0, FEE) is None
+    assert side.net.ledger.balance(CANISTER_ACCOUNT) == 2 * ICP + FEE
+    assert side.net.ledger.balance(side.account) == 10 * ICP - lacking - FEE
+    assert [(c.what, c.amount_e8s) for c in side.store.read.costs(1)] == [
+        ("transfer fee", FEE),
+        ("canister fee", lacking),
+    ]
+
+
+async def test_more_than_a_little_is_not_lent_and_the_owner_is_told_what_to_do(side: Desk) -> None:
+    missing = most_lent_e8s(2 * ICP, FEE) + 1
+    pool = await filled(side, 2 * ICP + FEE - missing)
+    progress = await pool.obstacle(2 * ICP, 0, FEE)
+    assert progress is not None
+    assert f"perun wallet send {CANISTER_ACCOUNT.hex()} '{missing} e8s'" in progress.problem
+    assert side.net.ledger.balance(side.account) == 10 * ICP
+
+
+async def test_what_would_cost_more_than_it_brings_is_not_lent(side: Desk) -> None:
+    pool = await filled(side, 15_000)
+    progress = await pool.obstacle(25_000, 0, FEE)  # 20,000 e8s and a fee, for 25,000 e8s
+    assert progress is not None
+    assert progress.problem
+    assert side.store.read.sends_to(CANISTER_ACCOUNT, pool._memo()) == []
+
+
+async def test_a_withdrawal_of_another_channel_that_may_still_run_is_waited_for(side: Desk) -> None:
+    pool = await filled(side, 5 * ICP)
+    request = WithdrawalRequest(side.terms.funding(side.ours), side.identity.sender)
+    call = side.perun.sign_withdraw(request, KEYS[side.ours].sign_withdrawal(request))
+    intent = WithdrawalIntent(7, ICP, call.to_bytes(), "open", None, None, 0)
+    await side.store.write([insert_withdrawal(1, intent)])
+    assert await pool.obstacle(ICP, 0, FEE) is None, "our own is followed by our own job"
+    guard = PublishedGuard(side.perun, side.ledger, side.store, side.time)
+    assert guard.still_running(2) == "another withdrawal of this node to end: its answer was lost"
+    side.net.advance(INGRESS_TTL_NS // SECOND + 1)
+    await side.agent.synchronise(side.ledger.canister_id)
+    assert guard.still_running(2) == ""
+
+
+async def test_a_notification_of_the_life_before_may_still_run(side: Desk) -> None:
+    await side.channel((3 * ICP, 2 * ICP))
+    side.net.ledger.mint(side.account, 10 * ICP, side.net.clock.now_ns())
+    intent = await side.transfers.plan(CANISTER_ACCOUNT, ICP, 1, 1)
+    paid = await side.transfers.drive(intent.number)
+    assert replace(paid, status=IntentStatus.PAID) == paid
+    await side.restart()
+    _published(side)
+    await side.agent.synchronise(side.ledger.canister_id)
+    guard = PublishedGuard(side.perun, side.ledger, side.store, side.time)
+    assert guard.still_running(1) == "a call of this node to the canister to end: its answer was lost"
+    side.net.advance(INGRESS_TTL_NS // SECOND + 1)
+    await side.agent.synchronise(side.ledger.canister_id)
+    assert guard.still_running(1) == ""

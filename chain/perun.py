@@ -15,7 +15,7 @@ from chain.agent import Agent
 from chain.candid import BLOB, BOOL, NAT, NAT32, NAT64, NULL, PRINCIPAL, CandidValue, opt, record, variant, vec
 from chain.cbor import MalformedCbor
 from chain.clock import Certified
-from chain.errors import InterfaceMismatch, InterfaceUnknown, LyingReplica, UnexpectedReply
+from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown, LyingReplica, UnexpectedReply
 from chain.hash_tree import Missing
 from chain.interface import DISPUTES_SINCE, PERUN_INTERFACE, differences, methods_of
 from chain.principal import principal_to_text
@@ -42,6 +42,8 @@ __all__ = [
     "Event",
     "Funded",
     "PerunCanister",
+    "shown_page",
+    "shown_state",
 ]
 
 LOOK_PATIENCE_S: Final = 60.0
@@ -180,17 +182,31 @@ class PerunCanister:
         answer = await self._look("disputes_since", _page_request(cursor, limit))
         return answer.with_value(_page(answer.value))
 
+    async def query_state_everywhere(
+        self, channel: ChannelId, within_s: float
+    ) -> Certified[RegisteredState | None]:
+        """Look at a channel by a call that is given to every server at once: one may be keeping the answer back."""
+        argument = candid.encode([BLOB], [channel])
+        answer = await self._agent.call_everywhere(self.canister_id, "query_state", argument, within_s)
+        return answer.with_value(_registered_in(answer.value, channel))
+
     # Hints: one node's word. They may start a look, never replace it.
 
     async def hint_state(self, channel: ChannelId) -> RegisteredState | None:
-        """Ask one node for a channel's registered state."""
-        reply = await self._agent.query(self.canister_id, "query_state", candid.encode([BLOB], [channel]))
-        return _registered_in(reply, channel)
+        """Ask one node for a channel's registered state. An answer that nobody can vouch for is a hint as well."""
+        return _registered_in(await self._hint("query_state", candid.encode([BLOB], [channel])), channel)
 
     async def hint_disputes_since(self, cursor: int, limit: int) -> DisputePage:
-        """Ask one node for the registrations. A cursor must never be taken from it."""
-        reply = await self._agent.query(self.canister_id, "disputes_since", _page_request(cursor, limit))
-        return _page(reply)
+        """Ask one node for the registrations, as above. A cursor must never be taken from it."""
+        return _page(await self._hint("disputes_since", _page_request(cursor, limit)))
+
+    async def _hint(self, method: str, argument: bytes) -> bytes:
+        try:
+            return await self._agent.query(self.canister_id, method, argument)
+        except ChainError as error:
+            if error.shown is None:
+                raise
+            return error.shown
 
     # Calls that change something.
 
@@ -219,6 +235,19 @@ class PerunCanister:
     async def conclude(self, params: Params, signed: SignedState) -> Certified[CanisterError | None]:
         """Settle a channel; None is success."""
         return _outcome(await self._call("conclude", _settlement(params, signed)))
+
+    async def register_everywhere(
+        self, params: Params, signed: SignedState, within_s: float
+    ) -> Certified[CanisterError | None]:
+        """Refute: `dispute`, or `conclude` with a final state, by a call that is given to every server at once.
+
+        That is never dishonest, so it waits for no proof of anything. Raises `ChainError` when nothing certified
+        came back; the state may be registered all the same.
+        """
+        method = "conclude" if signed.state.finalized else "dispute"
+        return _outcome(
+            await self._agent.call_everywhere(self.canister_id, method, _settlement(params, signed), within_s)
+        )
 
     async def withdraw(self, request: WithdrawalRequest, signature: bytes) -> Certified[int | CanisterError]:
         """Take holdings out; returns the payout's ledger block. A job stores `sign_withdraw`'s call instead."""
@@ -321,6 +350,26 @@ def _registered_in(reply: bytes, channel: ChannelId) -> RegisteredState | None:
     if registered.state.channel != channel:
         raise UnexpectedReply("query_state answered with a state of another channel")
     return registered
+
+
+def shown_state(error: ChainError, channel: ChannelId) -> RegisteredState | None:
+    """Return the registered state that an answer to `query_state` showed without a proof, if it showed one."""
+    if error.shown is None:
+        return None
+    try:
+        return _registered_in(error.shown, channel)
+    except UnexpectedReply:
+        return None
+
+
+def shown_page(error: ChainError) -> DisputePage | None:
+    """Return the page that an answer to `disputes_since` showed without a proof, if it showed one."""
+    if error.shown is None:
+        return None
+    try:
+        return _page(error.shown)
+    except UnexpectedReply:
+        return None
 
 
 def _registered(value: CandidValue) -> RegisteredState:

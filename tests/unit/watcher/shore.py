@@ -158,7 +158,11 @@ class Shore:
         await asyncio.sleep(self.latency_s)
         return _registered(channel, self.scene.canister.query_state(channel))
 
-    async def refute(self, params: Params, signed: SignedState) -> str:
+    async def look_everywhere(self, channel: ChannelId, within_s: float) -> CertifiedLook:
+        async with asyncio.timeout(within_s):
+            return await self.look(channel)
+
+    async def refute(self, params: Params, signed: SignedState, within_s: float) -> str:
         channel = self.channels[params.channel_id]
         state = signed.state
         self.refutations.append((self.now_s(), state.version))

@@ -12,7 +12,7 @@ from typing import Final
 
 from chain import candid, cbor
 from chain.agent import Agent
-from chain.candid import BLOB, BOOL, NAT, NAT32, NAT64, NULL, PRINCIPAL, CandidValue, opt, record, variant, vec
+from chain.candid import BLOB, BOOL, NAT, NAT32, NAT64, NULL, PRINCIPAL, CandidValue, certain, record, variant, vec
 from chain.cbor import MalformedCbor
 from chain.clock import Certified
 from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown, LyingReplica, UnexpectedReply
@@ -162,7 +162,7 @@ class PerunCanister:
     async def query_holdings(self, funding: Funding) -> Certified[int | None]:
         """Look at a participant's holdings in e8s; None if it never had any."""
         answer = await self._look("query_holdings", candid.encode([_FUNDING], [_funding(funding)]))
-        match candid.decode([opt(NAT)], answer.value):
+        match candid.decode([certain(NAT)], answer.value):
             case [int(holdings)]:
                 return answer.with_value(holdings)
             case _:
@@ -343,7 +343,7 @@ def _settlement(params: Params, signed: SignedState) -> bytes:
 
 
 def _registered_in(reply: bytes, channel: ChannelId) -> RegisteredState | None:
-    (value,) = candid.decode([opt(_REGISTERED)], reply)
+    (value,) = candid.decode([certain(_REGISTERED)], reply)
     if value is None:
         return None
     registered = _registered(value)
@@ -417,12 +417,12 @@ def _error(value: CandidValue) -> CanisterError:
 
 
 def _outcome(answer: Certified[bytes]) -> Certified[CanisterError | None]:
-    (value,) = candid.decode([opt(_ERROR)], answer.value)
+    (value,) = candid.decode([certain(_ERROR)], answer.value)
     return answer.with_value(None if value is None else _error(value))
 
 
 def _withdrawn(reply: bytes) -> int | CanisterError:
-    match candid.decode([opt(NAT64), opt(_ERROR)], reply):
+    match candid.decode([certain(NAT64), certain(_ERROR)], reply):
         case [int(block), None]:
             return block
         case [None, value] if value is not None:

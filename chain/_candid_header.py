@@ -47,8 +47,8 @@ MAX_ARGUMENTS: Final = 16
 Fields: TypeAlias = tuple[tuple[int, int], ...]
 """Label hashes, ascending, and types."""
 TypeEntry: TypeAlias = tuple[int, int | Fields | None]
-"""`(OPT | VEC, type)`, `(RECORD | VARIANT, fields)`, `(FUNC | SERVICE | FUTURE, None)`. A type is a place in the table or a
-negative code."""
+"""`(OPT | VEC, type)`, `(RECORD | VARIANT, fields)`, `(FUNC | SERVICE | FUTURE, None)`. A type is a place in the table,
+or a negative code."""
 
 
 def read_header(data: bytes) -> tuple[list[TypeEntry], list[int], int]:

@@ -1,7 +1,7 @@
 """The values of Candid bytes, read over or taken as they stand, and never more of them than a few bytes can pay for.
 
 Every value costs a part of a budget, also one that takes no bytes (a vector of 2^60 nulls is a dozen bytes), and types
-that contain themselves end at a depth. Source: Candid specification, "Binary format"; `spacebomb.test.did` of its tests.
+that contain themselves end at a depth. Source: Candid specification, "Binary format"; `spacebomb.test.did`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Never for bytes that are signed or hashed: those are `protocol.encoding`'s (ic-p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, Union
 
 from ic import candid
@@ -241,7 +241,42 @@ def _read(values: Values, kind: Any, code: int) -> CandidValue:
     if wire != expected and (wire, expected) not in _ALSO_FITS:
         raise _Misfit(f"a reply is not of the expected Candid type: kind {wire} stands where {kind.name} is expected")
     with values.deeper():
-        return _READERS[expected](values, kind, code)
+        return _read_fitting(values, kind, code)
+
+
+def _read_fitting(values: Values, kind: Any, code: int) -> CandidValue:
+    """Take a value of a kind that may stand where it does; what is inside may not."""
+    match kind:
+        case _Blob():
+            return _read_blob(values, code)
+        case VecClass():
+            return _read_vector(values, kind, code)
+        case RecordClass():
+            return _read_record(values, kind, code)
+        case VariantClass():
+            return _read_variant(values, kind, code)
+        case _Principal():
+            return values.principal()
+        case FuncClass():
+            return list(values.method())
+        case _:
+            return _read_primitive(values, kind, code)
+
+
+def _read_primitive(values: Values, kind: Any, code: int) -> CandidValue:
+    match kind:
+        case BoolClass():
+            return values.flag()
+        case TextClass():
+            return values.text()
+        case NatClass():
+            return values.unsigned()
+        case IntClass():
+            return values.unsigned() if values.kind(code) == NAT_CODE else values.signed()
+        case FixedNatClass() | FixedIntClass():
+            return values.fixed(code)
+        case _:
+            return None  # null
 
 
 def _read_option(values: Values, kind: _Opt, code: int) -> CandidValue:
@@ -257,9 +292,9 @@ def _read_option(values: Values, kind: _Opt, code: int) -> CandidValue:
 def _read_if_it_fits(values: Values, kind: _Opt, code: int) -> CandidValue:
     inner: Any = kind._type  # noqa: SLF001  (the base class's own)
     before = values.position
+    if kind.certain and values.kind(code) == RESERVED_CODE:
+        raise UnexpectedReply("a reply that does not say what it should")
     try:
-        if kind.certain and values.kind(code) == RESERVED_CODE:
-            raise _Misfit("a reply that does not say what it should")
         return _read(values, inner, code)
     except _Misfit as misfit:
         if kind.certain:
@@ -267,11 +302,6 @@ def _read_if_it_fits(values: Values, kind: _Opt, code: int) -> CandidValue:
         values.position = before
         values.skip(code)
         return None
-
-
-def _read_integer(values: Values, kind: Any, code: int) -> int:
-    del kind
-    return values.unsigned() if values.kind(code) == NAT_CODE else values.signed()
 
 
 def _read_blob(values: Values, code: int) -> bytes:
@@ -289,7 +319,7 @@ def _read_vector(values: Values, kind: Any, code: int) -> list[CandidValue]:
 
 def _read_record(values: Values, kind: Any, code: int) -> dict[str, CandidValue]:
     labels = _labels(kind)
-    expected: dict[str, CandidType] = kind._fields  # noqa: SLF001  (ic-py has no other way)
+    expected: dict[str, CandidType] = kind._fields
     found: dict[str, CandidValue] = {}
     for label, part in values.fields(code):
         name = labels.get(label)
@@ -310,11 +340,11 @@ def _read_variant(values: Values, kind: Any, code: int) -> dict[str, CandidValue
     name = _labels(kind).get(label)
     if name is None:
         raise _Misfit(f"a reply with a case of a variant that is not known (label {label})")
-    return {name: _read(values, kind._fields[name], part)}  # noqa: SLF001  (ic-py has no other way)
+    return {name: _read(values, kind._fields[name], part)}
 
 
 def _labels(kind: Any) -> dict[int, str]:
-    return {labelHash(name): name for name in kind._fields}  # noqa: SLF001  (ic-py has no other way)
+    return {labelHash(name): name for name in kind._fields}
 
 
 def _kind_of(kind: Any) -> int:
@@ -324,13 +354,17 @@ def _kind_of(kind: Any) -> int:
     return _KINDS[type(kind)]
 
 
-def _read_fixed(values: Values, kind: Any, code: int) -> int:
-    del kind
-    return values.fixed(code)
-
-
 EMPTY_CODE: Final = -17
-_FIXED: Final = {"nat8": -5, "nat16": -6, "nat32": -7, "nat64": -8, "int8": -9, "int16": -10, "int32": -11, "int64": -12}
+_FIXED: Final = {
+    "nat8": -5,
+    "nat16": -6,
+    "nat32": -7,
+    "nat64": -8,
+    "int8": -9,
+    "int16": -10,
+    "int32": -11,
+    "int64": -12,
+}
 _KINDS: Final[dict[type, int]] = {
     NullClass: NULL_CODE,
     BoolClass: BOOL_CODE,
@@ -347,18 +381,3 @@ _KINDS: Final[dict[type, int]] = {
 }
 _ALSO_FITS: Final = frozenset({(NAT_CODE, INT_CODE), (SERVICE, PRINCIPAL_CODE)})
 """What else may stand where a kind is expected. Source: Candid specification, "Coercion"."""
-_READERS: Final[dict[int, Callable[[Values, Any, int], CandidValue]]] = {
-    NULL_CODE: lambda values, kind, code: None,
-    BOOL_CODE: lambda values, kind, code: values.flag(),
-    NAT_CODE: lambda values, kind, code: values.unsigned(),
-    INT_CODE: _read_integer,
-    **dict.fromkeys(_FIXED.values(), _read_fixed),
-    TEXT_CODE: lambda values, kind, code: values.text(),
-    PRINCIPAL_CODE: lambda values, kind, code: values.principal(),
-    VEC: lambda values, kind, code: (
-        _read_blob(values, code) if isinstance(kind, _Blob) else _read_vector(values, kind, code)
-    ),
-    RECORD: _read_record,
-    VARIANT: _read_variant,
-    FUNC_CODE: lambda values, kind, code: list(values.method()),
-}

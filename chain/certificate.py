@@ -129,10 +129,8 @@ class CertificateVerifier:
         tree = _tree(fields)
         try:
             subnet_id, key, granted = self._signer(fields)
-            if granted is not None and not _in_ranges(granted, subnet_id, canister):
-                raise LyingReplica(
-                    f"the certificate is by a subnet that is not shown to host {principal_to_text(canister)}"
-                )
+            if granted is not None:
+                _check_ranges(granted, subnet_id, canister)
             _check_signature(fields, tree, key)
             return Certificate(tree, _time(tree), subnet_id, delegated=granted is not None)
         except LyingReplica as error:
@@ -231,6 +229,11 @@ def _in_ranges(tree: HashTree, subnet_id: bytes, canister: bytes) -> bool:
     else:
         leaf = tree.lookup((b"subnet", subnet_id, b"canister_ranges"))
     return isinstance(leaf, bytes) and any(low <= canister <= high for low, high in _ranges(leaf))
+
+
+def _check_ranges(granted: HashTree, subnet_id: bytes, canister: bytes) -> None:
+    if not _in_ranges(granted, subnet_id, canister):
+        raise LyingReplica(f"the certificate is by a subnet that is not shown to host {principal_to_text(canister)}")
 
 
 def _ranges(leaf: bytes) -> list[tuple[bytes, bytes]]:

@@ -14,8 +14,9 @@ from chain import candid, cbor
 from chain.agent import Agent
 from chain.candid import BLOB, BOOL, NAT, NAT32, NAT64, NULL, PRINCIPAL, CandidValue, certain, record, variant, vec
 from chain.cbor import MalformedCbor
+from chain.certificate import uleb128_value
 from chain.clock import Certified
-from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown, LyingReplica, UnexpectedReply
+from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown, LyingReplica, RequestRefused, UnexpectedReply
 from chain.hash_tree import Missing
 from chain.interface import DISPUTES_SINCE, PERUN_INTERFACE, differences, methods_of
 from chain.principal import principal_to_text
@@ -49,6 +50,8 @@ __all__ = [
 LOOK_PATIENCE_S: Final = 60.0
 """A look without an answer by then is 'unknown'; a younger one is worth more than a longer wait."""
 MAX_PAGE: Final = 1000
+INSTALLED: Final = b"last_install_timestamp"
+"""Source: interface specification 0.66, "The system state tree": a natural number of nanoseconds since 1970."""
 
 _FUNDING: Final = record(channel=BLOB, participant=BLOB)
 _PARAMS: Final = record(nonce=BLOB, participants=vec(BLOB), challenge_duration=NAT64)
@@ -135,10 +138,17 @@ class DisputePage:
 
 @dataclass(frozen=True, slots=True)
 class CanisterCode:
-    """What runs in the canister, and who could change it. `module_hash`: 32 bytes, None if nothing is installed."""
+    """What runs in the canister, and who could change it. `module_hash`: 32 bytes, None if nothing is installed.
+
+    `installed_ns`: when code was installed or a snapshot was put back for the last time, by the chain's clock; None
+    if that was before replicas kept account of it. `tells_install`: whether the servers show it at all; older ones
+    refuse the question.
+    """
 
     module_hash: bytes | None
     controllers: tuple[bytes, ...]
+    installed_ns: int | None = None
+    tells_install: bool = False
 
 
 class PerunCanister:
@@ -182,9 +192,7 @@ class PerunCanister:
         answer = await self._look("disputes_since", _page_request(cursor, limit))
         return answer.with_value(_page(answer.value))
 
-    async def query_state_everywhere(
-        self, channel: ChannelId, within_s: float
-    ) -> Certified[RegisteredState | None]:
+    async def query_state_everywhere(self, channel: ChannelId, within_s: float) -> Certified[RegisteredState | None]:
         """Look at a channel by a call that is given to every server at once: one may be keeping the answer back."""
         argument = candid.encode([BLOB], [channel])
         answer = await self._agent.call_everywhere(self.canister_id, "query_state", argument, within_s)
@@ -290,16 +298,31 @@ class PerunCanister:
             return False
 
     async def code(self) -> CanisterCode:
-        """Return the certified hash of the canister's code, and its controllers."""
+        """Return the certified hash of the canister's code, its controllers, and when it was last installed.
+
+        The same code installed again, or a snapshot put back, rolls back every channel and changes nothing but the
+        last. Raises `Unreachable`, `RequestRefused`, `LyingReplica`.
+        """
         base = (b"canister", self.canister_id)
-        certificate = await self._agent.read_state(self.canister_id, [(*base, b"module_hash"), (*base, b"controllers")])
+        paths = [(*base, b"module_hash"), (*base, b"controllers")]
+        told = True
+        try:
+            certificate = await self._agent.read_state(self.canister_id, [*paths, (*base, INSTALLED)])
+        except RequestRefused:
+            told = False
+            certificate = await self._agent.read_state(self.canister_id, paths)
         module_hash = certificate.lookup(*base, b"module_hash")
         controllers = certificate.lookup(*base, b"controllers")
         if isinstance(controllers, Missing) or (isinstance(module_hash, Missing) and module_hash is not Missing.ABSENT):
             raise LyingReplica(
                 f"a server hides code or controllers of the canister {principal_to_text(self.canister_id)}"
             )
-        return CanisterCode(module_hash if isinstance(module_hash, bytes) else None, _principals(controllers))
+        return CanisterCode(
+            module_hash if isinstance(module_hash, bytes) else None,
+            _principals(controllers),
+            _installed_ns(certificate.lookup(*base, INSTALLED)) if told else None,
+            told,
+        )
 
     async def _interface(self) -> dict[str, str]:
         if self._methods is None:
@@ -459,6 +482,17 @@ def _listed(value: CandidValue) -> list[CandidValue]:
     if not isinstance(value, list):
         raise UnexpectedReply("a reply without the vector that it should have")
     return value
+
+
+def _installed_ns(found: bytes | Missing) -> int | None:
+    if found is Missing.ABSENT:
+        return None
+    if isinstance(found, Missing):
+        raise LyingReplica("a server hides when the canister was last installed")
+    time_ns = uleb128_value(found)
+    if time_ns >= 2**63:
+        raise LyingReplica(f"the canister is said to have been installed at {time_ns} ns, which is no time")
+    return time_ns
 
 
 def _principals(leaf: bytes) -> tuple[bytes, ...]:

@@ -101,9 +101,7 @@ class Transport:
             await self._own.close()
             self._own = None
 
-    async def post(
-        self, endpoint: Endpoint, target: str, kind: Kind, body: bytes, *, urgent: bool = False
-    ) -> Response:
+    async def post(self, endpoint: Endpoint, target: str, kind: Kind, body: bytes, *, urgent: bool = False) -> Response:
         """Post a request in the newest version that the server knows. `target`: a canister's or subnet's principal.
 
         Raises `NoAnswer` (may have arrived), `Unreachable` (cannot have), `RequestRefused`, `LyingReplica`.

@@ -232,12 +232,9 @@ class Doubts:
         patience_s = grace_ns(entry.challenge_ns) / S
         try:
             await self._looks.make(entry, patience_s, self._consider, everywhere=True)
-            return True
-        except PerundError:
-            pass  # it was reported; what it showed was heard
-        if not doubt.sent or doubt.heard_ns > doubt.sent_ns:
-            return False
-        return await self._hint_says_over(doubt)
+        except PerundError:  # it was reported; what it showed was heard
+            return bool(doubt.sent) and doubt.heard_ns <= doubt.sent_ns and await self._hint_says_over(doubt)
+        return True
 
     async def _hint_says_over(self, doubt: _Doubt) -> bool:
         """Ask again what is shown, after a refutation went out. No answer says nothing, but not for ever."""

@@ -29,7 +29,7 @@ class Looks:
         self._clock = clock
         self._roster = roster
         self._vitals = vitals
-        self.on_failure: Callable[[Watched, PerundError], None] = lambda entry, error: None
+        self.on_failure: Callable[[Watched, PerundError], None] = lambda _entry, _error: None
         """Told of each look that came to nothing, after it was reported."""
 
     async def make(

@@ -106,7 +106,7 @@ class DisputeLog(Protocol):
         ...
 
     def page(self, cursor: int, limit: int) -> Awaitable[CertifiedPage]:
-        """Return up to `limit` entries from index `cursor` on, by a new request. Raises `PerundError` as `look` does."""
+        """Return up to `limit` entries from index `cursor` on, by a new request. Raises as `look` does."""
         ...
 
     def hint_page(self, cursor: int, limit: int) -> Awaitable[tuple[LogEntry, ...]]:

@@ -48,8 +48,7 @@ class Suspicion:
         Where the last turn ended, this one goes on; at the end, wherever a liar says that it is, it begins at the
         certified cursor again. So a log that cannot be certified is read to its end all the same.
         """
-        if self._read_to < cursor:
-            self._read_to = cursor
+        self._read_to = max(self._read_to, cursor)
         for _ in range(PAGES_PER_TURN):
             try:
                 async with asyncio.timeout(HINT_PATIENCE_S):

@@ -201,7 +201,12 @@ CREATE TABLE tower_receipt(          -- the newest receipt of a watchtower for a
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4)
+_V5: Final = """
+ALTER TABLE canister_code ADD COLUMN installed_ns INTEGER;      -- chain time of its newest installation, if it is known
+ALTER TABLE canister_code ADD COLUMN reinstalled INTEGER NOT NULL DEFAULT 0;   -- whether that brought no other code
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -140,7 +140,7 @@ class SimAgent:
     # --- calls -------------------------------------------------------------------------------------------
 
     def _sign(self, canister: bytes, method: str, argument: bytes) -> SignedCall:
-        return Agent._sign_call(cast("Agent", self), canister, method, argument, self.chain_time())  # noqa: SLF001
+        return Agent._sign_call(cast("Agent", self), canister, method, argument, self.chain_time())
 
     def sign(self, canister: bytes, method: str, work: Work) -> SignedCall:
         call = self._sign(canister, method, b"")
@@ -244,9 +244,7 @@ class SimPerun:
         self._agent.life.house.rules.looked(self._agent.life, channel, answer)
         return answer
 
-    async def query_state_everywhere(
-        self, channel: ChannelId, within_s: float
-    ) -> Certified[RegisteredState | None]:
+    async def query_state_everywhere(self, channel: ChannelId, within_s: float) -> Certified[RegisteredState | None]:
         return await _in_time(self.query_state(channel), within_s)
 
     async def register_everywhere(

@@ -200,9 +200,9 @@ def _type_of(kind: Any) -> CandidType:
         case ["vec", inner]:
             return vec(_type_of(inner))
         case ["record", {**fields}]:
-            return record(**{label: _type_of(part) for label, part in fields.items()})
+            return record(**{str(label): _type_of(part) for label, part in fields.items()})
         case ["variant", {**fields}]:
-            return variant(**{label: _type_of(part) for label, part in fields.items()})
+            return variant(**{str(label): _type_of(part) for label, part in fields.items()})
     raise AssertionError(kind)
 
 

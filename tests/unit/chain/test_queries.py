@@ -266,6 +266,8 @@ async def test_a_local_network_shows_its_root_key(replica: TestReplica) -> None:
         "https://icp0.io",
         "https://ic0.app/",
         "https://icp-api.io:443",
+        "https://icp.net",
+        "https://abc.icp.net/x",
         "https://ICP-API.IO.",
         "https://abc.icp0.io/x",
         "https://dashboard.internetcomputer.org",
@@ -279,7 +281,18 @@ async def test_the_root_key_of_the_internet_computer_is_never_fetched(url: str) 
 
 
 def test_what_is_not_mainnet() -> None:
-    assert not any(map(is_mainnet, ["http://localhost:4943", "http://notic0.app", "http://icp0.io.example.org"]))
+    assert not any(
+        map(
+            is_mainnet,
+            [
+                "http://localhost:4943",
+                "http://notic0.app",
+                "http://noticp.net",
+                "http://icp.net.example.org",
+                "http://icp0.io.example.org",
+            ],
+        )
+    )
 
 
 @pytest.mark.parametrize("status", [{}, {"root_key": b"x"}, {"root_key": "text"}, []])

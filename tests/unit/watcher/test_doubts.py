@@ -1,4 +1,4 @@
-"""Where no certificate can be had: what is merely shown is enough to refute, for that is never dishonest. And bounded."""
+"""Where no certificate can be had, what is merely shown is enough to refute by; and what that costs is bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from protocol.types import ChannelId, Nanos, Params, RegisteredState, SignedState, State
-from tests.unit.watcher.shore import SECOND, START_NS, Shore, in_no_time, stop
+from tests.unit.devnet.scene import START_NS
+from tests.unit.watcher.shore import SECOND, Shore, in_no_time, stop
 from watcher.doubts import BURST
 from watcher.watch import Watcher
 

@@ -1,18 +1,31 @@
 """The type table at the head of Candid bytes, read strictly before any value is.
 
-Two kinds of types make a few bytes stand for unbounded work, so they are refused; nothing that this node talks to
-has them: types that contain themselves, and vectors or records of elements that take no bytes ("space bombs").
-Source: Candid specification, "Binary format"; `spacebomb.test.did` of its test suite.
+Types may contain themselves, and values may take no bytes: what a few bytes can stand for is bounded where values are
+read (`chain._candid_values`). Source: Candid specification, "Binary format".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from chain.errors import UnexpectedReply
 
-__all__ = ["VEC", "TypeEntry", "read_header"]
+__all__ = [
+    "FUNC",
+    "FUTURE",
+    "NAT8",
+    "NULL",
+    "OPT",
+    "PRINCIPAL",
+    "RECORD",
+    "RESERVED",
+    "SERVICE",
+    "VARIANT",
+    "VEC",
+    "Fields",
+    "TypeEntry",
+    "read_header",
+]
 
 OPT: Final = -18
 VEC: Final = -19
@@ -21,15 +34,21 @@ VARIANT: Final = -21
 FUNC: Final = -22
 SERVICE: Final = -23
 PRINCIPAL: Final = -24
+FUTURE: Final = -25
+"""Stands for every kind of type that is not known yet: the format says how to read over its values."""
 NULL: Final = -1
+NAT8: Final = -5
 RESERVED: Final = -16
 EMPTY: Final = -17
 MAX_TYPES: Final = 128
 MAX_FIELDS: Final = 256
 MAX_ARGUMENTS: Final = 16
 
-TypeEntry: TypeAlias = list[int | list[list[int]] | None]
-"""As ic-py has it: `[OPT | VEC, type]`, `[RECORD | VARIANT, [[label hash, type], ...]]`, `[FUNC | SERVICE, None]`."""
+Fields: TypeAlias = tuple[tuple[int, int], ...]
+"""Label hashes, ascending, and types."""
+TypeEntry: TypeAlias = tuple[int, int | Fields | None]
+"""`(OPT | VEC, type)`, `(RECORD | VARIANT, fields)`, `(FUNC | SERVICE | FUTURE, None)`. A type is a place in the table,
+or a negative code."""
 
 
 def read_header(data: bytes) -> tuple[list[TypeEntry], list[int], int]:
@@ -40,7 +59,6 @@ def read_header(data: bytes) -> tuple[list[TypeEntry], list[int], int]:
     count = reader.count(MAX_TYPES, "types")
     table = [reader.entry(count) for _ in range(count)]
     arguments = [reader.reference(count) for _ in range(reader.count(MAX_ARGUMENTS, "arguments"))]
-    _Shapes(table).check()
     return table, arguments, reader.position
 
 
@@ -91,72 +109,37 @@ class _Reader:
         code = self.signed()
         match code:
             case -18 | -19:
-                return [code, self.reference(types)]
+                return code, self.reference(types)
             case -20 | -21:
-                return [code, self._fields(types)]
+                return code, self._fields(types)
             case -22:
                 for _ in range(2):
                     for _ in range(self.count(MAX_ARGUMENTS, "arguments of a method")):
                         self.reference(types)
                 self._skip(self.count(MAX_FIELDS, "annotations"))
-                return [code, None]
+                return code, None
             case -23:
                 for _ in range(self.count(MAX_FIELDS, "methods")):
                     self._skip(self.count(len(self._data), "letters of a method"))
                     self.reference(types)
-                return [code, None]
+                return code, None
+            case _ if code <= FUTURE:
+                self._skip(self.count(len(self._data), "bytes of a type that is not known"))
+                return FUTURE, None
             case _:
                 raise UnexpectedReply(f"a Candid header defines a type of the unknown kind {code}")
 
-    def _fields(self, types: int) -> list[list[int]]:
-        fields: list[list[int]] = []
+    def _fields(self, types: int) -> Fields:
+        fields: list[tuple[int, int]] = []
         last = -1
         for _ in range(self.count(MAX_FIELDS, "fields")):
             label = self.unsigned()
             if not last < label < 2**32:
                 raise UnexpectedReply("a Candid header with fields out of order")
             last = label
-            fields.append([label, self.reference(types)])
-        return fields
+            fields.append((label, self.reference(types)))
+        return tuple(fields)
 
     def _skip(self, count: int) -> None:
         for _ in range(count):
             self.byte()
-
-
-class _Shapes:
-    """Which types of the table contain themselves, and which take no bytes."""
-
-    def __init__(self, table: list[TypeEntry]) -> None:
-        self._table = table
-        self._sized: dict[int, bool] = {}
-        self._open: set[int] = set()
-
-    def check(self) -> None:
-        for index in range(len(self._table)):
-            self._takes_bytes(index)
-
-    def _takes_bytes(self, code: int) -> bool:
-        """Whether every value of the type takes at least one byte. Refuses recursion and space bombs on the way."""
-        if code < 0:
-            return code not in {NULL, RESERVED}
-        if code in self._sized:
-            return self._sized[code]
-        if code in self._open:
-            raise UnexpectedReply("a Candid type that contains itself; the interface has none")
-        self._open.add(code)
-        kind = self._table[code][0]
-        parts = [self._takes_bytes(part) for part in self._parts(code)]
-        if kind in {VEC, RECORD} and not all(parts):
-            raise UnexpectedReply("a Candid vector or record of values without bytes; the interface has none")
-        self._open.remove(code)
-        self._sized[code] = kind != RECORD or bool(parts)
-        return self._sized[code]
-
-    def _parts(self, code: int) -> Iterator[int]:
-        inner = self._table[code][1]
-        if isinstance(inner, int):
-            yield inner
-        elif inner is not None:
-            for _, part in inner:
-                yield part

@@ -15,8 +15,9 @@ from chain.answers import QueryAnswer, Rejection, Reply, query_answer
 from chain.cbor import MalformedCbor
 from chain.certificate import Certificate, CertificateVerifier, key_of_der
 from chain.clock import Certified, Clock, SystemClock
-from chain.errors import LyingReplica, UncertifiedReject
-from chain.identity import Identity
+from chain.errors import ChainError, LyingReplica, UncertifiedReject
+from chain.everywhere import Errand
+from chain.identity import Anonymous, Identity
 from chain.node_keys import NodeKeys
 from chain.principal import principal_to_text
 from chain.request import SignedCall, call_content, envelope, hash_of_map, query_content
@@ -28,6 +29,8 @@ __all__ = ["Agent", "fetch_root_key"]
 
 NONCE_BYTES: Final = 16
 MAX_IN_FLIGHT: Final = 32
+QUERY_ATTEMPTS: Final = 2
+"""Hints come again by themselves."""
 
 
 class Agent:
@@ -101,7 +104,9 @@ class Agent:
 
         Each one executes at most once, however often it is submitted; two are two calls even if they look alike.
         """
-        now_ns = self.chain_time()
+        return self._sign_call(canister, method, arg, self.chain_time())
+
+    def _sign_call(self, canister: bytes, method: str, arg: bytes, now_ns: int) -> SignedCall:
         expiry_ns = now_ns + INGRESS_TTL_NS
         nonce = secrets.token_bytes(NONCE_BYTES)
         content = call_content(canister, method, arg, self.identity.sender, expiry_ns, nonce)
@@ -147,17 +152,31 @@ class Agent:
         await self.ensure_time(canister)
         return await self.submit(self.sign_call(canister, method, arg), give_up_after_s=give_up_after_s)
 
+    async def call_everywhere(self, canister: bytes, method: str, arg: bytes, within_s: float) -> Certified[bytes]:
+        """Give one call to every server at once, and return the first certified reply.
+
+        Only for calls that do no harm whenever and however often they execute: without a certified time they are
+        signed by this machine's, or by what a server claims. Raises `ChainError` when nothing was proven within
+        `within_s` seconds; then the call has been handed over all the same, and `ChainError.shown` is what an answer
+        without a proof showed.
+        """
+        errand = Errand(
+            self._reader, self.identity, canister, lambda now_ns: self._sign_call(canister, method, arg, now_ns)
+        )
+        return await errand.run(within_s)
+
     async def query(self, canister: bytes, method: str, arg: bytes) -> bytes:
         """Return one node's answer to a query (Candid bytes), its signature verified.
 
-        It proves who said so, not that it is true or new: good for a hint, never for a decision about money.
-        Raises `UncertifiedReject` (the node refused), `Unreachable`, `RequestRefused`, `LyingReplica`.
+        It proves who said so, not that it is true or new: good for a hint, never for a decision about money. It is
+        asked anonymously, for such a query may bear any expiry: no clock can keep a hint away.
+        Raises `UncertifiedReject` (the node refused), `Unreachable`, `RequestRefused`, `LyingReplica`; what an
+        answer showed whose signature could not be verified is in `ChainError.shown`.
         """
-
-        async def ask(server: Endpoint) -> QueryAnswer:
-            return await self._reader.in_time(canister, lambda: self._ask(server, canister, method, arg))
-
-        answer = await self._reader.on_any_server(ask)
+        answer = await self._reader.on_any_server(
+            lambda server: self._reader.in_time(canister, lambda: self._ask(server, canister, method, arg)),
+            attempts=QUERY_ATTEMPTS,
+        )
         match answer.result:
             case Reply(value):
                 return value
@@ -175,12 +194,16 @@ class Agent:
         )
 
     async def _ask(self, server: Endpoint, canister: bytes, method: str, arg: bytes) -> QueryAnswer:
-        content = query_content(canister, method, arg, self.identity.sender, self.chain_time() + INGRESS_TTL_NS)
-        response = await self._transport.post(
-            server, principal_to_text(canister), "query", envelope(content, self.identity)
-        )
+        asker = Anonymous()
+        content = query_content(canister, method, arg, asker.sender, self.chain_time() + INGRESS_TTL_NS)
+        response = await self._transport.post(server, principal_to_text(canister), "query", envelope(content, asker))
         answer = query_answer(response.body)
-        await self._node_keys.check(server, canister, hash_of_map(content), answer)
+        try:
+            await self._node_keys.check(server, canister, hash_of_map(content), answer)
+        except ChainError as error:
+            if isinstance(answer.result, Reply):
+                error.shown = answer.result.value
+            raise
         return answer
 
 

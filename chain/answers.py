@@ -10,7 +10,7 @@ from chain import cbor
 from chain.cbor import MalformedCbor, Value
 from chain.certificate import Certificate, uleb128_value
 from chain.errors import LyingReplica
-from chain.hash_tree import Missing
+from chain.hash_tree import HashTree, Missing
 from chain.transport import Response
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "certificate_in",
     "query_answer",
     "request_status",
+    "shown_reply",
 ]
 
 
@@ -106,6 +107,13 @@ def request_status(certificate: Certificate, request_id: bytes) -> Reply | Rejec
             return Pending(status.decode())
         case _:
             raise LyingReplica("a certificate does not show the status of the request that it was asked for")
+
+
+def shown_reply(tree: HashTree, request_id: bytes) -> bytes | None:
+    """Return the reply to a request in a tree that proves nothing, or None when it shows none."""
+    path = (b"request_status", request_id)
+    reply = tree.lookup((*path, b"reply"))
+    return reply if tree.lookup((*path, b"status")) == b"replied" and isinstance(reply, bytes) else None
 
 
 def _certified_rejection(certificate: Certificate, request_id: bytes) -> Rejection:

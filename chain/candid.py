@@ -1,9 +1,10 @@
-"""Candid, by ic-py, behind a typed edge that hostile bytes do not pass.
+"""Candid behind a typed edge that hostile bytes do not pass: arguments are written by ic-py, replies read here.
 
 `encode` and `decode` speak plain Python: blobs are `bytes`, principals raw `bytes`, `opt` is the value or None,
-records are dicts, a variant is a dict of one entry, vectors are lists. Whatever ic-py raises on foreign bytes
-becomes `UnexpectedReply`. Before ic-py sees a value, `chain._candid_header` refuses types whose values could be
-of any size without costing bytes.
+records are dicts, a variant is a dict of one entry, vectors are lists. Replies are read at the expected type by
+Candid's rules of coercion, so that a canister may grow: fields that we do not know are skipped, an `opt t` takes a
+`t`, and reads null where something else stands. Where null is a statement about money (nothing is registered, no
+error), the type is `certain` instead: there, what does not fit is refused.
 
 Never for bytes that are signed or hashed: those are `protocol.encoding`'s (ic-py orders the type table otherwise).
 """
@@ -14,25 +15,56 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, TypeAlias, Union
 
 from ic import candid
-from ic.candid import FuncClass, NullClass, OptClass, Pipe, PrincipalClass, RecClass, RecordClass, VecClass
+from ic.candid import (
+    BoolClass,
+    EmptyClass,
+    FixedIntClass,
+    FixedNatClass,
+    FuncClass,
+    IntClass,
+    NatClass,
+    NullClass,
+    OptClass,
+    PrincipalClass,
+    RecordClass,
+    ReservedClass,
+    TextClass,
+    VariantClass,
+    VecClass,
+)
 from ic.utils import labelHash
 
-from chain._candid_header import VEC, TypeEntry, read_header
+from chain._candid_header import FUNC as FUNC_CODE
+from chain._candid_header import NAT8 as NAT8_CODE
+from chain._candid_header import NULL as NULL_CODE
+from chain._candid_header import OPT, RECORD, SERVICE, VARIANT, VEC, read_header
+from chain._candid_header import PRINCIPAL as PRINCIPAL_CODE
+from chain._candid_header import RESERVED as RESERVED_CODE
+from chain._candid_values import BOOL as BOOL_CODE
+from chain._candid_values import INT as INT_CODE
+from chain._candid_values import NAT as NAT_CODE
+from chain._candid_values import TEXT as TEXT_CODE
+from chain._candid_values import Values
 from chain.errors import UnencodableArgument, UnexpectedReply
 
 __all__ = [
     "BLOB",
     "BOOL",
+    "EMPTY",
     "FUNC",
+    "INT",
     "NAT",
     "NAT8",
+    "NAT16",
     "NAT32",
     "NAT64",
     "NULL",
     "PRINCIPAL",
+    "RESERVED",
     "TEXT",
     "CandidType",
     "CandidValue",
+    "certain",
     "decode",
     "encode",
     "opt",
@@ -59,55 +91,10 @@ class CandidType(Protocol):
 
 
 MAX_REPLY_BYTES: Final = 1 << 20
-MAX_NUMBER_BYTES: Final = 64
-"""Of a LEB128 number: far above every amount, far below what takes time to add up."""
 
 
-class _Cursor(Pipe):
-    """ic-py's input, read in place. Its own copies all that is left for every byte that it takes."""
-
-    def __init__(self, data: bytes, position: int) -> None:
-        self._data = data
-        self.position = position
-        self._continued = 0
-
-    @property
-    def length(self) -> int:
-        # ic-py takes the end of the bytes for the end of a number. One byte more than there is makes it ask for
-        # the rest of a number that is cut short, and `read` refuses.
-        return len(self._data) - self.position + 1
-
-    @property
-    def _view(self) -> bytes:
-        """What ic-py looks ahead into, to find the end of a signed number."""
-        window = self._data[self.position : self.position + MAX_NUMBER_BYTES]
-        if not any(byte < 0x80 for byte in window):
-            raise ValueError("a number that does not end")
-        return window
-
-    def read(self, num: int) -> bytes:
-        end = self.position + num
-        if end > len(self._data):
-            raise ValueError("the bytes end in the middle of a value")
-        taken = self._data[self.position : end]
-        self.position = end
-        # Only numbers are read byte by byte: a long run of bytes that announce another one is a number that is
-        # made to cost time.
-        self._continued = self._continued + 1 if num == 1 and taken[0] >= 0x80 else 0
-        if self._continued > MAX_NUMBER_BYTES:
-            raise ValueError("a number that does not end")
-        return taken
-
-
-def _leb128(cursor: Pipe) -> int:
-    number: int = ic.leb128uDecode(cursor)
-    return number
-
-
-def _wire(wire: Any) -> Any:
-    """Return the type behind a reference into the type table."""
-    reference: Any = wire
-    return reference.getType() if isinstance(wire, RecClass) else wire
+class _Misfit(UnexpectedReply):
+    """A well-formed value that cannot stand where it does: an option around it reads null."""
 
 
 class _Blob(VecClass):
@@ -123,15 +110,11 @@ class _Blob(VecClass):
         prefix: bytes = bytes(ic.leb128.u.encode(len(val)))
         return prefix + val
 
-    def decodeValue(self, b: Pipe, t: Any) -> bytes:  # noqa: N802
-        if not isinstance(_wire(t), _Blob):
-            raise ValueError("not a blob")  # noqa: TRY004  (all kinds become one error in `decode`)
-        length = _leb128(b)
-        return bytes(b.read(length))
-
 
 class _Opt(OptClass):
-    """`opt t` as the value or None. Whatever else Candid would forgive here is refused: this is about money."""
+    """`opt t` as the value or None. `certain`: what does not fit is refused, instead of being read as None."""
+
+    certain = False
 
     def covariant(self, x: object) -> bool:
         inner: Any = self._type
@@ -144,44 +127,11 @@ class _Opt(OptClass):
         encoded: bytes = inner.encodeValue(val)
         return b"\x01" + encoded
 
-    def decodeValue(self, b: Pipe, t: Any) -> CandidValue:  # noqa: N802
-        wire = _wire(t)
-        if isinstance(wire, NullClass):
-            return None
-        if not isinstance(wire, OptClass):
-            raise ValueError("not an option")  # noqa: TRY004  (all kinds become one error in `decode`)
-        match b.read(1):
-            case b"\x00":
-                return None
-            case b"\x01":
-                inner: Any = self._type
-                value: CandidValue = inner.decodeValue(b, wire._type)  # noqa: SLF001  (the base class's own)
-                return value
-            case _:
-                raise ValueError("not an option value")
 
+class _Certain(_Opt):
+    """An option of which None is a statement about money."""
 
-class _Record(RecordClass):
-    """`record` as a dict. Fields that we do not know are skipped; optional fields may be missing."""
-
-    def decodeValue(self, b: Pipe, t: Any) -> dict[str, CandidValue]:  # noqa: N802
-        wire = _wire(t)
-        if not isinstance(wire, RecordClass):
-            raise ValueError("not a record")  # noqa: TRY004  (all kinds become one error in `decode`)
-        names = {labelHash(name): name for name in self._fields}
-        values: dict[str, CandidValue] = {}
-        for label, wire_type in wire._fields.items():
-            name = names.get(labelHash(label))
-            if name is None:
-                wire_type.decodeValue(b, wire_type)
-            else:
-                values[name] = self._fields[name].decodeValue(b, wire_type)
-        for name, expected in self._fields.items():
-            if name not in values:
-                if not isinstance(expected, _Opt):
-                    raise ValueError(f"the field {name} is missing")
-                values[name] = None
-        return values
+    certain = True
 
 
 class _Principal(PrincipalClass):
@@ -190,46 +140,34 @@ class _Principal(PrincipalClass):
     def covariant(self, x: object) -> bool:
         return isinstance(x, bytes) and len(x) <= 29
 
-    def decodeValue(self, b: Pipe, t: Any) -> bytes:  # noqa: N802
-        self.checkType(t)
-        if b.read(1) != b"\x01":
-            raise ValueError("an opaque principal")
-        length = _leb128(b)
-        if length > 29:
-            raise ValueError(f"a principal of {length} bytes")
-        return bytes(b.read(length))
-
-
-class _Func(FuncClass):
-    """A reference to a method as `[canister, method]`."""
-
-    def decodeValue(self, b: Pipe, t: Any) -> list[CandidValue]:  # noqa: N802
-        if not isinstance(_wire(t), FuncClass):
-            raise ValueError("not a method")  # noqa: TRY004  (all kinds become one error in `decode`)
-        if b.read(1) != b"\x01":
-            raise ValueError("an opaque method")
-        canister = PRINCIPAL.decodeValue(b, PRINCIPAL)
-        length = _leb128(b)
-        return [canister, bytes(b.read(length)).decode()]
-
 
 NULL: Final[CandidType] = ic.Types.Null
 BOOL: Final[CandidType] = ic.Types.Bool
 NAT: Final[CandidType] = ic.Types.Nat
+INT: Final[CandidType] = ic.Types.Int
 NAT8: Final[CandidType] = ic.Types.Nat8
+NAT16: Final[CandidType] = ic.Types.Nat16
 NAT32: Final[CandidType] = ic.Types.Nat32
 NAT64: Final[CandidType] = ic.Types.Nat64
 TEXT: Final[CandidType] = ic.Types.Text
+RESERVED: Final[CandidType] = ic.Types.Reserved
+EMPTY: Final[CandidType] = ic.Types.Empty
 PRINCIPAL: Final = _Principal()
 BLOB: Final = _Blob()
-FUNC: Final = _Func([], [], [])
-"""Any method reference; only for decoding, where its signature does not matter."""
+FUNC: Final = FuncClass([], [], [])
+"""Any method reference, as `[canister, method]`; only for decoding, where its signature does not matter."""
 
 
 def opt(inner: CandidType) -> CandidType:
     """Return `opt inner`: None or the value."""
     ours: Any = inner
     return _Opt(ours)
+
+
+def certain(inner: CandidType) -> CandidType:
+    """Return `opt inner` of which None is a statement: what is there and does not fit is refused, not read as None."""
+    ours: Any = inner
+    return _Certain(ours)
 
 
 def vec(inner: CandidType) -> CandidType:
@@ -239,8 +177,9 @@ def vec(inner: CandidType) -> CandidType:
 
 
 def record(**fields: CandidType) -> CandidType:
-    """Return a record type: a dict."""
-    return _Record(fields)
+    """Return a record type: a dict. Fields `_0`, `_1` are those of a tuple."""
+    made: CandidType = ic.RecordClass(fields)
+    return made
 
 
 def variant(**cases: CandidType) -> CandidType:
@@ -260,42 +199,185 @@ def encode(types: Sequence[CandidType], values: Sequence[CandidValue]) -> bytes:
 
 
 def decode(types: Sequence[CandidType], data: bytes, *, limit: int = MAX_REPLY_BYTES) -> list[CandidValue]:
-    """Return the values in Candid bytes, which must be exactly of these types (up to unknown record fields).
+    """Return the values in Candid bytes, read at these types.
 
     `limit`: bytes. Raises `UnexpectedReply`.
     """
     if len(data) > limit:
         raise UnexpectedReply(f"a reply of {len(data)} bytes; at most {limit} are expected")
-    try:
-        return _decode(types, data)
-    except UnexpectedReply:
-        raise
-    except Exception as exc:  # ic-py answers foreign bytes with exceptions of every kind
-        raise UnexpectedReply(f"a reply is not of the expected Candid type: {exc}") from exc
-
-
-def _decode(types: Sequence[CandidType], data: bytes) -> list[CandidValue]:
     table, arguments, position = read_header(data)
-    if len(arguments) < len(types):
-        raise UnexpectedReply(f"a reply of {len(arguments)} values; {len(types)} are expected")
-    wire_table = [ic.RecClass() for _ in table]
-    for reference, entry in zip(wire_table, table, strict=True):
-        reference.fill(_wire_type(table, wire_table, entry))
-    cursor = _Cursor(data, position)
-    values: list[CandidValue] = []
-    kinds: Sequence[Any] = types
-    for place, code in enumerate(arguments):
-        wire = ic.getType(table, wire_table, code)
-        if place < len(kinds):
-            values.append(kinds[place].decodeValue(cursor, wire))
+    values = Values(data, position, table)
+    found: list[CandidValue] = []
+    for place, kind in enumerate(types):
+        if place < len(arguments):
+            found.append(_read(values, kind, arguments[place]))
+        elif _may_be_missing(kind) and not isinstance(kind, _Certain):  # no answer is no statement
+            found.append(None)
         else:
-            wire.decodeValue(cursor, wire)
-    if cursor.position != len(data):
-        raise UnexpectedReply(f"{len(data) - cursor.position} bytes follow the values of a reply")
-    return values
+            raise UnexpectedReply(f"a reply of {len(arguments)} values; {len(types)} are expected")
+    for code in arguments[len(types) :]:
+        values.skip(code)
+    if values.position != len(data):
+        raise UnexpectedReply(f"{len(data) - values.position} bytes follow the values of a reply")
+    return found
 
 
-def _wire_type(table: Sequence[TypeEntry], wire_table: list[RecClass], entry: TypeEntry) -> Any:
-    if entry == [VEC, ic.TypeIds.Nat8.value]:
-        return BLOB
-    return ic.buildType(table, wire_table, entry)
+def _may_be_missing(kind: CandidType) -> bool:
+    """Whether null is a value of the type: then a field, or a value at the end, need not be there."""
+    return isinstance(kind, _Opt | NullClass | ReservedClass)
+
+
+def _read(values: Values, kind: Any, code: int) -> CandidValue:
+    """Take the next value, which is of the type `code`, at the type that is expected."""
+    values.spend(1)
+    if isinstance(kind, _Opt):
+        return _read_option(values, kind, code)
+    if isinstance(kind, ReservedClass):
+        values.skip(code)
+        return None
+    wire, expected = values.kind(code), _kind_of(kind)
+    if wire == EMPTY_CODE:
+        raise UnexpectedReply("a reply with a value of the type that has none")
+    if wire != expected and (wire, expected) not in _ALSO_FITS:
+        raise _Misfit(f"a reply is not of the expected Candid type: kind {wire} stands where {kind.name} is expected")
+    with values.deeper():
+        return _read_fitting(values, kind, code)
+
+
+def _read_fitting(values: Values, kind: Any, code: int) -> CandidValue:
+    """Take a value of a kind that may stand where it does; what is inside may not."""
+    match kind:
+        case _Blob():
+            return _read_blob(values, code)
+        case VecClass():
+            return _read_vector(values, kind, code)
+        case RecordClass():
+            return _read_record(values, kind, code)
+        case VariantClass():
+            return _read_variant(values, kind, code)
+        case _Principal():
+            return values.principal()
+        case FuncClass():
+            return list(values.method())
+        case _:
+            return _read_primitive(values, kind, code)
+
+
+def _read_primitive(values: Values, kind: Any, code: int) -> CandidValue:
+    match kind:
+        case BoolClass():
+            return values.flag()
+        case TextClass():
+            return values.text()
+        case NatClass():
+            return values.unsigned()
+        case IntClass():
+            return values.unsigned() if values.kind(code) == NAT_CODE else values.signed()
+        case FixedNatClass() | FixedIntClass():
+            return values.fixed(code)
+        case _:
+            return None  # null
+
+
+def _read_option(values: Values, kind: _Opt, code: int) -> CandidValue:
+    wire = values.kind(code)
+    if wire == NULL_CODE:
+        return None
+    if wire == OPT:
+        with values.deeper():
+            return _read_if_it_fits(values, kind, values.inner(code)) if values.flag() else None
+    return _read_if_it_fits(values, kind, code)
+
+
+def _read_if_it_fits(values: Values, kind: _Opt, code: int) -> CandidValue:
+    inner: Any = kind._type  # noqa: SLF001  (the base class's own)
+    before = values.position
+    if kind.certain and values.kind(code) == RESERVED_CODE:
+        raise UnexpectedReply("a reply that does not say what it should")
+    try:
+        return _read(values, inner, code)
+    except _Misfit as misfit:
+        if kind.certain:
+            raise UnexpectedReply(str(misfit)) from misfit
+        values.position = before
+        values.skip(code)
+        return None
+
+
+def _read_blob(values: Values, code: int) -> bytes:
+    inner = values.inner(code)
+    if inner == NAT8_CODE:
+        return values.take(values.unsigned())
+    elements = [_read(values, NAT8, inner) for _ in range(values.count())]
+    return bytes(element for element in elements if isinstance(element, int))
+
+
+def _read_vector(values: Values, kind: Any, code: int) -> list[CandidValue]:
+    inner = values.inner(code)
+    return [_read(values, kind._type, inner) for _ in range(values.count())]  # noqa: SLF001  (ic-py has no other way)
+
+
+def _read_record(values: Values, kind: Any, code: int) -> dict[str, CandidValue]:
+    labels = _labels(kind)
+    expected: dict[str, CandidType] = kind._fields
+    found: dict[str, CandidValue] = {}
+    for label, part in values.fields(code):
+        name = labels.get(label)
+        if name is None:
+            values.skip(part)
+        else:
+            found[name] = _read(values, expected[name], part)
+    for name, field in expected.items():
+        if name not in found:
+            if not _may_be_missing(field):
+                raise _Misfit(f"a reply in which the field {name} is missing")
+            found[name] = None
+    return found
+
+
+def _read_variant(values: Values, kind: Any, code: int) -> dict[str, CandidValue]:
+    label, part = values.case(code)
+    name = _labels(kind).get(label)
+    if name is None:
+        raise _Misfit(f"a reply with a case of a variant that is not known (label {label})")
+    return {name: _read(values, kind._fields[name], part)}
+
+
+def _labels(kind: Any) -> dict[int, str]:
+    return {labelHash(name): name for name in kind._fields}
+
+
+def _kind_of(kind: Any) -> int:
+    """Return the code of an expected type's kind."""
+    if isinstance(kind, FixedNatClass | FixedIntClass):
+        return _FIXED[kind.name]
+    return _KINDS[type(kind)]
+
+
+EMPTY_CODE: Final = -17
+_FIXED: Final = {
+    "nat8": -5,
+    "nat16": -6,
+    "nat32": -7,
+    "nat64": -8,
+    "int8": -9,
+    "int16": -10,
+    "int32": -11,
+    "int64": -12,
+}
+_KINDS: Final[dict[type, int]] = {
+    NullClass: NULL_CODE,
+    BoolClass: BOOL_CODE,
+    NatClass: NAT_CODE,
+    IntClass: INT_CODE,
+    TextClass: TEXT_CODE,
+    EmptyClass: EMPTY_CODE,
+    _Principal: PRINCIPAL_CODE,
+    _Blob: VEC,
+    VecClass: VEC,
+    RecordClass: RECORD,
+    VariantClass: VARIANT,
+    FuncClass: FUNC_CODE,
+}
+_ALSO_FITS: Final = frozenset({(NAT_CODE, INT_CODE), (SERVICE, PRINCIPAL_CODE)})
+"""What else may stand where a kind is expected. Source: Candid specification, "Coercion"."""

@@ -128,16 +128,33 @@ class CertificateVerifier:
         """
         fields = _decoded(encoded)
         tree = _tree(fields)
-        delegation = fields.get("delegation")
-        key, subnet_id = self._root_key, self.root_subnet_id
-        if delegation is not None:
-            subnet_id, key, granted = self._delegated(delegation)
-            if not _in_ranges(granted, subnet_id, canister):
-                raise LyingReplica(
-                    f"the certificate is by a subnet that is not shown to host {principal_to_text(canister)}"
-                )
+        try:
+            subnet_id, key, granted = self._signer(fields)
+            if granted is not None:
+                _check_ranges(granted, subnet_id, canister)
+            _check_signature(fields, tree, key)
+            return Certificate(tree, _time(tree), subnet_id, delegated=granted is not None)
+        except LyingReplica as error:
+            error.unproven = tree
+            raise
+
+    def verify_of_subnet(self, encoded: bytes, subnet_id: bytes) -> Certificate:
+        """Return the certificate in these bytes, for a request about that subnet. Raises `LyingReplica`."""
+        fields = _decoded(encoded)
+        tree = _tree(fields)
+        signer, key, granted = self._signer(fields)
+        if signer != subnet_id:
+            raise LyingReplica(
+                f"a certificate of the subnet {principal_to_text(signer)} where that of the subnet "
+                f"{principal_to_text(subnet_id)} was asked for"
+            )
         _check_signature(fields, tree, key)
-        return Certificate(tree, _time(tree), subnet_id, delegated=delegation is not None)
+        return Certificate(tree, _time(tree), subnet_id, delegated=granted is not None)
+
+    def _signer(self, fields: Mapping[str, Value]) -> tuple[bytes, bytes, HashTree | None]:
+        """Return the subnet that signs, its key, and what it was granted (None: it is the root itself)."""
+        delegation = fields.get("delegation")
+        return (self.root_subnet_id, self._root_key, None) if delegation is None else self._delegated(delegation)
 
     def _delegated(self, delegation: Value) -> tuple[bytes, bytes, HashTree]:
         match delegation:
@@ -216,6 +233,11 @@ def _in_ranges(tree: HashTree, subnet_id: bytes, canister: bytes) -> bool:
     else:
         leaf = tree.lookup((b"subnet", subnet_id, b"canister_ranges"))
     return isinstance(leaf, bytes) and any(low <= canister <= high for low, high in _ranges(leaf))
+
+
+def _check_ranges(granted: HashTree, subnet_id: bytes, canister: bytes) -> None:
+    if not _in_ranges(granted, subnet_id, canister):
+        raise LyingReplica(f"the certificate is by a subnet that is not shown to host {principal_to_text(canister)}")
 
 
 def _ranges(leaf: bytes) -> list[tuple[bytes, bytes]]:

@@ -9,6 +9,7 @@
     * `UncertifiedReject`: one node's word that the call was refused. Proves nothing.
     * `CallExpired`: certified. The call was never executed and never will be: **the only proof of no effect**.
     * `OutcomeUnknown`: may or may not have executed, now or (until its expiry) later.
+    * `NotInTime`: a call at every server at once: no certified answer in the time given. Proves nothing.
     * `UnexpectedReply`: a certified reply of another shape than the interface says; the call did execute.
     * `InvalidPrincipal`, `UnusableIdentity`, `UnencodableArgument`: local input that cannot be used. Nothing was sent.
     * `InterfaceMismatch`, `InterfaceUnknown`: not a canister that this node can work with.
@@ -17,7 +18,14 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
 from protocol.errors import PerundError
+
+if TYPE_CHECKING:
+    from chain.hash_tree import HashTree
 
 __all__ = [
     "CallExpired",
@@ -27,6 +35,7 @@ __all__ = [
     "InterfaceUnknown",
     "InvalidPrincipal",
     "LyingReplica",
+    "NotInTime",
     "OutcomeUnknown",
     "RequestRefused",
     "UncertifiedReject",
@@ -38,8 +47,17 @@ __all__ = [
 ]
 
 
+_MOMENT: Final = re.compile(r"allowed expiry: (\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)")
+SECOND: Final = 1_000_000_000
+
+
 class ChainError(PerundError):
-    """Base of every error of this layer."""
+    """Base of every error of this layer.
+
+    `shown`: the reply (Candid bytes) that an answer without a proof showed, if there was one. Good for a hint.
+    """
+
+    shown: bytes | None = None
 
 
 class Unreachable(ChainError):
@@ -67,13 +85,18 @@ class RequestRefused(ChainError):
         self.url = url
         self.status = status
         self.for_its_expiry = "Invalid request expiry" in body
+        self.claimed_time_ns = _claimed_time_ns(body) if self.for_its_expiry else None
+        """The server's time, as the expiry that it would take tells it: its word, good for calls that do no harm."""
 
 
 class LyingReplica(ChainError):
     """An answer that does not verify: malformed, wrongly signed, for another canister, or too old.
 
     It proves nothing about the call. With a wrong root key in the configuration every answer looks so.
+    `unproven`: the tree of the certificate that did not pass, if it could be read.
     """
+
+    unproven: HashTree | None = None
 
 
 class CallRejected(ChainError):
@@ -124,6 +147,13 @@ class OutcomeUnknown(ChainError):
         self.request_id = request_id
 
 
+class NotInTime(ChainError):
+    """No server proved anything in the time given. The call may have been executed."""
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(f"no certified answer came within {within_s:.1f} s")
+
+
 class UnexpectedReply(ChainError):
     """Candid bytes of another shape than the interface says. The call that they answer did execute."""
 
@@ -165,3 +195,15 @@ class InterfaceUnknown(ChainError):
 
 class UnsafeRootKey(ChainError):
     """A root key may be fetched only from a local network; elsewhere it must be pinned."""
+
+
+def _claimed_time_ns(body: str) -> int | None:
+    """Return the earliest expiry that a server would take, which is its time; to the second."""
+    found = _MOMENT.search(body)
+    if found is None:
+        return None
+    try:
+        moment = datetime(*(int(part) for part in found.groups()), tzinfo=UTC)  # type: ignore[misc, arg-type]
+    except ValueError:  # the thirtieth of February
+        return None
+    return int(moment.timestamp()) * SECOND

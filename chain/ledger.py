@@ -11,7 +11,7 @@ from typing import Final
 
 from chain import candid
 from chain.agent import Agent
-from chain.candid import BLOB, FUNC, NAT8, NAT64, NULL, PRINCIPAL, CandidValue, opt, record, variant, vec
+from chain.candid import BLOB, FUNC, NAT8, NAT64, NULL, PRINCIPAL, CandidValue, certain, opt, record, variant, vec
 from chain.clock import Certified
 from chain.errors import InvalidPrincipal, UnexpectedReply
 from chain.numbers import bounded
@@ -60,11 +60,11 @@ _TRANSFER_RESULT: Final = variant(Ok=NAT64, Err=_TRANSFER_ERROR)
 _OPERATION: Final = variant(
     Mint=record(to=BLOB, amount=_TOKENS),
     Burn=record(**{"from": BLOB, "amount": _TOKENS}),
-    Transfer=record(**{"from": BLOB, "to": BLOB, "amount": _TOKENS, "fee": _TOKENS, "spender": opt(BLOB)}),
+    Transfer=record(**{"from": BLOB, "to": BLOB, "amount": _TOKENS, "fee": _TOKENS, "spender": certain(BLOB)}),
     Approve=record(**{"from": BLOB, "spender": BLOB, "fee": _TOKENS}),
 )
 _BLOCK: Final = record(
-    transaction=record(memo=NAT64, operation=opt(_OPERATION), created_at_time=_TIME), timestamp=_TIME
+    transaction=record(memo=NAT64, operation=certain(_OPERATION), created_at_time=_TIME), timestamp=_TIME
 )
 _GET_BLOCKS: Final = record(start=NAT64, length=NAT64)
 _PAGE: Final = record(

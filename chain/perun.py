@@ -12,10 +12,11 @@ from typing import Final
 
 from chain import candid, cbor
 from chain.agent import Agent
-from chain.candid import BLOB, BOOL, NAT, NAT32, NAT64, NULL, PRINCIPAL, CandidValue, opt, record, variant, vec
+from chain.candid import BLOB, BOOL, NAT, NAT32, NAT64, NULL, PRINCIPAL, CandidValue, certain, record, variant, vec
 from chain.cbor import MalformedCbor
+from chain.certificate import uleb128_value
 from chain.clock import Certified
-from chain.errors import InterfaceMismatch, InterfaceUnknown, LyingReplica, UnexpectedReply
+from chain.errors import ChainError, InterfaceMismatch, InterfaceUnknown, LyingReplica, RequestRefused, UnexpectedReply
 from chain.hash_tree import Missing
 from chain.interface import DISPUTES_SINCE, PERUN_INTERFACE, differences, methods_of
 from chain.numbers import bounded
@@ -44,11 +45,15 @@ __all__ = [
     "Event",
     "Funded",
     "PerunCanister",
+    "shown_page",
+    "shown_state",
 ]
 
 LOOK_PATIENCE_S: Final = 60.0
 """A look without an answer by then is 'unknown'; a younger one is worth more than a longer wait."""
 MAX_PAGE: Final = 1000
+INSTALLED: Final = b"last_install_timestamp"
+"""Source: interface specification 0.66, "The system state tree": a natural number of nanoseconds since 1970."""
 
 _FUNDING: Final = record(channel=BLOB, participant=BLOB)
 _PARAMS: Final = record(nonce=BLOB, participants=vec(BLOB), challenge_duration=NAT64)
@@ -135,10 +140,17 @@ class DisputePage:
 
 @dataclass(frozen=True, slots=True)
 class CanisterCode:
-    """What runs in the canister, and who could change it. `module_hash`: 32 bytes, None if nothing is installed."""
+    """What runs in the canister, and who could change it. `module_hash`: 32 bytes, None if nothing is installed.
+
+    `installed_ns`: when code was installed or a snapshot was put back for the last time, by the chain's clock; None
+    if that was before replicas kept account of it. `tells_install`: whether the servers show it at all; older ones
+    refuse the question.
+    """
 
     module_hash: bytes | None
     controllers: tuple[bytes, ...]
+    installed_ns: int | None = None
+    tells_install: bool = False
 
 
 class PerunCanister:
@@ -162,7 +174,7 @@ class PerunCanister:
     async def query_holdings(self, funding: Funding) -> Certified[int | None]:
         """Look at a participant's holdings in e8s; None if it never had any."""
         answer = await self._look("query_holdings", candid.encode([_FUNDING], [_funding(funding)]))
-        match candid.decode([opt(NAT)], answer.value):
+        match candid.decode([certain(NAT)], answer.value):
             case [int(holdings)]:
                 # The published canister credits whatever anybody tells it: more than there can be is as much as that.
                 return answer.with_value(min(holdings, MAX_INT64))
@@ -183,17 +195,29 @@ class PerunCanister:
         answer = await self._look("disputes_since", _page_request(cursor, limit))
         return answer.with_value(_page(answer.value))
 
+    async def query_state_everywhere(self, channel: ChannelId, within_s: float) -> Certified[RegisteredState | None]:
+        """Look at a channel by a call that is given to every server at once: one may be keeping the answer back."""
+        argument = candid.encode([BLOB], [channel])
+        answer = await self._agent.call_everywhere(self.canister_id, "query_state", argument, within_s)
+        return answer.with_value(_registered_in(answer.value, channel))
+
     # Hints: one node's word. They may start a look, never replace it.
 
     async def hint_state(self, channel: ChannelId) -> RegisteredState | None:
-        """Ask one node for a channel's registered state."""
-        reply = await self._agent.query(self.canister_id, "query_state", candid.encode([BLOB], [channel]))
-        return _registered_in(reply, channel)
+        """Ask one node for a channel's registered state. An answer that nobody can vouch for is a hint as well."""
+        return _registered_in(await self._hint("query_state", candid.encode([BLOB], [channel])), channel)
 
     async def hint_disputes_since(self, cursor: int, limit: int) -> DisputePage:
-        """Ask one node for the registrations. A cursor must never be taken from it."""
-        reply = await self._agent.query(self.canister_id, "disputes_since", _page_request(cursor, limit))
-        return _page(reply)
+        """Ask one node for the registrations, as above. A cursor must never be taken from it."""
+        return _page(await self._hint("disputes_since", _page_request(cursor, limit)))
+
+    async def _hint(self, method: str, argument: bytes) -> bytes:
+        try:
+            return await self._agent.query(self.canister_id, method, argument)
+        except ChainError as error:
+            if error.shown is None:
+                raise
+            return error.shown
 
     # Calls that change something.
 
@@ -222,6 +246,19 @@ class PerunCanister:
     async def conclude(self, params: Params, signed: SignedState) -> Certified[CanisterError | None]:
         """Settle a channel; None is success."""
         return _outcome(await self._call("conclude", _settlement(params, signed)))
+
+    async def register_everywhere(
+        self, params: Params, signed: SignedState, within_s: float
+    ) -> Certified[CanisterError | None]:
+        """Refute: `dispute`, or `conclude` with a final state, by a call that is given to every server at once.
+
+        That is never dishonest, so it waits for no proof of anything. Raises `ChainError` when nothing certified
+        came back; the state may be registered all the same.
+        """
+        method = "conclude" if signed.state.finalized else "dispute"
+        return _outcome(
+            await self._agent.call_everywhere(self.canister_id, method, _settlement(params, signed), within_s)
+        )
 
     async def withdraw(self, request: WithdrawalRequest, signature: bytes) -> Certified[int | CanisterError]:
         """Take holdings out; returns the payout's ledger block. A job stores `sign_withdraw`'s call instead."""
@@ -264,16 +301,31 @@ class PerunCanister:
             return False
 
     async def code(self) -> CanisterCode:
-        """Return the certified hash of the canister's code, and its controllers."""
+        """Return the certified hash of the canister's code, its controllers, and when it was last installed.
+
+        The same code installed again, or a snapshot put back, rolls back every channel and changes nothing but the
+        last. Raises `Unreachable`, `RequestRefused`, `LyingReplica`.
+        """
         base = (b"canister", self.canister_id)
-        certificate = await self._agent.read_state(self.canister_id, [(*base, b"module_hash"), (*base, b"controllers")])
+        paths = [(*base, b"module_hash"), (*base, b"controllers")]
+        told = True
+        try:
+            certificate = await self._agent.read_state(self.canister_id, [*paths, (*base, INSTALLED)])
+        except RequestRefused:
+            told = False
+            certificate = await self._agent.read_state(self.canister_id, paths)
         module_hash = certificate.lookup(*base, b"module_hash")
         controllers = certificate.lookup(*base, b"controllers")
         if isinstance(controllers, Missing) or (isinstance(module_hash, Missing) and module_hash is not Missing.ABSENT):
             raise LyingReplica(
                 f"a server hides code or controllers of the canister {principal_to_text(self.canister_id)}"
             )
-        return CanisterCode(module_hash if isinstance(module_hash, bytes) else None, _principals(controllers))
+        return CanisterCode(
+            module_hash if isinstance(module_hash, bytes) else None,
+            _principals(controllers),
+            _installed_ns(certificate.lookup(*base, INSTALLED)) if told else None,
+            told,
+        )
 
     async def _interface(self) -> dict[str, str]:
         if self._methods is None:
@@ -317,13 +369,33 @@ def _settlement(params: Params, signed: SignedState) -> bytes:
 
 
 def _registered_in(reply: bytes, channel: ChannelId) -> RegisteredState | None:
-    (value,) = candid.decode([opt(_REGISTERED)], reply)
+    (value,) = candid.decode([certain(_REGISTERED)], reply)
     if value is None:
         return None
     registered = _registered(value)
     if registered.state.channel != channel:
         raise UnexpectedReply("query_state answered with a state of another channel")
     return registered
+
+
+def shown_state(error: ChainError, channel: ChannelId) -> RegisteredState | None:
+    """Return the registered state that an answer to `query_state` showed without a proof, if it showed one."""
+    if error.shown is None:
+        return None
+    try:
+        return _registered_in(error.shown, channel)
+    except UnexpectedReply:
+        return None
+
+
+def shown_page(error: ChainError) -> DisputePage | None:
+    """Return the page that an answer to `disputes_since` showed without a proof, if it showed one."""
+    if error.shown is None:
+        return None
+    try:
+        return _page(error.shown)
+    except UnexpectedReply:
+        return None
 
 
 def _registered(value: CandidValue) -> RegisteredState:
@@ -372,12 +444,12 @@ def _error(value: CandidValue) -> CanisterError:
 
 
 def _outcome(answer: Certified[bytes]) -> Certified[CanisterError | None]:
-    (value,) = candid.decode([opt(_ERROR)], answer.value)
+    (value,) = candid.decode([certain(_ERROR)], answer.value)
     return answer.with_value(None if value is None else _error(value))
 
 
 def _withdrawn(reply: bytes) -> int | CanisterError:
-    match candid.decode([opt(NAT64), opt(_ERROR)], reply):
+    match candid.decode([certain(NAT64), certain(_ERROR)], reply):
         case [int(block), None]:
             return bounded(block, "a block")
         case [None, value] if value is not None:
@@ -414,6 +486,17 @@ def _listed(value: CandidValue) -> list[CandidValue]:
     if not isinstance(value, list):
         raise UnexpectedReply("a reply without the vector that it should have")
     return value
+
+
+def _installed_ns(found: bytes | Missing) -> int | None:
+    if found is Missing.ABSENT:
+        return None
+    if isinstance(found, Missing):
+        raise LyingReplica("a server hides when the canister was last installed")
+    time_ns = uleb128_value(found)
+    if time_ns >= 2**63:
+        raise LyingReplica(f"the canister is said to have been installed at {time_ns} ns, which is no time")
+    return time_ns
 
 
 def _principals(leaf: bytes) -> tuple[bytes, ...]:

@@ -6,6 +6,7 @@ Beyond the signature: the signer hosts the canister, and the certificate is not 
 from __future__ import annotations
 
 import asyncio
+import copy
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
@@ -33,7 +34,8 @@ MAX_AGE_NS: Final = 300 * SECOND
 """A certificate older than its request by more than this was not made for it."""
 FLOOR_SLACK_NS: Final = 60 * SECOND
 """How far a healthy replica may lag behind another of its subnet."""
-HOSTING_TTL_NS: Final = 3600 * SECOND
+HOSTING_TTL_NS: Final = 300 * SECOND
+"""Canisters may move to another subnet: what was shown of their place is not kept for long."""
 READ_ATTEMPTS: Final = 6
 
 
@@ -114,8 +116,33 @@ class StateReader:
         await self.check(server, certificate, canister, asked_ns)
         return certificate
 
+    async def read_subnet(self, server: Endpoint, subnet_id: bytes, paths: Sequence[Path]) -> Certificate:
+        """Return a certificate with these paths, asked for at a subnet, verified and fresh. Raises as `read` does."""
+        asked_ns = self.asked_at_ns()
+        content = read_content(paths, Anonymous().sender, self.chain_time.now_ns() + INGRESS_TTL_NS)
+        target, body = principal_to_text(subnet_id), envelope(content, Anonymous())
+        response = await self.transport.post(server, target, "subnet_read_state", body)
+        certificate = self._verifier.verify_of_subnet(certificate_in(response.body), subnet_id)
+        self.chain_time.observe(certificate.time_ns)
+        if certificate.time_ns < asked_ns - MAX_AGE_NS:
+            raise LyingReplica(f"{server.url} answered for a subnet with a certificate that is too old")
+        return certificate
+
+    def only(self, server: Endpoint) -> StateReader:
+        """Return a reader of this one server, which learns and knows what this one does."""
+        alone = copy.copy(self)
+        alone.servers = [server]
+        return alone
+
     async def check(self, server: Endpoint, certificate: Certificate, canister: bytes, asked_ns: int) -> None:
         """Refuse a verified certificate that is stale or by a subnet that does not host the canister."""
+        try:
+            await self._check(server, certificate, canister, asked_ns)
+        except LyingReplica as error:
+            error.unproven = certificate.tree
+            raise
+
+    async def _check(self, server: Endpoint, certificate: Certificate, canister: bytes, asked_ns: int) -> None:
         oldest = max(asked_ns - MAX_AGE_NS, self._floors.get(canister, 0) - FLOOR_SLACK_NS)
         if certificate.time_ns < oldest:
             raise LyingReplica(
@@ -141,6 +168,7 @@ class StateReader:
         taken for a proof that it did not happen.
         """
         if certificate.delegated:
+            self._hosted_by_root.pop(canister, None)
             return
         known_at = self._hosted_by_root.get(canister)
         if known_at is not None and self.clock.monotonic_ns() - known_at < HOSTING_TTL_NS:
@@ -155,12 +183,17 @@ class StateReader:
                 )
         self._hosted_by_root[canister] = self.clock.monotonic_ns()
 
-    async def on_any_server(self, attempt: Callable[[Endpoint], Awaitable[T]]) -> T:
-        """Return the first good answer of a read, which may be repeated at will. Raises the last failure."""
+    async def on_any_server(self, attempt: Callable[[Endpoint], Awaitable[T]], attempts: int = READ_ATTEMPTS) -> T:
+        """Return the first good answer of a read, which may be repeated at will. Raises the last failure.
+
+        `attempts`: at most so many, but each server is asked.
+        """
         last: ChainError | None = None
+        shown: bytes | None = None
         refused: set[str] = set()
         servers = self.servers
-        for number in range(max(READ_ATTEMPTS, len(servers))):
+        attempts = max(attempts, len(servers))
+        for number in range(attempts):
             server = servers[number % len(servers)]
             if server.url in refused:
                 continue
@@ -171,11 +204,16 @@ class StateReader:
                 refused.add(server.url)
                 last = exc
                 if len(refused) == len(servers):
-                    raise
+                    break
             except (Unreachable, LyingReplica) as exc:
                 last = exc
+                shown = shown or exc.shown
                 self.prefer_others(server)
-            if (number + 1) % len(servers) == 0:
+            except asyncio.CancelledError:
+                self.prefer_others(server)  # whoever asked has no more patience with it
+                raise
+            if (number + 1) % len(servers) == 0 and number + 1 < attempts:
                 await self.pause(backoff_s(number // len(servers)))
         assert last is not None
+        last.shown = last.shown or shown
         raise last

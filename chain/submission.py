@@ -6,11 +6,21 @@ it shows the result, or, after the expiry, that the call is absent and can never
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
 
-from chain.answers import Accepted, CertificateBytes, Pending, Rejection, Reply, call_answer, request_status
+from chain.answers import (
+    Accepted,
+    CertificateBytes,
+    Pending,
+    Rejection,
+    Reply,
+    call_answer,
+    request_status,
+    shown_reply,
+)
 from chain.certificate import Certificate
 from chain.clock import Certified
 from chain.errors import (
@@ -47,20 +57,38 @@ class _Heard(Enum):
 
 
 class Submission:
-    """One attempt to bring a call to an end. `give_up_after_s`: stop waiting for a proof after that long."""
+    """One attempt to bring a call to an end. `give_up_after_s`: stop waiting for a proof after that long.
+
+    `urgent`: it waits behind no other request, and asks for no time when its own is refused.
+    """
 
     def __init__(
-        self, reader: StateReader, identity: Identity, call: SignedCall, give_up_after_s: float | None
+        self,
+        reader: StateReader,
+        identity: Identity,
+        call: SignedCall,
+        give_up_after_s: float | None,
+        *,
+        urgent: bool = False,
     ) -> None:
         self._reader = reader
         self._identity = identity
         self._call = call
         self._last: ChainError | None = None
         self._may_have_arrived = False
+        self._urgent = urgent
+        self._shown: bytes | None = None
         self._stop_at_ns = None if give_up_after_s is None else self._mono_ns() + int(give_up_after_s * SECOND)
 
     async def send(self) -> Certified[bytes]:
-        """Send until there is a proof. Raises as `Agent.submit` says."""
+        """Send until there is a proof. Raises as `Agent.submit` says, with what was shown without one."""
+        try:
+            return await self._send()
+        except ChainError as error:
+            error.shown = error.shown or self._shown
+            raise
+
+    async def _send(self) -> Certified[bytes]:
         ring = list(self._reader.servers)
         attempt = 0
         while ring and not self._expired():
@@ -96,12 +124,13 @@ class Submission:
             except (RequestRefused, UncertifiedReject) as exc:
                 self._last = exc
                 ring.remove(server)
-                if isinstance(exc, RequestRefused) and exc.for_its_expiry:
+                if isinstance(exc, RequestRefused) and exc.for_its_expiry and not self._urgent:
                     await self._learn_time()
             except LyingReplica as exc:
                 # It has the call, whatever it says about it.
                 self._may_have_arrived = True
                 self._last = exc
+                self._see(exc)
                 ring.remove(server)
                 if not ring:
                     raise
@@ -112,13 +141,17 @@ class Submission:
             except Unreachable as exc:
                 self._last = exc
                 self._reader.prefer_others(server)
+            except asyncio.CancelledError:
+                self._reader.prefer_others(server)  # whoever asked has no more patience with it
+                raise
             else:
                 return answer if isinstance(answer, Certified) else _Heard.TAKEN_IN
         return _Heard.NOTHING
 
     async def _post(self, server: Endpoint) -> Certified[bytes] | Accepted:
         call = self._call
-        response = await self._reader.transport.post(server, principal_to_text(call.canister), "call", call.envelope)
+        target = principal_to_text(call.canister)
+        response = await self._reader.transport.post(server, target, "call", call.envelope, urgent=self._urgent)
         answer = call_answer(response)
         match answer:
             case Accepted():
@@ -172,6 +205,8 @@ class Submission:
                 absent = request_status(certificate, self._call.request_id) is Pending.ABSENT
             except (LyingReplica, Unreachable, RequestRefused) as exc:
                 self._last = exc
+                if isinstance(exc, LyingReplica):
+                    self._see(exc)
                 self._reader.prefer_others(server)
                 self._check_deadline()
             if until_mono_ns is not None and absent and self._mono_ns() >= until_mono_ns:
@@ -179,6 +214,11 @@ class Submission:
             self._check_patience()
             await self._reader.pause(min(3.0, 0.5 * 1.4**attempt))
             attempt += 1
+
+    def _see(self, error: LyingReplica) -> None:
+        """Keep what a certificate shows that does not pass: a hint, no more."""
+        if error.unproven is not None and self._shown is None:
+            self._shown = shown_reply(error.unproven, self._call.request_id)
 
     def _check_deadline(self) -> None:
         late_ns = self._reader.chain_time.now_ns() - self._call.ingress_expiry_ns

@@ -17,15 +17,22 @@ from chain.errors import ChainError, LyingReplica, RequestRefused, Unreachable, 
 
 __all__ = ["Endpoint", "Kind", "NoAnswer", "Response", "Transport", "endpoints", "is_mainnet"]
 
-Kind = Literal["call", "query", "read_state"]
-VERSIONS: Final[dict[Kind, tuple[int, ...]]] = {"call": (4, 3, 2), "query": (3, 2), "read_state": (3, 2)}
+Kind = Literal["call", "query", "read_state", "subnet_read_state"]
+VERSIONS: Final[dict[Kind, tuple[int, ...]]] = {
+    "call": (4, 3, 2),
+    "query": (3, 2),
+    "read_state": (3, 2),
+    "subnet_read_state": (3, 2),
+}
 """Newest first; a server that does not know one answers 404."""
 MAX_BODY_BYTES: Final = 4 << 20
 """A replica's answers have at most 3 MiB."""
-TIMEOUT_S: Final[dict[Kind, float]] = {"call": 30.0, "query": 15.0, "read_state": 15.0}
+TIMEOUT_S: Final[dict[Kind, float]] = {"call": 30.0, "query": 15.0, "read_state": 15.0, "subnet_read_state": 15.0}
 """A call is held up to 10 s by the replica until its certificate is there."""
 CONNECT_TIMEOUT_S: Final = 10.0
-MAINNET_HOSTS: Final = ("icp0.io", "ic0.app", "internetcomputer.org", "icp-api.io")
+MAINNET_HOSTS: Final = ("icp0.io", "ic0.app", "internetcomputer.org", "icp-api.io", "icp.net")
+URGENT_SLOTS: Final = 16
+"""Kept for what must not wait behind requests whose answers are kept back."""
 MAX_SHOWN: Final = 300
 CBOR_HEADERS: Final = {"Content-Type": "application/cbor", "Accept-Encoding": "identity"}
 
@@ -39,7 +46,7 @@ class Endpoint:
     """One server. `version`: place in `VERSIONS` of what it is known to speak."""
 
     url: str
-    version: dict[Kind, int] = field(default_factory=lambda: {"call": 0, "query": 0, "read_state": 0})
+    version: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(VERSIONS, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,8 @@ class Transport:
         self._given = http
         self._own: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(max_in_flight)
-        self._max_in_flight = max_in_flight
+        self._urgent = asyncio.Semaphore(URGENT_SLOTS)
+        self._connections = max_in_flight + URGENT_SLOTS
 
     async def close(self) -> None:
         """Close the session, unless it was given to us."""
@@ -93,15 +101,16 @@ class Transport:
             await self._own.close()
             self._own = None
 
-    async def post(self, endpoint: Endpoint, canister: str, kind: Kind, body: bytes) -> Response:
-        """Post a request in the newest version that the server knows.
+    async def post(self, endpoint: Endpoint, target: str, kind: Kind, body: bytes, *, urgent: bool = False) -> Response:
+        """Post a request in the newest version that the server knows. `target`: a canister's or subnet's principal.
 
         Raises `NoAnswer` (may have arrived), `Unreachable` (cannot have), `RequestRefused`, `LyingReplica`.
         """
         versions = VERSIONS[kind]
         for place in range(endpoint.version[kind], len(versions)):
-            url = f"{endpoint.url}/api/v{versions[place]}/canister/{canister}/{kind}"
-            status, answer = await self._request("POST", url, body, TIMEOUT_S[kind])
+            where = f"subnet/{target}/read_state" if kind == "subnet_read_state" else f"canister/{target}/{kind}"
+            url = f"{endpoint.url}/api/v{versions[place]}/{where}"
+            status, answer = await self._request("POST", url, body, TIMEOUT_S[kind], self._urgent if urgent else None)
             # 404 also means "no such path in the state": only an older version that does answer is remembered.
             if status == 404 and place + 1 < len(versions):
                 continue
@@ -127,15 +136,17 @@ class Transport:
             return self._given
         if self._own is None:
             self._own = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_in_flight, limit_per_host=self._max_in_flight),
+                connector=aiohttp.TCPConnector(limit=self._connections, limit_per_host=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
         return self._own
 
-    async def _request(self, method: str, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+    async def _request(
+        self, method: str, url: str, body: bytes, timeout_s: float, slots: asyncio.Semaphore | None = None
+    ) -> tuple[int, bytes]:
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
-        async with self._slots:
+        async with slots or self._slots:
             try:
                 async with self._session().request(
                     method, url, data=body, headers=CBOR_HEADERS, timeout=timeout, allow_redirects=False

@@ -45,6 +45,7 @@ TowerAddress = Annotated[
     str, Meta(pattern=r"^0[23][0-9a-f]{64}@([^\s:@]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", max_length=330)
 ]
 HashHex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+InstallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 E8sValue = Annotated[int, Meta(ge=0)]  # the upper bound is that of perund.amounts, which reads these keys
 
 
@@ -80,6 +81,16 @@ class Ic(_Section, frozen=True, kw_only=True):
             description=(
                 "SHA-256 of the canister modules that channels may be opened on, 64 hex digits each.\n"
                 'On "ic" no channel is opened while the list is empty. On "local" an empty list allows any.'
+            ),
+        ),
+    ] = ()
+    trusted_installs: Annotated[
+        tuple[InstallNs, ...],
+        Meta(
+            max_length=32,
+            description=(
+                "Installations of the canister that brought no other code and are trusted all the same, as the alarm\n"
+                "canister.installed_again tells their time (ns since 1970): each may have rolled channels back."
             ),
         ),
     ] = ()

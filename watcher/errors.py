@@ -2,14 +2,18 @@
 
 * `WatchError(PerundError)`
     * `NoAnswerInTime`: no certified answer came while it would have been of use. Unknown, never 'nothing'.
+    * `OnlyShown`: an answer came, and what it shows is not proven: a hint, no more.
     * `StrangeLog`: a certified page of the log of registrations contradicts itself or an earlier one.
 """
 
 from __future__ import annotations
 
-from protocol.errors import PerundError
+from collections.abc import Mapping
 
-__all__ = ["NoAnswerInTime", "StrangeLog", "WatchError"]
+from protocol.errors import PerundError
+from protocol.types import ChannelId, RegisteredState
+
+__all__ = ["NoAnswerInTime", "OnlyShown", "StrangeLog", "WatchError"]
 
 
 class WatchError(PerundError):
@@ -18,6 +22,14 @@ class WatchError(PerundError):
 
 class NoAnswerInTime(WatchError):
     """No certified answer came in the time in which it would have been of use."""
+
+
+class OnlyShown(WatchError):
+    """An answer without a proof. `registered`: the states that it shows, by channel."""
+
+    def __init__(self, error: str, registered: Mapping[ChannelId, RegisteredState]) -> None:
+        super().__init__(error)
+        self.registered = registered
 
 
 class StrangeLog(WatchError):

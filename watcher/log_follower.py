@@ -43,9 +43,15 @@ class LogFollower:
         clock: Clock,
         horizon: Horizon,
         plan_next: Callable[[Watched], None],
+        shown: Callable[[PerundError], None],
     ) -> None:
-        """`plan_next`: plans the next look of a channel, after `covers` has changed."""
+        """`plan_next`: plans the next look of a channel, after `covers` has changed; `shown`: told of each reading
+        that came to nothing, with what it showed.
+        """
         self.covers = False
+        self.missing = False
+        """Whether it is certified that the canister keeps no log."""
+        self._shown = shown
         self._disputes = disputes
         self._sweep = sweep
         self._roster = roster
@@ -70,6 +76,7 @@ class LogFollower:
                 await self._sweep.make()
         except PerundError as error:
             self._vitals.sweep_fails = True
+            self._shown(error)
             log.warning("watcher.sweep_failed", error=str(error))
 
     async def follow(self) -> None:
@@ -82,12 +89,14 @@ class LogFollower:
                 await self._came.wait()
             try:
                 available = available or await self._disputes.available()
+                self.missing = not available
                 if available:
                     await self._sweep.make()
             except PerundError as error:
                 failures += 1
                 self._vitals.sweep_fails = True
                 log.warning("watcher.sweep_failed", error=str(error))
+                self._shown(error)
                 await self._fall_back(in_time=True)
                 retry_ns = int(min(RETRY_FIRST_S * 2 ** min(failures, MOST_DOUBLINGS), RETRY_LAST_S) * 1e9)
                 await self._pause(min(retry_ns, self._interval_ns()))

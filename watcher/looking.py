@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from protocol.errors import PerundError
 from protocol.types import RegisteredState
@@ -12,9 +13,11 @@ from watcher.ports import Canister, CertifiedLook, Clock, Reports
 from watcher.roster import Roster, Watched
 from watcher.vitals import Vitals
 
-__all__ = ["Looks"]
+__all__ = ["Consider", "Looks"]
 
 Consider = Callable[[Watched, CertifiedLook], None]
+AFTER_ITS_OWN_S: Final = 1.0
+"""A look at every server ends by itself, with what was shown; if not, so much later."""
 
 
 class Looks:
@@ -26,16 +29,24 @@ class Looks:
         self._clock = clock
         self._roster = roster
         self._vitals = vitals
+        self.on_failure: Callable[[Watched, PerundError], None] = lambda _entry, _error: None
+        """Told of each look that came to nothing, after it was reported."""
 
-    async def make(self, entry: Watched, patience_s: float, consider: Consider) -> CertifiedLook:
+    async def make(
+        self, entry: Watched, patience_s: float, consider: Consider, *, everywhere: bool = False
+    ) -> CertifiedLook:
         """Look at a channel by a request signed after this call, and take what it shows.
 
-        `consider` decides what to do about a registered state. Raises `PerundError` when no certified answer came.
+        `consider` decides what to do about a registered state; `everywhere`: every server is asked at once. Raises
+        `PerundError` when no certified answer came.
         """
         self._vitals.looks += 1
         try:
-            async with asyncio.timeout(patience_s):
-                look = await self._canister.look(entry.channel)
+            async with asyncio.timeout(patience_s + (AFTER_ITS_OWN_S if everywhere else 0)):
+                if everywhere:
+                    look = await self._canister.look_everywhere(entry.channel, patience_s)
+                else:
+                    look = await self._canister.look(entry.channel)
         except TimeoutError as error:
             failure = NoAnswerInTime(f"no certified answer came within {patience_s:.1f} s")
             self._failed(entry, failure)
@@ -55,6 +66,7 @@ class Looks:
         if self._roster.holds(entry):
             self._vitals.failing.add(entry.channel)
         self._reports.look_failed(entry.channel, str(error))
+        self.on_failure(entry, error)
 
     def take(self, entry: Watched, look: CertifiedLook, consider: Consider) -> None:
         """Take a certified look, unless something newer is known.

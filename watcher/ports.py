@@ -79,13 +79,21 @@ class Canister(Protocol):
     """The Perun canister, as far as the watcher goes: it can look and refute, and cannot withdraw."""
 
     def look(self, channel: ChannelId) -> Awaitable[CertifiedLook]:
-        """Make a certified look by a new request (rule 5). Raises `PerundError` when nothing certified came."""
+        """Make a certified look by a new request (rule 5).
+
+        Raises `PerundError` when nothing certified came, `OnlyShown` when an answer without a proof shows a state.
+        """
         ...
 
-    def refute(self, params: Params, signed: SignedState) -> Awaitable[str]:
+    def look_everywhere(self, channel: ChannelId, within_s: float) -> Awaitable[CertifiedLook]:
+        """Make a look by every server at once, one of which may be keeping the answer back. Raises as `look` does."""
+        ...
+
+    def refute(self, params: Params, signed: SignedState, within_s: float) -> Awaitable[str]:
         """Register a state and return what the canister answered, for the log. Only a look proves success.
 
-        Raises `PerundError` when no certified answer came.
+        It waits for no proof, of the time neither, and every server gets it at once. Raises `PerundError` when no
+        certified answer came in that time; the state may be registered all the same.
         """
         ...
 
@@ -98,11 +106,14 @@ class DisputeLog(Protocol):
         ...
 
     def page(self, cursor: int, limit: int) -> Awaitable[CertifiedPage]:
-        """Return up to `limit` entries from index `cursor` on, by a new request. Raises `PerundError`."""
+        """Return up to `limit` entries from index `cursor` on, by a new request. Raises as `look` does."""
         ...
 
     def hint_page(self, cursor: int, limit: int) -> Awaitable[tuple[LogEntry, ...]]:
-        """Return the same on one node's word: it may start a look, never replace one. Raises `PerundError`."""
+        """Return the same on one node's word: it may start a look, never replace one. Raises `PerundError`.
+
+        It is asked also while it is not known whether there is a log.
+        """
         ...
 
 

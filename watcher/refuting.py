@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from protocol.errors import PerundError
-from protocol.types import Params, SignedState
+from protocol.types import Params, RegisteredState, SignedState
 from watcher.looking import Looks
 from watcher.ports import Canister, CertifiedLook, Notices, Reports, States
 from watcher.roster import Roster, Watched
@@ -96,17 +96,34 @@ class Refuter:
 
     def consider(self, entry: Watched, look: CertifiedLook) -> None:
         """Start a refutation if a version below ours is registered and time is left. Above ours is never refuted."""
-        registered = look.registered
-        running = entry.refutation is not None and not entry.refutation.done()
-        if registered is None or registered.settled(look.chain_ns) or running:
-            return
+        if look.registered is not None and not look.registered.settled(look.chain_ns):
+            self._start_if_below(entry, look.registered)
+
+    def reconsider(self, entry: Watched) -> bool:
+        """Refute what was proven before, also while nothing new can be: ours may be a newer one since.
+
+        Returns whether a refutation is under way.
+        """
+        registered, now_ns = entry.registered, self._vitals.chain_now_ns()
+        if registered is None or now_ns is None or registered.settled(now_ns) or not self._roster.holds(entry):
+            return self._running(entry)
+        return self._start_if_below(entry, registered)
+
+    @staticmethod
+    def _running(entry: Watched) -> bool:
+        return entry.refutation is not None and not entry.refutation.done()
+
+    def _start_if_below(self, entry: Watched, registered: RegisteredState) -> bool:
+        if self._running(entry):
+            return True
         known = self._states.newest(entry.channel)
         if known is None or registered.state.version >= known[1].state.version:
-            return
+            return False
         task = asyncio.get_running_loop().create_task(self._refute(entry), name="refutation")
         entry.refutation = self._active[entry] = task
         task.add_done_callback(lambda ended: self._ended(entry, ended))
         self._reports.refuting(entry.channel, registered.state.version, known[1].state.version)
+        return True
 
     def _ended(self, entry: Watched, task: asyncio.Task[None]) -> None:
         if entry.refutation is task:
@@ -177,7 +194,7 @@ class Refuter:
         patience_s = self._patience_s(entry)
         try:
             async with asyncio.timeout(patience_s):
-                answer = await self._canister.refute(params, signed)
+                answer = await self._canister.refute(params, signed, patience_s)
         except TimeoutError:
             log.warning("watcher.refutation_unanswered", channel=channel, version=version, waited_s=patience_s)
         except PerundError as error:

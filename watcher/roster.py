@@ -48,6 +48,14 @@ class Watched:
     """A look was asked for while one was under way, whose request may be older than the suspicion."""
     hints_from_ns: int = 0
     """Hints about it are heard from then on: a replica that lies costs one look in each interval."""
+    doubted_from_ns: int = 0
+    """What is shown of it without a proof is held against our newest from then on."""
+    unproven_sent: int = 0
+    """How often our newest was sent on a hint, lately."""
+    unproven_sent_ns: int = 0
+    unproven_from_ns: int = 0
+    """Not before then again, whatever is shown."""
+    unproven_told_ns: int | None = None
     refutation: asyncio.Task[None] | None = None
     warned: int = 0
     """How many warnings of the margin were given for `warned_timeout_ns`."""

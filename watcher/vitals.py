@@ -68,7 +68,7 @@ class Vitals:
     def answered(self, asked_ns: int, chain_ns: Nanos) -> None:
         """Take the times of a certified answer: when it was asked for, here and on the chain as far as it was known."""
         ahead = chain_ns - asked_ns
-        if self._ahead_ns is None or ahead > self._ahead_ns:
+        if chain_ns > 0 and (self._ahead_ns is None or ahead > self._ahead_ns):  # 0: it was not known yet
             self._ahead_ns = ahead
         if self.chain_ns is None or chain_ns > self.chain_ns:
             self.chain_ns = chain_ns

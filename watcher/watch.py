@@ -17,7 +17,9 @@ import structlog
 
 from protocol.errors import InvariantBroken, PerundError
 from protocol.horizon import Horizon
-from protocol.types import ChannelId, Nanos
+from protocol.types import ChannelId, Nanos, RegisteredState
+from watcher.doubts import Doubts
+from watcher.errors import OnlyShown
 from watcher.log_follower import SWEEP, LogFollower
 from watcher.looking import Looks
 from watcher.ports import Canister, CertifiedLook, Clock, DisputeLog, Hints, Notices, Reports, States
@@ -87,11 +89,27 @@ class Watcher:
         self._schedule = Schedule(self._roster)
         self._looks = Looks(canister, reports, clock, self._roster, self._vitals)
         self._refuter = Refuter(states, canister, reports, self._notices, self._roster, self._vitals, self._looks)
-        self._suspicion = Suspicion(self._roster, clock, self._hurry)
+        self._doubts = Doubts(
+            states,
+            canister,
+            self._notices,
+            clock,
+            self._roster,
+            self._vitals,
+            self._looks,
+            self.horizon,
+            hints,
+            self._refuter.consider,
+            self._refuter.reconsider,
+        )
+        self._looks.on_failure = self._look_failed
+        self._suspicion = Suspicion(self._roster, clock, self._hurry, self._doubts)
         self._log: LogFollower | None = None
         if disputes is not None:
             sweep = Sweep(disputes, self._roster, self._vitals, clock, self.horizon, self._take)
-            self._log = LogFollower(disputes, sweep, self._roster, self._vitals, clock, self.horizon, self._plan_next)
+            self._log = LogFollower(
+                disputes, sweep, self._roster, self._vitals, clock, self.horizon, self._plan_next, self._hear_shown
+            )
         self._blind = False
         self._wake = asyncio.Event()
         self._rounds: set[asyncio.Task[None]] = set()
@@ -113,6 +131,7 @@ class Watcher:
         entry = self._roster.remove(channel)
         if entry is not None:
             self._vitals.failing.discard(channel)
+            self._doubts.forget(entry)
             if entry.refutation is not None:
                 entry.refutation.cancel()
 
@@ -121,6 +140,23 @@ class Watcher:
         entry = self._roster.get(channel)
         if entry is not None:
             self._hurry(entry)
+
+    def suspect(self, channel: ChannelId, registered: RegisteredState) -> None:
+        """Take note that somebody shows this state registered, or that it once was, without a proof that is fresh."""
+        entry = self._roster.get(channel)
+        if entry is not None:
+            self._doubts.hear(entry, registered)
+
+    def _hear_shown(self, error: PerundError) -> None:
+        if isinstance(error, OnlyShown):
+            for channel, registered in error.registered.items():
+                self.suspect(channel, registered)
+
+    def _look_failed(self, entry: Watched, error: PerundError) -> None:
+        """A look came to nothing: what is known, or shown without a proof, is reason enough to refute."""
+        self._hear_shown(error)
+        self._refuter.reconsider(entry)
+        self._doubts.look_failed(entry)
 
     def _hurry(self, entry: Watched) -> None:
         if entry.looking:
@@ -202,7 +238,9 @@ class Watcher:
         entry.looking, failed = True, False
         try:
             patience_s = min(max(entry.challenge_ns / 3e9, LEAST_PATIENCE_S), MOST_PATIENCE_S)
-            await self._looks.make(entry, patience_s, self._refuter.consider)
+            # After one that came to nothing every server is asked at once: one may be keeping the answers back.
+            everywhere = entry.failures > 0
+            await self._looks.make(entry, patience_s, self._refuter.consider, everywhere=everywhere)
         except PerundError:
             failed = True
             entry.again = False  # what failed is tried again soon anyway
@@ -231,7 +269,11 @@ class Watcher:
 
     async def run(self) -> None:
         """Watch for ever. A fault of one channel does not stop the others, a fault of one part not the other parts."""
-        parts: dict[str, Callable[[], Awaitable[None]]] = {"rounds": self._go_round, "pulse": self._feel_pulse}
+        parts: dict[str, Callable[[], Awaitable[None]]] = {
+            "rounds": self._go_round,
+            "pulse": self._feel_pulse,
+            "doubts": self._settle_doubts,
+        }
         if self._log is not None:
             parts[SWEEP] = self._log.follow
         if self._log is not None or self._hints is not None:
@@ -258,6 +300,9 @@ class Watcher:
             for outcome in await asyncio.gather(*looks, return_exceptions=True):
                 if isinstance(outcome, BaseException) and not isinstance(outcome, PerundError):
                     raise outcome
+            if self._hints is not None:
+                await self._suspicion.ask(self._hints, [entry for entry in self._roster if entry.failures])
+            await self._doubts.once()
             while tasks := self._refuter.tasks():
                 await asyncio.wait(tasks, timeout=1)
                 self._refuter.warn()
@@ -347,7 +392,12 @@ class Watcher:
             await asyncio.sleep(self._hint_every_s)
             if not len(self._roster):
                 continue
-            if self._log is not None and self._log.covers:
+            covered = self._log is not None and self._log.covers
+            if self._log is not None and not self._log.missing:
                 await self._log.suspect(self._suspicion)
-            elif self._hints is not None:
-                await self._suspicion.ask_around(self._hints)
+            if self._hints is not None and not covered:
+                await self._suspicion.ask_around(self._hints, self._hint_every_s)
+
+    async def _settle_doubts(self) -> None:
+        self._vitals.down.discard("doubts")
+        await self._doubts.run()

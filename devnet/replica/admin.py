@@ -6,6 +6,8 @@
 * `POST faults {"fault": kind, "endpoint": "call" | "query" | "read_state" | "any", "count": n}` has the next n requests
   fail (`"method"`, `"canister"`: only those; `"seconds"` with the kinds that wait); a count of 0 clears what is due.
   The kinds are in docs/devnet.md. `GET faults` tells what is due, and how often each kind has hit.
+* `POST snapshot {"canister": principal}` keeps what a canister is now, `POST restore {"canister": principal}` puts that
+  back: neither its module hash nor its controllers change, only its `last_install_timestamp` (`{"time_ns": n}`).
 * `GET state` answers `{"digest": hex}`: equal calls at equal times give equal digests.
 * `GET info` tells what the ready line told.
 
@@ -67,6 +69,8 @@ def add_admin_routes(application: web.Application, admin: Admin) -> None:
     application.router.add_post("/_devnet/mint", _json_call(admin, _mint))
     application.router.add_post("/_devnet/fee", _json_call(admin, _change_fee))
     application.router.add_post("/_devnet/faults", _json_call(admin, _order_fault))
+    application.router.add_post("/_devnet/snapshot", _json_call(admin, _snapshot))
+    application.router.add_post("/_devnet/restore", _json_call(admin, _restore))
 
     async def info(_request: web.Request) -> web.Response:
         return web.json_response(dict(admin.info))
@@ -152,6 +156,23 @@ async def _change_fee(admin: Admin, fields: dict[str, object]) -> dict[str, int]
         await admin.change_fee(fee)
     await admin.replica.rounds.certified()
     return {"fee_e8s": fee}
+
+
+async def _snapshot(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
+    canister = _canister(fields.get("canister"))
+    try:
+        await admin.replica.take_snapshot(canister)
+    except KeyError:
+        raise BadInput(f'"canister" is {to_text(canister)}, which this network does not have') from None
+    return {}
+
+
+async def _restore(admin: Admin, fields: dict[str, object]) -> dict[str, int]:
+    canister = _canister(fields.get("canister"))
+    try:
+        return {"time_ns": await admin.replica.put_back(canister)}
+    except KeyError:
+        raise BadInput(f'"canister" is {to_text(canister)}, of which there is no snapshot') from None
 
 
 async def _order_fault(admin: Admin, fields: dict[str, object]) -> dict[str, int]:

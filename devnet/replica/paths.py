@@ -33,7 +33,12 @@ def check_canister_paths(
     requested: set[bytes] = set()
     for path in content.paths:
         match path:
-            case (b"canister", owner, b"module_hash" | b"controllers") | (b"canister", owner, b"metadata", _):
+            case (b"canister", owner, b"module_hash" | b"controllers" | b"last_install_timestamp") | (
+                b"canister",
+                owner,
+                b"metadata",
+                _,
+            ):
                 _check_same_canister(owner, canister_id)
             case (b"request_status", request_id) | (b"request_status", request_id, _) if (
                 path[2:] == () or path[2] in _REQUEST_LEAVES

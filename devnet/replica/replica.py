@@ -67,6 +67,8 @@ class Replica:
         self._executor = Executor(canisters)
         self.gate = Gate()
         self.tree = StateTree(self.root_key, self._node_key, canisters)
+        self.tree.installed_ns.update(savings.installed_ns if savings else dict.fromkeys(canisters, clock.now_ns()))
+        self._snapshots: dict[bytes, bytes] = {}
         self.rounds = Rounds(self.root_key, self.tree, self._requests, self.clock, self.gate, savings)
         self._sync_wait_s = sync_wait_s
         self._running: dict[bytes, asyncio.Task[None]] = {}
@@ -143,6 +145,24 @@ class Replica:
             record = self._requests.finish(envelope.request_id, outcome)
             if self._savings is not None:
                 self._savings.note(envelope.request_id, record)
+
+    async def take_snapshot(self, canister_id: bytes) -> None:
+        """Keep what a canister is now, in place of an older snapshot of it. Raises `KeyError` for an unknown one."""
+        async with self.gate.passage():
+            self._snapshots[canister_id] = self._canisters[canister_id].save()
+
+    async def put_back(self, canister_id: bytes) -> int:
+        """Make a canister what its snapshot has; return the time of that, which is certified from then on.
+
+        Raises `KeyError` when there is no snapshot of it.
+        """
+        async with self.gate.passage():
+            self._canisters[canister_id].load(self._snapshots[canister_id])
+            now_ns = self.tree.installed_ns[canister_id] = self.clock.now_ns()
+            if self._savings is not None:
+                self._savings.note_install(canister_id, now_ns)
+        await self.rounds.certified()
+        return now_ns
 
     def state_digest(self) -> bytes:
         """Return SHA-256 (32 bytes) of what calls made of the network: every canister and every outcome that is kept.

@@ -27,13 +27,16 @@ class StateTree:
     """What never changes is built once; time and request statuses are put in for each round.
 
     `controllers`: who may replace the code of a canister, raw principals by canister id; nobody unless it is set.
-    What a canister is made of is read for each round: a test replaces code while clients look on.
+    `installed_ns`: when each was last installed, or a snapshot of it put back, in chain time; a canister that is not
+    in it has code from before account was kept of that. What a canister is made of is read for each round: a test
+    replaces code while clients look on.
     """
 
     def __init__(self, root_key: RootKey, node_key: NodeKey, canisters: Mapping[bytes, CanisterModule]) -> None:
         self.controllers: dict[bytes, tuple[bytes, ...]] = {}
+        self.installed_ns: dict[bytes, int] = {}
         self._canisters = canisters
-        self._shown: dict[bytes, tuple[bytes, str, tuple[bytes, ...]]] = {}
+        self._shown: dict[bytes, tuple[bytes, str, tuple[bytes, ...], int | None]] = {}
         self._codes: Node = EMPTY
         ranges = cbor.encode([[FIRST_CANISTER, LAST_CANISTER]])
         subnet_id = root_key.subnet_id
@@ -60,15 +63,18 @@ class StateTree:
 
     def _code(self) -> Node:
         for canister_id, module in self._canisters.items():
-            code = (module.module_hash, module.candid, self.controllers.get(canister_id, ()))
+            controllers, installed_ns = self.controllers.get(canister_id, ()), self.installed_ns.get(canister_id)
+            code = (module.module_hash, module.candid, controllers, installed_ns)
             if self._shown.get(canister_id) != code:
                 self._shown[canister_id] = code
                 self._codes = put(self._codes, canister_id, _canister(*code))
         return self._codes
 
 
-def _canister(module_hash: bytes, candid: str, controllers: tuple[bytes, ...]) -> Node:
+def _canister(module_hash: bytes, candid: str, controllers: tuple[bytes, ...], installed_ns: int | None) -> Node:
     about: Tree = {b"module_hash": module_hash, b"controllers": cbor.encode(list(controllers))}
+    if installed_ns is not None:
+        about = {**about, b"last_install_timestamp": uleb128(installed_ns)}
     # Code without an interface has no such section: its absence is certified.
     return _level({**about, b"metadata": {b"candid:service": candid.encode()}} if candid else about)
 

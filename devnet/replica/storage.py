@@ -40,6 +40,7 @@ CREATE TABLE request (
 ) WITHOUT ROWID;
 CREATE INDEX request_expiry ON request (expiry_ns);
 """
+_INSTALLS: Final = "CREATE TABLE IF NOT EXISTS install (id BLOB PRIMARY KEY, time_ns INTEGER NOT NULL) WITHOUT ROWID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,11 @@ class CanisterChange:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a round adds: canisters that have changed, calls that finished, and the time."""
+    """What a round adds: canisters that have changed, calls that finished, installations, and the time."""
 
     canisters: list[CanisterChange]
     finished: list[tuple[bytes, Record]]
+    installs: list[tuple[bytes, int]]
     time_ns: int
     offset_ns: int
 
@@ -84,6 +86,10 @@ class Savings:
         self.node_key = NodeKey(node)
         clock.restore(time_ns, offset_ns)
         self._clock = clock
+        self.installed_ns = dict[bytes, int](list(connection.execute("SELECT id, time_ns FROM install")))
+        """When each canister was last installed; those of a directory of before were when it is first opened."""
+        self._installs: list[tuple[bytes, int]] = [(c, clock.now_ns()) for c in canisters if c not in self.installed_ns]
+        self.installed_ns.update(self._installs)
         self.requests = RequestLog(_read_requests(connection))
         self._finished: list[tuple[bytes, Record]] = []
         self._passages = 0
@@ -121,6 +127,10 @@ class Savings:
             name = to_text(canister_id)
             raise ValueError(f"the canister {name} cannot read what it saved ({type(exc).__name__}: {exc})") from exc
 
+    def note_install(self, canister_id: bytes, time_ns: int) -> None:
+        """Have an installation saved with the next round."""
+        self._installs.append((canister_id, time_ns))
+
     def note(self, request_id: bytes, finished: Record) -> None:
         """Have a call that has just ended saved with the next round."""
         self._finished.append((request_id, finished))
@@ -140,10 +150,11 @@ class Savings:
                     changed = changed_parts(before or b"", after)
                     canisters.append(CanisterChange(canister_id, changed, parts_of(len(after))))
                     self._saved[canister_id] = after
-        if not finished and not canisters and self._clock.offset_ns == self._offset_ns:
+        installs, self._installs = self._installs, []
+        if not finished and not canisters and not installs and self._clock.offset_ns == self._offset_ns:
             return None
         self._offset_ns = self._clock.offset_ns
-        return Changes(canisters, finished, self._clock.now_ns(), self._offset_ns)
+        return Changes(canisters, finished, installs, self._clock.now_ns(), self._offset_ns)
 
     def write(self, changes: Changes) -> None:
         """Commit a round, durably; blocks. Raises `StateUnusable`: the round must not be shown then."""
@@ -160,6 +171,7 @@ class Savings:
                     self._connection.execute(
                         "DELETE FROM canister WHERE id = ? AND part >= ?", (change.canister_id, change.count)
                     )
+                self._connection.executemany("INSERT OR REPLACE INTO install VALUES (?, ?)", changes.installs)
                 self._connection.executemany(
                     "INSERT OR REPLACE INTO request VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     [_row(request_id, record) for request_id, record in changes.finished],
@@ -192,6 +204,7 @@ def _prepare(connection: apsw.Connection) -> None:
             connection.pragma("user_version", _FORMAT)
         elif found != _FORMAT:
             raise ValueError(f"its format is {found}, this version reads {_FORMAT}")
+        connection.execute(_INSTALLS)
 
 
 Row = tuple[bytes, bytes, bytes, int, bytes | None, int | None, str | None, str | None]

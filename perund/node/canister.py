@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from chain.clock import Certified
-from chain.perun import DisputePage, PerunCanister
+from chain.errors import ChainError
+from chain.perun import DisputePage, PerunCanister, shown_page, shown_state
 from protocol.types import ChannelId, Nanos, Params, RegisteredState, SignedState
+from watcher.errors import OnlyShown
 from watcher.ports import CertifiedLook, CertifiedPage, LogEntry
 
 __all__ = ["WatchedCanister"]
@@ -18,6 +20,22 @@ class WatchedCanister:
 
     async def look(self, channel: ChannelId) -> CertifiedLook:
         """Make a certified look by a new request (rule 5)."""
+        try:
+            return await self._look(channel)
+        except ChainError as error:
+            _say_what_was_shown(channel, error)
+            raise
+
+    async def look_everywhere(self, channel: ChannelId, within_s: float) -> CertifiedLook:
+        """Make a certified look by a new request at every server."""
+        try:
+            answer = await self._perun.query_state_everywhere(channel, within_s)
+        except ChainError as error:
+            _say_what_was_shown(channel, error)
+            raise
+        return CertifiedLook(answer.value, answer.signed_at_mono_ns, Nanos(answer.asked_at_chain_ns))
+
+    async def _look(self, channel: ChannelId) -> CertifiedLook:
         answer = await self._perun.query_state(channel)
         registered = answer.value
         if registered is not None and registered.settled(answer.chain_time_ns) and not _settled(answer):
@@ -26,10 +44,9 @@ class WatchedCanister:
             answer = await self._perun.query_state(channel)
         return CertifiedLook(answer.value, answer.signed_at_mono_ns, Nanos(answer.asked_at_chain_ns))
 
-    async def refute(self, params: Params, signed: SignedState) -> str:
-        """Register a state, or settle with it when it is final."""
-        call = self._perun.conclude if signed.state.finalized else self._perun.dispute
-        answer = (await call(params, signed)).value
+    async def refute(self, params: Params, signed: SignedState, within_s: float) -> str:
+        """Register a state, or settle with it when it is final, by a call at every server."""
+        answer = (await self._perun.register_everywhere(params, signed, within_s)).value
         return "done" if answer is None else answer.value
 
     async def available(self) -> bool:
@@ -38,7 +55,13 @@ class WatchedCanister:
 
     async def page(self, cursor: int, limit: int) -> CertifiedPage:
         """Read the log, certified, by a new request."""
-        answer = await self._perun.disputes_since(cursor, limit)
+        try:
+            answer = await self._perun.disputes_since(cursor, limit)
+        except ChainError as error:
+            page = shown_page(error)
+            if page is not None:
+                raise OnlyShown(str(error), _shown(_entries(page))) from error
+            raise
         return CertifiedPage(
             _entries(answer.value), answer.value.head, answer.signed_at_mono_ns, Nanos(answer.asked_at_chain_ns)
         )
@@ -59,3 +82,14 @@ def _settled(answer: Certified[RegisteredState | None]) -> bool:
 
 def _entries(page: DisputePage) -> tuple[LogEntry, ...]:
     return tuple(LogEntry(entry.index, entry.channel, entry.registered) for entry in page.entries)
+
+
+def _say_what_was_shown(channel: ChannelId, error: ChainError) -> None:
+    """Raise `OnlyShown` when an answer without a proof showed a registered state."""
+    registered = shown_state(error, channel)
+    if registered is not None:
+        raise OnlyShown(str(error), {channel: registered}) from error
+
+
+def _shown(entries: tuple[LogEntry, ...]) -> dict[ChannelId, RegisteredState]:
+    return {ChannelId(e.channel): e.registered for e in entries if e.registered is not None}

@@ -114,6 +114,9 @@ class Node:
             driver = self._take_up(row.terms, row.memory, row.number)
             driver.registered = row.registered
             self.lives.freeze(driver)
+            if row.registered is not None:
+                # It was certified once: enough to refute by, should nothing be certified now.
+                self.services.watcher.suspect(row.terms.channel, row.registered)
         # A crash may have come between a channel and the file: our signature is said again to who lost it.
         self.save_backup()
         for driver in self.drivers.values():

@@ -118,8 +118,15 @@ def book_credit(number: int, what: str, amount_e8s: int) -> Statement:
 def record_code(seen: CodeSeen) -> Statement:
     """What was certified of the Perun canister's code."""
     return Statement(
-        "INSERT OR REPLACE INTO canister_code VALUES (1, ?, ?, ?)",
-        (seen.module_hash, json.dumps([controller.hex() for controller in seen.controllers]), seen.changed),
+        "INSERT OR REPLACE INTO canister_code(id, module_hash, controllers, changed, installed_ns, reinstalled) "
+        "VALUES (1, ?, ?, ?, ?, ?)",
+        (
+            seen.module_hash,
+            json.dumps([controller.hex() for controller in seen.controllers]),
+            seen.changed,
+            seen.installed_ns,
+            seen.reinstalled,
+        ),
     )
 
 

@@ -335,10 +335,12 @@ class Reader:
 
     def code_seen(self) -> CodeSeen | None:
         """Return what was last certified of the Perun canister's code, None before the first time."""
-        row = self._row("SELECT module_hash, controllers, changed FROM canister_code")
+        row = self._row("SELECT module_hash, controllers, changed, installed_ns, reinstalled FROM canister_code")
         if row is None:
             return None
-        return CodeSeen(row[0], tuple(bytes.fromhex(text) for text in json.loads(row[1])), bool(row[2]))
+        return CodeSeen(
+            row[0], tuple(bytes.fromhex(text) for text in json.loads(row[1])), bool(row[2]), row[3], bool(row[4])
+        )
 
     def sends_to(self, receiver: bytes, memo: int) -> list[TransferIntent]:
         """Return the plain transfers of the wallet to an account with this memo, oldest first."""

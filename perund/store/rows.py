@@ -107,12 +107,15 @@ class Cost:
 class CodeSeen:
     """What was last certified of the Perun canister. `module_hash`: 32 bytes; `controllers`: raw principals, sorted.
 
-    `changed`: whether it was ever another one since this node first saw it.
+    `changed`: whether it was ever another one since this node first saw it; `installed_ns`: chain time of its newest
+    installation, None if none was ever shown; `reinstalled`: whether that installation brought no other code.
     """
 
     module_hash: bytes | None
     controllers: tuple[bytes, ...]
     changed: bool
+    installed_ns: int | None = None
+    reinstalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -236,7 +236,12 @@ CREATE TABLE tower_life(             -- which life of its store a watchtower nam
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7: Final = """
+ALTER TABLE canister_code ADD COLUMN installed_ns INTEGER;      -- chain time of its newest installation, if it is known
+ALTER TABLE canister_code ADD COLUMN reinstalled INTEGER NOT NULL DEFAULT 0;   -- whether that brought no other code
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -26,7 +26,13 @@ MOST_WAITING: Final = 100
 GRACE_S: Final = 5.0
 _ENDED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "watcher.sees": ("watcher.blind",),
-    "channel.refuted": ("channel.refuting", "watcher.margin_half", "watcher.margin_quarter"),
+    "watcher.unproven_over": ("watcher.refuting_unproven",),
+    "channel.refuted": (
+        "channel.refuting",
+        "watcher.margin_half",
+        "watcher.margin_quarter",
+        "watcher.refuting_unproven",
+    ),
 }
 """Events that say that the cause of an alarm is gone."""
 

@@ -97,7 +97,15 @@ class Peer:
 class Inhabitant:
     """A running node. `directory`: with its store; `failures`: what ended it (rule 8)."""
 
-    def __init__(self, house: House, directory: Path, name: str = "alice", **ic: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        house: House,
+        directory: Path,
+        name: str = "alice",
+        *,
+        module_hashes: tuple[str, ...] = (),
+        trusted_installs: tuple[int, ...] = (),
+    ) -> None:
         self.house = house
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -111,7 +119,8 @@ class Inhabitant:
                 perun_canister=house.info["perun_canister"],
                 icp_ledger=house.info["icp_ledger"],
                 root_key=house.info["root_key"],
-                **ic,
+                module_hashes=module_hashes,
+                trusted_installs=trusted_installs,
             ),
             policy=Policy(min_challenge_s=1),
         )

@@ -145,3 +145,100 @@ async def test_an_old_certificate_does_not_hide_that_the_code_changed(alice: Inh
     await house.clear()
     await alice.trust.check()
     assert len(alarms(alice)) == 1
+
+
+def installs(node: Inhabitant) -> list[dict[str, str | int | bool]]:
+    events = node.services.store.read.events(0, 1000)
+    return [event.data for event in events if event.kind == "canister.installed_again"]
+
+
+async def test_a_snapshot_put_back_is_an_alarm_and_stops_openings_until_the_operator_answers_for_it(
+    house: House, tmp_path: Path
+) -> None:
+    """Neither the module hash nor the controllers change by it, and every channel is what it was."""
+    hashes = (perun(house).module_hash.hex(),)
+    alice = Inhabitant(house, tmp_path / "n", module_hashes=hashes).start()
+    await alice.open()
+    await alice.trust.check()
+    await house.network.replica.take_snapshot(PERUN_CANISTER_ID)
+    house.advance(5)
+    at_ns = await house.network.replica.put_back(PERUN_CANISTER_ID)
+    await alice.trust.check()
+    (alarm,) = installs(alice)
+    assert (alarm["is_ns"], alarm["trusted"], alarm["alarm"]) == (str(at_ns), False, True)
+    assert str(at_ns) in (alice.trust.reason_not_to_open() or "")
+    await alice.trust.check()
+    assert len(installs(alice)) == 1
+    assert alarms(alice) == []
+
+    again = await alice.crash()
+    await again.trust.check()
+    assert "snapshot" in (again.trust.reason_not_to_open() or ""), "a listed hash does not answer for it"
+    await again.stop()
+    trusted = Inhabitant(house, again.directory, module_hashes=hashes, trusted_installs=(at_ns,))
+    await trusted.trust.check()
+    assert trusted.trust.reason_not_to_open() is None
+    await house.network.replica.put_back(PERUN_CANISTER_ID)
+    await trusted.trust.check()
+    assert trusted.trust.reason_not_to_open() is not None, "the next one is another one"
+    await trusted.stop()
+
+
+async def test_a_reinstallation_while_the_node_was_off_is_an_alarm_at_its_start(house: House, tmp_path: Path) -> None:
+    alice = Inhabitant(house, tmp_path / "n").start()
+    await alice.trust.check()
+    later = await alice.crash()
+    house.network.replica.tree.installed_ns[PERUN_CANISTER_ID] += 1
+    await later.trust.check()
+    assert len(installs(later)) == 1
+    assert later.trust.reason_not_to_open() is not None, "on a local network too"
+    await later.stop()
+
+
+async def test_an_upgrade_to_listed_code_is_answered_for_by_its_hash(house: House, tmp_path: Path) -> None:
+    hashes = (perun(house).module_hash.hex(), OTHER.hex())
+    node = Inhabitant(house, tmp_path / "n", module_hashes=hashes).start()
+    await node.trust.check()
+    perun(house).module_hash = OTHER
+    house.network.replica.tree.installed_ns[PERUN_CANISTER_ID] += 1
+    await node.trust.check()
+    assert (len(alarms(node)), installs(node)) == (1, [])
+    assert node.trust.reason_not_to_open() is None
+    await node.stop()
+
+
+async def test_new_controllers_and_the_same_code_installed_again_at_once(house: House, tmp_path: Path) -> None:
+    node = Inhabitant(house, tmp_path / "n", module_hashes=(perun(house).module_hash.hex(),)).start()
+    await node.trust.check()
+    house.network.replica.tree.controllers[PERUN_CANISTER_ID] = (STRANGER,)
+    house.network.replica.tree.installed_ns[PERUN_CANISTER_ID] += 1
+    await node.trust.check()
+    assert len(alarms(node)) == 1
+    assert "installed again" in (node.trust.reason_not_to_open() or "")
+    await node.stop()
+
+
+async def test_replicas_that_keep_no_account_of_installations(house: House, tmp_path: Path) -> None:
+    """Code from before is certified to have none; when replicas learn to tell, that is no alarm."""
+    installed = house.network.replica.tree.installed_ns.pop(PERUN_CANISTER_ID)
+    node = Inhabitant(house, tmp_path / "n").start()
+    await node.trust.check()
+    assert node.trust.reason_not_to_open() is None
+    house.network.replica.tree.installed_ns[PERUN_CANISTER_ID] = installed
+    await node.trust.check()
+    assert (installs(node), node.trust.reason_not_to_open()) == ([], None)
+    # Hiding what was shown is no way out.
+    del house.network.replica.tree.installed_ns[PERUN_CANISTER_ID]
+    with pytest.raises(LyingReplica, match="any more"):
+        await node.trust.check()
+    await node.stop()
+
+
+async def test_servers_that_do_not_know_the_path(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chain.perun.INSTALLED", b"unheard_of")
+    node = Inhabitant(house, tmp_path / "n").start()
+    await node.trust.check()
+    seen = node.services.store.read.code_seen()
+    assert seen is not None
+    assert (seen.installed_ns, node.trust.reason_not_to_open()) == (None, None)
+    await node.stop()

@@ -23,7 +23,7 @@ from perund.node import canister, driver, funding_job, idempotency, lost_deposit
 from perund.recovery import copying, taking_up
 from perund.store import reading
 from protocol import channel, following, opening, ordering, signer
-from watcher import log_follower, refuting, suspicion
+from watcher import doubts, log_follower, refuting, suspicion
 
 __all__ = ["MUTATIONS", "Edit", "Mutation"]
 
@@ -169,14 +169,15 @@ MUTATIONS: Final = (
         "look age from the certificate's time",
         "rule 5: a withheld answer passes as a fresh look",
         (
-            canister.WatchedCanister, "look",
+            canister.WatchedCanister, "_look",
             "answer.signed_at_mono_ns", "answer.signed_at_mono_ns + 10**9 * 3600",
         ),
     ),
     _bug(
         "nothing is refuted",
         "a stale registration stands",
-        (refuting.Refuter, "consider", "if known is None or", "if True or"),
+        (refuting.Refuter, "_start_if_below", "if known is None or", "if True or"),
+        (doubts.Doubts, "_ours_above", "if known is None:", "if True:"),
         (settlement_job, "next_settlement_action", "if registered.state.version < newest.state.version:", "if False:"),
     ),
     _bug(
@@ -185,15 +186,15 @@ MUTATIONS: Final = (
         (
             suspicion.Suspicion, "ask_log",
             "for hinted in entries:",
-            "self._sweep.cursor = max([entry.index + 1 for entry in entries], default=cursor)\n    for hinted in entries:",
+            "self._sweep.cursor = max([entry.index + 1 for entry in entries], default=cursor)\n        for hinted in entries:",
         ),
         (log_follower.LogFollower, "suspect", "await suspicion", "suspicion._sweep = self._sweep\n    await suspicion"),
     ),
     _bug(
         "reused read id",
         "rule 5: a look asks again with an old request, and gets its old answer",
-        (agent.Agent, "sign_call", "expiry_ns = now_ns + INGRESS_TTL_NS", "expiry_ns = (now_ns // 10**11 + 2) * 10**11"),
-        (agent.Agent, "sign_call", "nonce = secrets.token_bytes(NONCE_BYTES)", "nonce = bytes(NONCE_BYTES)"),
+        (agent.Agent, "_sign_call", "expiry_ns = now_ns + INGRESS_TTL_NS", "expiry_ns = (now_ns // 10**11 + 2) * 10**11"),
+        (agent.Agent, "_sign_call", "nonce = secrets.token_bytes(NONCE_BYTES)", "nonce = bytes(NONCE_BYTES)"),
     ),
     _bug(
         "registration after pruning",
@@ -204,7 +205,7 @@ MUTATIONS: Final = (
     _bug(
         "registration refuted above ours",
         "DESIGN 8: a version above ours is fought",
-        (refuting.Refuter, "consider", "registered.state.version >= known[1].state.version", "False"),
+        (refuting.Refuter, "_start_if_below", "registered.state.version >= known[1].state.version", "False"),
     ),
     _bug(
         "pay again on BadFee",

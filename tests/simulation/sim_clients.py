@@ -15,6 +15,7 @@ from chain.errors import (
     CallRejected,
     ChainError,
     LyingReplica,
+    NotInTime,
     OutcomeUnknown,
     RequestRefused,
     UncertifiedReject,
@@ -139,7 +140,7 @@ class SimAgent:
     # --- calls -------------------------------------------------------------------------------------------
 
     def _sign(self, canister: bytes, method: str, argument: bytes) -> SignedCall:
-        return Agent.sign_call(cast("Agent", self), canister, method, argument)
+        return Agent._sign_call(cast("Agent", self), canister, method, argument, self.chain_time())
 
     def sign(self, canister: bytes, method: str, work: Work) -> SignedCall:
         call = self._sign(canister, method, b"")
@@ -243,6 +244,15 @@ class SimPerun:
         self._agent.life.house.rules.looked(self._agent.life, channel, answer)
         return answer
 
+    async def query_state_everywhere(self, channel: ChannelId, within_s: float) -> Certified[RegisteredState | None]:
+        return await _in_time(self.query_state(channel), within_s)
+
+    async def register_everywhere(
+        self, params: Params, signed: SignedState, within_s: float
+    ) -> Certified[CanisterError | None]:
+        call = self.conclude if signed.state.finalized else self.dispute
+        return await _in_time(call(params, signed), within_s)
+
     async def query_holdings(self, funding: Funding) -> Certified[int | None]:
         await self._agent.ensure_time(PERUN)
         life, asked = self._agent.life, funding.channel + funding.participant
@@ -276,6 +286,14 @@ class SimPerun:
     async def submit_withdraw(self, call: SignedCall) -> Certified[int | CanisterError]:
         self._agent.life.house.rules.withdraws(self._agent.life, call)
         return cast("Certified[int | CanisterError]", await self._agent.submit(call))
+
+
+async def _in_time(answer: Awaitable[T], within_s: float) -> T:
+    try:
+        async with asyncio.timeout(within_s):
+            return await answer
+    except TimeoutError:
+        raise NotInTime(within_s) from None
 
 
 class SimLedger:

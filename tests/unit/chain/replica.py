@@ -6,7 +6,9 @@ client is not repeated by what tests it.
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -157,6 +159,8 @@ class TestReplica:
     behind_s: float = 0
     """How far chain time is behind the clock's wall time."""
     versions: tuple[int, ...] = (2, 3, 4)
+    subnet_versions: tuple[int, ...] = (2, 3)
+    """Of the reads of state at a subnet."""
     reply: bytes = b"DIDL\x00\x00"
     execute: bool = True
     state: dict[bytes, Any] = field(default_factory=dict)
@@ -171,6 +175,7 @@ class TestReplica:
     async def start(self) -> TestServer:
         app = web.Application()
         app.router.add_post("/api/{version}/canister/{canister}/{kind}", self._serve)
+        app.router.add_post("/api/{version}/subnet/{subnet}/read_state", self._serve_subnet)
         app.router.add_get("/api/v2/status", self._status)
         server = TestServer(app)
         await server.start_server()
@@ -263,6 +268,16 @@ class TestReplica:
             case _:
                 return cbor_response({"certificate": self.certify()})
 
+    async def _serve_subnet(self, request: web.Request) -> web.Response:
+        version = int(request.match_info["version"][1:])
+        self.requests.append(f"v{version}/subnet")
+        if version not in self.subnet_versions:
+            return web.Response(status=404, text="no such endpoint")
+        asked = principal_to_text((self.subnet or self.root).subnet_id)
+        if request.match_info["subnet"] != asked:
+            return web.Response(status=400, text="subnet_not_found")
+        return cbor_response({"certificate": self.certify()})
+
     def _call(self, version: int, request_id: bytes) -> web.Response:
         if self.execute and request_id not in self.statuses:
             self.finish(request_id)
@@ -284,6 +299,11 @@ class TestReplica:
 
     async def _status(self, request: web.Request) -> web.Response:
         return cbor_response({"root_key": self.root.der, "replica_health_status": "healthy"})
+
+
+def principal_to_text(raw: bytes) -> str:
+    body = base64.b32encode(zlib.crc32(raw).to_bytes(4, "big") + raw).decode().rstrip("=").lower()
+    return "-".join(body[at : at + 5] for at in range(0, len(body), 5))
 
 
 def cbor_response(value: Any) -> web.Response:

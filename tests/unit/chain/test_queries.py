@@ -45,7 +45,42 @@ async def test_keys_are_fetched_again_after_five_minutes(agent: Agent, replica: 
     clock.advance(301)
     replica.requests.clear()
     await agent.query(CANISTER, "hint", b"")
-    assert replica.requests == ["v3/query", "v3/read_state"]
+    assert replica.requests == ["v3/query", "v3/subnet"]
+
+
+@pytest.mark.parametrize(("versions", "asked"), [((3,), "v3/subnet"), ((2,), "v2/subnet"), ((), "v3/read_state")])
+async def test_node_keys_come_from_the_subnet_or_as_servers_of_before_show_them(
+    agent_of: AgentOf, start: Start, versions: tuple[int, ...], asked: str
+) -> None:
+    replica = await start(subnet=BlsKey(99), subnet_versions=versions)
+    assert await agent_of(replica).query(CANISTER, "hint", b"") == replica.reply
+    assert replica.requests[-1] == asked
+
+
+@pytest.mark.parametrize("subnets", [(BlsKey(99), BlsKey(98)), (None, BlsKey(98)), (BlsKey(99), None)])
+async def test_a_canister_that_moved_to_another_subnet_is_found_there(
+    agent_of: AgentOf, start: Start, clock: FakeClock, subnets: tuple[BlsKey | None, BlsKey | None]
+) -> None:
+    replica = await start(subnet=subnets[0])
+    agent = agent_of(replica)
+    await agent.query(CANISTER, "hint", b"")
+    replica.subnet, replica.node = subnets[1], SigningKey(b"\x07" * 32)
+    assert await agent.query(CANISTER, "hint", b"") == replica.reply
+    assert (await agent.call(CANISTER, "look", b"")).value == replica.reply
+    clock.advance(301)
+    assert await agent.query(CANISTER, "hint", b"") == replica.reply
+
+
+async def test_a_subnet_that_no_longer_hosts_the_canister_vouches_for_nobody(
+    agent_of: AgentOf, start: Start, clock: FakeClock
+) -> None:
+    replica = await start(subnet=BlsKey(99))
+    agent = agent_of(replica)
+    await agent.query(CANISTER, "hint", b"")
+    clock.advance(301)
+    replica.hosted = (ELSEWHERE, ELSEWHERE)
+    with pytest.raises(LyingReplica, match="not shown to host"):
+        await agent.query(CANISTER, "hint", b"")
 
 
 async def test_on_a_subnet_too(agent_of: AgentOf, start: Start) -> None:
@@ -231,6 +266,8 @@ async def test_a_local_network_shows_its_root_key(replica: TestReplica) -> None:
         "https://icp0.io",
         "https://ic0.app/",
         "https://icp-api.io:443",
+        "https://icp.net",
+        "https://abc.icp.net/x",
         "https://ICP-API.IO.",
         "https://abc.icp0.io/x",
         "https://dashboard.internetcomputer.org",
@@ -244,7 +281,18 @@ async def test_the_root_key_of_the_internet_computer_is_never_fetched(url: str) 
 
 
 def test_what_is_not_mainnet() -> None:
-    assert not any(map(is_mainnet, ["http://localhost:4943", "http://notic0.app", "http://icp0.io.example.org"]))
+    assert not any(
+        map(
+            is_mainnet,
+            [
+                "http://localhost:4943",
+                "http://notic0.app",
+                "http://noticp.net",
+                "http://icp.net.example.org",
+                "http://icp0.io.example.org",
+            ],
+        )
+    )
 
 
 @pytest.mark.parametrize("status", [{}, {"root_key": b"x"}, {"root_key": "text"}, []])

@@ -14,6 +14,7 @@ from devnet.perun.interface import RegisteredState as Registered
 from protocol.errors import PerundError
 from protocol.types import ChannelId, Nanos, Params, ParticipantKey, RegisteredState, SignedState, State
 from tests.unit.devnet.scene import ALICE, BOB, START_NS, Channel, Scene
+from watcher.errors import OnlyShown
 from watcher.ports import CertifiedLook, CertifiedPage, LogEntry
 from watcher.watch import Watcher
 
@@ -84,6 +85,13 @@ class Shore:
         self.refuting_began = asyncio.Event()
         self.hold: asyncio.Event | None = None
         self.log_broken = False
+        self.no_proofs = False
+        """Whether no certificate passes: what happens, happens all the same."""
+        self.shows = False
+        """Whether answers without a proof show what they would prove."""
+        self.silent_hints = False
+        self.made_up: dict[ChannelId, RegisteredState | None] = {}
+        """What queries say of these channels instead of the truth."""
         self.page_delay_s = 0.0
         self.pages_asked: list[tuple[float, int]] = []
         self.hints_asked: list[float] = []
@@ -115,6 +123,11 @@ class Shore:
             if channel in self.broken:
                 raise NoAnswer("the line is cut")
             found = self.scene.canister.query_state(channel)  # as it is when the canister answers
+            registered = _registered(channel, found)
+            if self.no_proofs and self.shows and registered is not None:
+                raise OnlyShown("the certificate is bad", {channel: registered})
+            if self.no_proofs:
+                raise NoAnswer("the certificate is bad")
             await asyncio.sleep(self.latency_s / 2)
             if self.hold is not None:
                 await self.hold.wait()  # a replica that keeps the answer
@@ -125,6 +138,8 @@ class Shore:
     # --- the canister's log, and what single nodes say ------------------------------------------------------
 
     async def available(self) -> bool:
+        if self.no_proofs:
+            raise NoAnswer("the certificate is bad")
         return True
 
     def entries(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
@@ -137,7 +152,7 @@ class Shore:
         self._page_asked.set()
         self._page_asked.clear()
         await asyncio.sleep(self.latency_s / 2 + self.page_delay_s)
-        if self.log_broken:
+        if self.log_broken or self.no_proofs:
             raise NoAnswer("the log is out of reach")
         head = self.scene.canister.disputes_since(cursor, limit).head
         entries = self.entries(cursor, limit)
@@ -150,15 +165,26 @@ class Shore:
 
     async def hint_page(self, cursor: int, limit: int) -> tuple[LogEntry, ...]:
         self.hints_asked.append(self.now_s())
-        await asyncio.sleep(self.latency_s)
+        await self._query()
         return tuple(self.lies) if self.lies is not None else self.entries(cursor, limit)
+
+    async def _query(self) -> None:
+        await asyncio.sleep(self.latency_s)
+        if self.silent_hints:
+            await asyncio.Event().wait()
 
     async def hint(self, channel: ChannelId) -> RegisteredState | None:
         self.hints_asked.append(self.now_s())
-        await asyncio.sleep(self.latency_s)
+        await self._query()
+        if channel in self.made_up:
+            return self.made_up[channel]
         return _registered(channel, self.scene.canister.query_state(channel))
 
-    async def refute(self, params: Params, signed: SignedState) -> str:
+    async def look_everywhere(self, channel: ChannelId, within_s: float) -> CertifiedLook:
+        async with asyncio.timeout(within_s):
+            return await self.look(channel)
+
+    async def refute(self, params: Params, signed: SignedState, within_s: float) -> str:
         channel = self.channels[params.channel_id]
         state = signed.state
         self.refutations.append((self.now_s(), state.version))
@@ -169,6 +195,8 @@ class Shore:
             raise NoAnswer("the request was lost")
         self.scene.now_ns = self.chain_ns()
         answer = self.scene.dispute(channel, channel.signed(state.version, *state.allocation, final=state.finalized))
+        if self.no_proofs:
+            raise NoAnswer("the certificate is bad")
         return "done" if answer is None else answer.name
 
     # --- states and reports ---------------------------------------------------------------------------------
@@ -228,6 +256,10 @@ class Shore:
 
     def watcher(self, looks_per_challenge: int = 6) -> Watcher:
         return Watcher(self, self, self, self, looks_per_challenge, notices=self)
+
+    def query_watcher(self, hint_every_s: float = 2) -> Watcher:
+        """A watcher of a canister that keeps no log."""
+        return Watcher(self, self, self, self, hints=self, hint_every_s=hint_every_s, notices=self)
 
     def log_watcher(self, hint_every_s: float = 1e9) -> Watcher:
         """A watcher that reads the canister's log."""

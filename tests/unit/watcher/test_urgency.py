@@ -200,11 +200,11 @@ async def test_a_replica_that_keeps_answers_does_not_keep_the_refutation() -> No
     class Keeper(Shore):
         """Never answers the first refutation."""
 
-        async def refute(self, params: Params, signed: SignedState) -> str:
+        async def refute(self, params: Params, signed: SignedState, within_s: float) -> str:
             self.refutations.append((self.now_s(), signed.state.version))
             if len(self.refutations) == 1:
                 await kept.wait()
-            return await shore.refute(params, signed)
+            return await shore.refute(params, signed, within_s)
 
     keeper = Keeper()
     keeper.refutations = []
@@ -223,6 +223,7 @@ class _Both:
 
     def __init__(self, looks: Shore, refutes: Shore) -> None:
         self.look = looks.look
+        self.look_everywhere = looks.look_everywhere
         self.refute = refutes.refute
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -108,8 +108,18 @@ class Store:
 
     # --- writing -----------------------------------------------------------------------------------------
 
-    def commit(self, records: Iterable[Record | Statement], then: Callable[[], None] | None = None) -> None:
-        """Make the records durable together; then call `then`, in the order of the commits.
+    def back_up_with(self, append: Callable[[Sequence[bytes]], None]) -> None:
+        """Say who makes parts of the backup file durable; it is called on the writer's thread."""
+        self._writer.back_up = append
+
+    def commit(
+        self,
+        records: Iterable[Record | Statement],
+        then: Callable[[], None] | None = None,
+        backed_up: Sequence[bytes] = (),
+    ) -> None:
+        """Make the records durable together, and `backed_up` in the backup file; then call `then`, in the order of
+        the commits: what is said after an opening waits for the file, too.
 
         Raises `StorageFailed` when an earlier write failed.
         """
@@ -138,7 +148,7 @@ class Store:
                 for listener in self._listeners:
                     listener(events)
 
-        self._writer.commit(statements, durable)
+        self._writer.commit(statements, durable, backed_up)
 
     async def write(self, records: Iterable[Record | Statement]) -> None:
         """Return when the records are durable. Raises `StorageFailed`."""

@@ -13,12 +13,12 @@ from typing import Final, Protocol
 
 import structlog
 
-from perund.tower.address import TowerAddress
 from perund.tower.recalling import NO_SLOT, Recall, Recovery
 from perund.tower.receipt_rows import KeptReceipt
 from protocol.messages import FEATURE_TOWER, TowerForget, TowerHeld, TowerReceipt, TowerRefusal, TowerState
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.tower.receipts import verify_receipt
+from wire.address import NodeAddress
 from wire.session import Session
 
 __all__ = ["Household", "Lag", "TowerLink"]
@@ -85,7 +85,7 @@ class TowerLink:
 
     def __init__(
         self,
-        address: TowerAddress,
+        address: NodeAddress,
         household: Household,
         network: bytes,
         our_id: bytes,

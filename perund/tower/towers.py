@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from perund.tower.address import TowerAddress
 from perund.tower.inquiry import Inquiries
 from perund.tower.link import TowerLink
 from perund.tower.receipt_rows import KeptReceipt, forget_receipts, record_receipt
@@ -23,6 +22,7 @@ from protocol.messages import (
     TowerState,
 )
 from protocol.types import ChannelId, Nanos, Params, SignedState
+from wire.address import NodeAddress
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
@@ -45,7 +45,7 @@ class Towers:
         self._marked: dict[ChannelId, int] = {}
         self._inquiries = Inquiries()
         for text in services.config.watch.towers:
-            address = TowerAddress.of(text)
+            address = NodeAddress.of(text)
             rows = services.store.read.tower_receipts(address.node_id)
             receipts = {ChannelId(row[0]): KeptReceipt(*row[1:]) for row in rows}
             self.links[address.node_id] = TowerLink(

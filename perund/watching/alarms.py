@@ -26,6 +26,7 @@ MOST_WAITING: Final = 100
 GRACE_S: Final = 5.0
 _ENDED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "watcher.sees": ("watcher.blind",),
+    "backup.readable": ("backup.unreadable",),
     "channel.refuted": ("channel.refuting", "watcher.margin_half", "watcher.margin_quarter"),
 }
 """Events that say that the cause of an alarm is gone."""

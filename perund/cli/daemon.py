@@ -22,7 +22,7 @@ from perund.logs import configure_logs
 from perund.mnemonic import entropy_of, new_entropy
 from perund.new_node import NewNode, create_node, local_root_key
 from perund.passphrase import STDIN, ask_passphrase, read_secret_line
-from perund.setup_errors import ConfigError, PassphraseError
+from perund.setup_errors import ConfigError
 
 if TYPE_CHECKING:
     from devnet.server import Ready
@@ -80,12 +80,12 @@ def init(
     as_json: bool,
 ) -> None:
     """Make a node: its keys, its wallet and perund.toml. Nothing that exists is overwritten."""
+    if phrase_file == STDIN == passphrase_file:
+        raise click.UsageError("Both the phrase and the passphrase from standard input: give one in a file.")
 
     async def work() -> NewNode:
         if network == "local" and not urls:
             raise ConfigError("a local network has no usual address", "give --url http://127.0.0.1:4943")
-        if phrase_file == STDIN == passphrase_file:
-            raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
         entropy = new_entropy() if phrase_file is None else entropy_of(read_secret_line(phrase_file))
         key = root_key or ((await local_root_key(urls[0])).hex() if network == "local" else "")
         table = {
@@ -177,6 +177,12 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
     The directory is made by `perund init`, and is the tower's own: its node id and its address are what clients
     write into `watch.towers`. No wallet is needed.
     """
+    if status and passphrase_file is not None:
+        raise click.UsageError("--status reads what the tower wrote: it needs no --passphrase-file.")
+    if as_json and not status:
+        raise click.UsageError(
+            "--json goes with --status; the log of a tower that runs is as [log] in perund.toml says."
+        )
     if status:
         _print_tower(data_dir, as_json=as_json)
         return

@@ -67,7 +67,7 @@ def _same(one: Path, other: Path) -> bool:
 def _kept_by_node(own: Path, keys: Keys, read: Reader) -> Made:
     """Read the file that a running node appends to: two writers of one file would lose what one of them wrote."""
     for tried in range(TRIES):
-        wanted = {terms.proposal_id for terms, _, _ in read.live_openings_0()}
+        wanted = {row[0] for row in read.live_terms()}
         found = read_backup(own, keys)
         lacking = wanted - {channel.proposal_id for channel in found.channels}
         if not lacking and not found.faults:

@@ -91,9 +91,7 @@ class BackupFile:
             network=self._network,
             made_ms=made_ms,
             config=render_config(self._config),
-            channels=[
-                SavedChannel.of(terms, signatures, opened_ns) for terms, signatures, opened_ns in read.live_openings_0()
-            ],
+            channels=[SavedChannel.of_row(row) for row in read.live_terms()],
             peers=[SavedPeer(peer, place.host, place.port) for peer, place in read.peers().items()],
             half_open=read.half_open(),
         )

@@ -7,7 +7,7 @@ file can be appended to. Rows are read one by one: what is wrong with one of the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -67,6 +67,16 @@ class SavedChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             signatures=signatures,
             opened_ns=opened_ns,
         )
+
+    @classmethod
+    def of_row(cls, row: tuple[Any, ...]) -> Self:
+        """Return what is saved of a row of the store: not looked at yet, a row may be damaged."""
+        proposal, peer, index, nonce, key_0, key_1, challenge, e8s_0, e8s_1, deadline, ours, theirs, *rest = row
+        signature_0, signature_1, opened = rest
+        return cls(
+            proposal, peer, index, nonce, (key_0, key_1), challenge, (e8s_0, e8s_1), deadline, ours, theirs,
+            (signature_0, signature_1), opened,
+        )  # fmt: skip
 
     def opened(self) -> Opened:
         """Return it as the opening left it. Raises `Undecodable`."""

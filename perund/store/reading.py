@@ -237,20 +237,13 @@ class Reader:
         assert row is not None
         return bytes(row[0]), bytes(row[1])
 
-    def live_openings_0(self) -> Iterator[tuple[Terms, tuple[bytes, bytes], int]]:
-        """Yield what the backup file has of each channel whose money is not out: terms, signatures on state 0, and
-        when it was opened (ns).
-        """
-        rows = self._rows(
+    def live_terms(self) -> list[tuple[_Column, ...]]:
+        """Return, as they stand there, the columns that the backup file has of each channel whose money is not out."""
+        return self._rows(
             "SELECT c.proposal_id, c.peer, c.our_index, c.nonce, c.participant_0, c.participant_1, c.challenge_ns, "
             "c.allocation_0, c.allocation_1, c.deadline_ns, c.our_share, c.peer_share, c.signature_0, c.signature_1, "
             "c.opened_ns FROM channel c JOIN channel_state s USING (number) WHERE s.phase != 'closed'"
         )
-        for proposal_id, peer, index, nonce, key_0, key_1, challenge, mine_0, mine_1, deadline, *rest in rows:
-            our_share, peer_share, signature_0, signature_1, opened_ns = rest
-            params = Params(nonce, (ParticipantKey(key_0), ParticipantKey(key_1)), Nanos(challenge))
-            terms = Terms(proposal_id, peer, index, params, (mine_0, mine_1), Nanos(deadline), our_share, peer_share)
-            yield terms, (signature_0, signature_1), opened_ns
 
     def half_open(self) -> list[tuple[bytes, bytes]]:
         """Return peer and our share of the openings in which we signed and the peer did not, as far as we know."""

@@ -12,7 +12,7 @@ from typing import Final
 import apsw
 
 from perund.store.damage import require_sound_file, unusable
-from perund.store.errors import StorageFailed, StoreError, WrongNetwork
+from perund.store.errors import StorageFailed, StoreError, UnknownSchema, WrongNetwork
 from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
 from perund.store.rows import EventRow
 from perund.store.schema import migrate
@@ -46,10 +46,13 @@ class _Unwritten:
 
 
 def connect(path: Path) -> apsw.Connection:
-    """Return a connection that writes as a store does."""
+    """Return a connection that writes as a store does. Raises `UnknownSchema` for a database of another program."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     database = apsw.Connection(str(path), flags=flags)
     database.set_busy_timeout(BUSY_MS)
+    if database.pragma("user_version") == 0 and database.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+        database.close()
+        raise UnknownSchema(f"{path} is a database of another program; nothing was changed, move it away")
     database.pragma("journal_mode", "wal")
     # FULL: a commit returns when the log is on the disk, not when the system has heard of it (rule 2).
     database.pragma("synchronous", 2)

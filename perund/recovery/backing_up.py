@@ -58,10 +58,7 @@ def _ignored(read: Reader) -> tuple[str, ...]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    try:
-        return os.path.lexists(other) and one.samefile(other)
-    except OSError:
-        return one.resolve() == other.resolve()
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _kept_by_node(own: Path, keys: Keys, read: Reader) -> Made:

@@ -128,8 +128,7 @@ class BackupFile:
         except FileNotFoundError:
             return False
         try:
-            found = os.fstat(descriptor)
-            if _inode(found) != written.inode or found.st_size != written.size:
+            if not self._is_as_left(os.fstat(descriptor)):
                 return False
             sealer = written.sealer
             place = sealer.place

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import apsw
@@ -88,7 +87,7 @@ def take_up_from_file(data_dir: Path, store_path: Path, keys: Keys, network: byt
     store cannot be written. `StoreDamaged`: the store is to be put aside instead.
     """
     path = data_dir / BACKUP_NAME
-    if not os.path.lexists(path):
+    if not path.exists():
         return ()
     try:
         backup = read_backup(path, keys)

@@ -17,7 +17,6 @@ from perund.recovery.backup import BACKUP_NAME, read_backup
 from tests.e2e.shell import Ran, perun, perund
 from tests.e2e.town import ICP, Town
 
-
 KEPT = ("keystore.json", "perund.toml", STORE_NAME, "perund.lock")
 
 
@@ -65,14 +64,33 @@ async def test_a_backup_is_written_over_nothing_but_an_older_one_of_this_node(to
         targets = [
             *others.iterdir(),
             *(alice.dir / name for name in KEPT),
+            others / "text" / "below",
+            Path("/dev/full"),
         ]
-        targets += [others / "text" / "below", Path("/dev/null"), Path("/dev/full")]
         for target in targets:
-            for option in ("--out", "--store"):
-                ran = await backup(alice, option, str(target), "--json")
-                assert ran.code != 0, (target, option, ran)
-                assert "Traceback" not in ran.err
-                assert (everything(alice.dir), everything(others)) == before, (target, option)
+            ran = await backup(alice, "--out", str(target), "--json")
+            assert ran.code == (2 if target.is_dir() else 1), (target, ran)
+            assert target.is_dir() or ran.error["hint"]
+            assert "Traceback" not in ran.err
+            assert (everything(alice.dir), everything(others)) == before, target
+
+
+async def test_a_copy_of_the_store_is_written_over_nothing(town: Town, tmp_path: Path) -> None:
+    alice = await town.node("alice", icp=0)
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "text").write_text("precious")
+    (others / "empty").touch()
+    os.mkfifo(others / "pipe")
+    (others / "link to text").symlink_to(others / "text")
+    (others / "link to a new file").symlink_to(others / "new")
+    before = everything(others)
+    theirs = [others / name for name in before]
+    for target in (*theirs, alice.dir / "keystore.json", alice.dir / STORE_NAME, Path("/dev/full")):
+        ran = await backup(alice, "--store", str(target), "--json")
+        assert ran.code == 1, (target, ran)
+        assert "nothing was overwritten" in ran.error["hint"]
+        assert everything(others) == before, target
 
 
 async def test_an_older_backup_of_this_node_is_replaced_also_behind_a_link(town: Town, tmp_path: Path) -> None:

@@ -214,6 +214,30 @@ def test_a_row_that_no_reader_takes_is_left_out_and_said(tmp_path: Path) -> None
     assert proposals(read(tmp_path)) == [2]
 
 
+def test_an_opening_costs_the_same_with_many_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It appends its own record, and reads nothing but that one."""
+
+    def must_not(self: BackupFile, *arguments: object) -> Backup:
+        raise AssertionError("an opening read every channel")
+
+    costs = []
+    for count in (1, 1_000):
+        directory = tmp_path / str(count)
+        directory.mkdir()
+        with kept(directory, opened(1)) as file:
+            file.append([part_of(opened(nonce)) for nonce in range(2, count + 1)])
+            before = (directory / BACKUP_NAME).stat()
+            with monkeypatch.context() as patch:
+                patch.setattr(BackupFile, "collect", must_not)
+                patch.setattr(backup_module, "read_backup", must_not)
+                file.append([part_of(opened(9_999))])
+            after = (directory / BACKUP_NAME).stat()
+            assert after.st_ino == before.st_ino
+            costs.append(after.st_size - before.st_size)
+        assert len(read(directory).channels) == count + 1
+    assert costs[0] == costs[1]
+
+
 # --- while a node runs ------------------------------------------------------------------------------------
 
 

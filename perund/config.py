@@ -14,6 +14,7 @@ from msgspec import Meta
 from chain.certificate import MAINNET_ROOT_KEY
 from chain.principal import principal_from_text
 from protocol.errors import PerundError
+from wire.address import MAX_ADDRESS, MAX_NODE_ADDRESS, NODE_ID_PATTERN, Address, BadAddress, NodeAddress
 
 __all__ = [
     "CANISTER_OF_ICP_LEDGER",
@@ -40,10 +41,8 @@ _DAY: Final = 86_400
 
 Url = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=500)]
 CanisterId = Annotated[str, Meta(pattern=r"^[a-z0-9]{1,5}(-[a-z0-9]{1,5}){1,11}$", max_length=63)]
-NodeIdHex = Annotated[str, Meta(pattern=r"^0[23][0-9a-f]{64}$")]
-TowerAddress = Annotated[
-    str, Meta(pattern=r"^0[23][0-9a-f]{64}@([^\s:@]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$", max_length=330)
-]
+NodeIdHex = Annotated[str, Meta(pattern=rf"^{NODE_ID_PATTERN}$")]
+TowerAddress = Annotated[str, Meta(pattern=rf"^{NODE_ID_PATTERN}@\S+:[0-9]{{1,5}}$", max_length=MAX_NODE_ADDRESS)]
 HashHex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 InstallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 E8sValue = Annotated[int, Meta(ge=0)]  # the upper bound is that of perund.amounts, which reads these keys
@@ -109,8 +108,8 @@ class Wire(_Section, frozen=True, kw_only=True):
     listen: Annotated[
         str,
         Meta(
-            pattern=r"^([^\s:]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$|^$",
-            max_length=260,
+            pattern=r"^\S+:[0-9]{1,5}$|^$",
+            max_length=MAX_ADDRESS,
             description='Where peers reach this node, host:port ("0.0.0.0:9735": from everywhere). Empty: only dial.',
         ),
     ] = "127.0.0.1:9735"
@@ -129,8 +128,11 @@ class Wire(_Section, frozen=True, kw_only=True):
             raise ValueError(
                 f"`reconnect_min_s` is {self.reconnect_min_s}, above `reconnect_max_s` {self.reconnect_max_s}"
             )
-        if self.listen and not 0 <= int(self.listen.rpartition(":")[2]) <= 65_535:
-            raise ValueError(f"`listen` is {self.listen!a}: a port is 0 to 65535")
+        if self.listen:
+            try:
+                Address.to_listen_on(self.listen)
+            except BadAddress as error:
+                raise ValueError(f"`listen` is {self.listen!a}: {error}") from error
 
 
 class Policy(_Section, frozen=True, kw_only=True):
@@ -227,8 +229,10 @@ class Watch(_Section, frozen=True, kw_only=True):
         if len(set(ids)) != len(ids):
             raise ValueError("`towers` has the same node id twice")
         for tower in self.towers:
-            if not 1 <= int(tower.rpartition(":")[2]) <= 65_535:
-                raise ValueError(f"`towers` has {tower!a}: a port is 1 to 65535")
+            try:
+                NodeAddress.of(tower)
+            except BadAddress as error:
+                raise ValueError(f"`towers` has {tower!a}: {error}") from error
 
 
 class Tower(_Section, frozen=True, kw_only=True):

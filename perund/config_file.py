@@ -7,7 +7,6 @@ Every error names the file and line, or the variable, and what is allowed there.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 import tomllib
@@ -27,10 +26,12 @@ from protocol.errors import CallerMistake
 
 __all__ = ["load_config", "render_config", "write_config"]
 
-MAX_FILE_BYTES: Final = 1_048_576
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+"""More than the longest lists that the bounds of the keys allow: what is written is also read."""
 MAX_DIGITS: Final = 20
 MAX_DOTS: Final = 64
-"""In one line. A dotted key costs tomllib time that grows with the square of its parts."""
+"""In one line, outside of texts. A dotted key costs tomllib time that grows with the square of its parts."""
+_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "ic": schema.Ic,
     "wire": schema.Wire,
@@ -95,11 +96,21 @@ def _toml(value: object) -> str:
         case int():
             return str(value)
         case str():
-            return json.dumps(value)  # a JSON text is a TOML basic string
+            return _toml_text(value)
         case tuple():
             return f"[{', '.join(_toml(item) for item in value)}]"
         case _:
             raise TypeError(f"no TOML for {type(value).__name__}")
+
+
+def _toml_text(value: str) -> str:
+    """Return a TOML basic string. (A JSON text is none: it has surrogates for what is beyond 16 bits.)"""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{value!a} is not text", "use characters of UTF-8") from None
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
 
 
 @cache
@@ -166,6 +177,8 @@ class _Reading:
         """Lay variables over the file. A misspelt one is refused: it would silently not protect what it should."""
         for variable, text in sorted(self.environment.items()):
             section, _, key = variable.removeprefix("PERUND_").lower().partition("_")
+            if variable.startswith("PERUND_") and (section in _TOP or section in _SECTIONS):
+                _toml_text(text)  # what cannot be written could not be backed up either
             if not variable.startswith("PERUND_"):
                 continue
             if section in _TOP and not key:
@@ -256,7 +269,11 @@ class _Reading:
 
 def _refuse_long_keys(path: Path, text: str) -> None:
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.count(".") > MAX_DOTS and not line.lstrip().startswith("#"):
+        if (
+            line.count(".") > MAX_DOTS
+            and _TEXT.sub("", line).count(".") > MAX_DOTS
+            and not line.lstrip().startswith("#")
+        ):
             raise ConfigError(f"{path}, line {number} has more than {MAX_DOTS} dots", "keys have one at most")
 
 

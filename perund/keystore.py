@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from perund.keys import Keys
 from perund.mnemonic import ENTROPY_BYTES
+from perund.passphrase import MAX_BYTES
 from perund.private_file import sync_directory, write_new
 from perund.setup_errors import DirectoryError, KeyStoreError, PassphraseError, WrongPassphraseError
 
@@ -98,6 +99,7 @@ class KeyStore:
         """
         keys, content = _sealed(entropy, passphrase, cost)
         write_new(self.path, content)
+        self._read()  # a file system that knows no modes shows itself now, not when the node is to start
         return keys
 
     def replace(self, entropy: bytes, passphrase: str, cost: ScryptCost | None = None) -> Keys:
@@ -219,7 +221,18 @@ def _sealed(entropy: bytes, passphrase: str, cost: ScryptCost | None) -> tuple[K
 
 
 def check_passphrase(passphrase: str) -> None:
-    """Raise `PassphraseError` when a new key store should not be protected by this passphrase."""
+    """Raise `PassphraseError` when a new key store should not be protected by this passphrase.
+
+    What is taken here can be given in each way later: as the first line of a file, too.
+    """
+    try:
+        length = len(passphrase.encode())
+    except UnicodeEncodeError:
+        raise PassphraseError("the passphrase is not UTF-8 text", "use characters of UTF-8") from None
+    if length > MAX_BYTES or "\n" in passphrase or "\r" in passphrase:
+        raise PassphraseError(
+            f"the passphrase has more than one line, or more than {MAX_BYTES} bytes", "give one line of text"
+        )
     if len(passphrase) < MIN_PASSPHRASE:
         raise PassphraseError(
             f"the passphrase has {len(passphrase)} characters",

@@ -14,7 +14,7 @@ from typing import Final
 
 from perund.setup_errors import PassphraseError
 
-__all__ = ["ENVIRONMENT", "STDIN", "ask_passphrase", "read_secret_line"]
+__all__ = ["ENVIRONMENT", "MAX_BYTES", "STDIN", "ask_passphrase", "read_secret_line"]
 
 ENVIRONMENT: Final = "PERUND_PASSPHRASE"
 STDIN: Final = "-"

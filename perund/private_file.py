@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from perund.setup_errors import DirectoryError
 
-__all__ = ["make_private_dir", "require_empty", "sync_directory", "write_new"]
+__all__ = ["make_private_dir", "place_new", "require_empty", "sync_directory", "sync_file", "write_new"]
+
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 def make_private_dir(path: Path) -> None:
@@ -59,11 +63,9 @@ def write_new(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            # A hard link fails when the name exists; a rename would replace the file there.
-            path.hardlink_to(temporary)
+            place_new(temporary, path)
         finally:
-            temporary.unlink()
-        sync_directory(path.parent)
+            temporary.unlink(missing_ok=True)
     except FileExistsError as error:
         raise DirectoryError(f"{path} exists already", "nothing was overwritten; choose another --dir") from error
     except OSError as error:
@@ -72,10 +74,36 @@ def write_new(path: Path, content: bytes) -> None:
         ) from error
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. Raises `OSError`."""
-    directory = os.open(path, os.O_RDONLY)
+def place_new(temporary: Path, path: Path) -> None:
+    """Give a complete, durable file its name, durably, where nothing has that name: not even a link.
+
+    Raises `FileExistsError` when the name is taken, `OSError` when the file system refuses.
+    """
     try:
-        os.fsync(directory)
+        # A hard link fails when the name exists; a rename would replace the file there.
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system of memory sticks has none: take the name with an empty file, which is ours to replace.
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        try:
+            temporary.replace(path)
+        except BaseException:
+            path.unlink()
+            raise
+    sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    sync_file(directory)

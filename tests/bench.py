@@ -230,6 +230,17 @@ def rest(directory: Path) -> dict[str, dict[str, float]]:
     }
 
 
+def is_figures(path: Path) -> bool:
+    """Whether nothing is written over: there is no such file, or it is one of ours."""
+    if not path.exists():
+        return not path.is_symlink()
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else None
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "single" in found
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -240,6 +251,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=10_000)
     parser.add_argument("--payments-only", action="store_true", help="leave out the agent, the watcher and the tower")
     options = parser.parse_args()
+    if options.json is not None and not is_figures(options.json):
+        parser.error(f"--json {options.json}: the file there has no figures of a benchmark; nothing is overwritten")
     figures = asyncio.run(bench(options))
     show(figures)
     if not options.payments_only:

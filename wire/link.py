@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
+from wire.address import Address
 from wire.cipher import FRAME_OVERHEAD, Opener, Sealer
 from wire.errors import BadFrame, HandshakeFailed, LinkLost, WireError
 from wire.limits import Allowance, Throttle
@@ -54,6 +55,8 @@ class Link(asyncio.Protocol):
         """Loop time when bytes last arrived."""
         self.address = "unconnected"
         """Where the other end is, for people."""
+        self.dialed: Address | None = None
+        """What we dialed, when we did: once the link is secured, the peer has proved that it is there."""
         self.closing = False
         self.unread_limit = allowance.unread_bytes
         self._loop = loop
@@ -130,7 +133,7 @@ class Link(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         name = transport.get_extra_info("peername")
-        self.address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+        self.address = Address.shown(name[0], name[1]) if isinstance(name, tuple) else str(name)
         if self.closing:
             transport.abort()
             return

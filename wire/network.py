@@ -13,6 +13,7 @@ import structlog
 from coincurve import PrivateKey
 
 from protocol.messages import ErrorMessage, Hello
+from wire.address import Address, BadAddress
 from wire.codec import encode
 from wire.errors import (
     DialFailed,
@@ -29,6 +30,7 @@ from wire.keeper import Keeper
 from wire.limits import Allowance, Limits, Timing
 from wire.link import Link
 from wire.noise import Initiator, Responder, is_node_key
+from wire.proving import prove
 from wire.session import Session
 from wire.text import safe_text
 
@@ -148,11 +150,27 @@ class PeerNetwork:
             turn = self._turns[peer] = asyncio.Lock()
         deadline_s = self._timing.dial_s
         try:
+            Address(host, port)
+        except BadAddress as error:
+            raise PeerUnreachable(str(error)) from error
+        try:
             async with asyncio.timeout(deadline_s), turn:
                 # One attempt for a peer at a time: two sessions in one direction could be kept crosswise.
                 return self.session(peer) or await self._attempt(peer, host, port)
         except TimeoutError as error:
             raise DialTimedOut(f"no session with {host}:{port} within {deadline_s:g} s") from error
+
+    async def prove(self, peer: bytes, place: Address) -> None:
+        """Return when this node proved, by a handshake of its own, that it answers there. Sessions stay as they are.
+
+        Raises a `DialFailed`.
+        """
+        live = self.session(peer)
+        if live is not None and live.dialed_at == place:
+            return
+        if not is_node_key(peer):
+            raise NotThatPeer(f"{peer.hex()} is not a node key: 33 bytes, a compressed point of secp256k1")
+        await prove(self._key, peer, place, self._timing.dial_s)
 
     async def _attempt(self, peer: bytes, host: str, port: int) -> Session:
         if self._closed:
@@ -160,6 +178,7 @@ class PeerNetwork:
         loop = asyncio.get_running_loop()
         arrival: asyncio.Future[Session] = loop.create_future()
         link = Link(Initiator(self._key, peer), GREETING_ALLOWANCE, loop)
+        link.dialed = Address(host, port)
         greeting = self._greet(link, dialed=True)
         self._dialing[greeting] = arrival
         self._arrivals.setdefault(peer, set()).add(arrival)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from protocol.messages import ErrorMessage, Hello, Message, Ping, Pong
+from wire.address import Address
 from wire.codec import decode, encode
 from wire.errors import BadMessage, WireError
 from wire.handler import PeerHandler
@@ -72,6 +73,11 @@ class Session:
     def address(self) -> str:
         """Where the peer is, for people: `host:port` as seen from here."""
         return self.link.address
+
+    @property
+    def dialed_at(self) -> Address | None:
+        """The address at which the peer proved to be by this session's handshake; None when it dialed us."""
+        return self.link.dialed
 
     @property
     def is_open(self) -> bool:

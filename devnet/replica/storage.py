@@ -190,6 +190,8 @@ class Savings:
 
 def _prepare(connection: apsw.Connection) -> None:
     """Take the file for this process alone; create network and keys if it is new."""
+    if connection.pragma("user_version") == 0 and connection.execute("SELECT 1 FROM sqlite_master").get is not None:
+        raise ValueError("it is a database of another program")
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -42,15 +43,19 @@ def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # 
 
 
 def _keep_dir(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        ctx.ensure_object(_Settings).data_dir = value
+    if value is None:
+        return
+    settings = ctx.ensure_object(_Settings)
+    if settings.data_dir not in (None, value):
+        raise click.UsageError(f"--dir is given twice: {settings.data_dir} and {value}.")
+    settings.data_dir = value
 
 
 def _everywhere(function: F) -> F:
     """Accept --json and --dir here too: nobody remembers on which side of the command they belong."""
     path = click.Path(path_type=Path, file_okay=False)
     directory = click.option(
-        "--dir", type=path, envvar="PERUND_DIR", expose_value=False, callback=_keep_dir, help="Data directory."
+        "--dir", type=path, expose_value=False, callback=_keep_dir, help="Data directory; else PERUND_DIR names it."
     )
     as_json = click.option(
         "--json", is_flag=True, expose_value=False, callback=_keep_json, help="Print JSON, one object."
@@ -74,6 +79,9 @@ def _client_of(settings: _Settings) -> Awaitable[ControlClient]:
 
 def _settings() -> _Settings:
     settings = click.get_current_context().ensure_object(_Settings)
+    # Not an `envvar` of the option: after the command it would win over a --dir that stands before it.
+    if settings.data_dir is None and os.environ.get("PERUND_DIR"):
+        settings.data_dir = Path(os.environ["PERUND_DIR"])
     if settings.data_dir is None:
         raise click.UsageError("Missing option '--dir' (or the environment variable PERUND_DIR).")
     return settings

@@ -26,12 +26,12 @@ from perund.new_node import NewNode, create_node, local_root_key
 from perund.passphrase import STDIN, ask_passphrase
 from perund.phrase_file import read_phrase
 from perund.private_file import require_empty
-from perund.setup_errors import ConfigError, PassphraseError
+from perund.setup_errors import ConfigError
 
 if TYPE_CHECKING:
     from devnet.server import Ready
-    from perund.tower.address import TowerAddress
     from perund.tower.books import Status
+    from wire.address import NodeAddress
 
 __all__ = ["main"]
 
@@ -99,12 +99,12 @@ def init(
     The 24 words of a node that had channels do not bring these back: `perund restore` does. So with --phrase-file the
     ledger is asked first, and the peers that --ask-peer names; what shows channels, or cannot be asked, ends it.
     """
+    if phrase_file == STDIN == passphrase_file:
+        raise click.UsageError("Both the phrase and the passphrase from standard input: give one in a file.")
 
     async def work() -> NewNode:
         if network == "local" and not urls:
             raise ConfigError("a local network has no usual address", "give --url http://127.0.0.1:4943")
-        if phrase_file == STDIN == passphrase_file:
-            raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
         entropy = new_entropy() if phrase_file is None else entropy_of(read_phrase(phrase_file))
         key = root_key or ((await local_root_key(urls[0])).hex() if network == "local" else "")
         table = {
@@ -154,12 +154,12 @@ def init(
     click.echo(f"Send ICP to the account, then: perund run --dir {node.data_dir}")
 
 
-def _address(text: str) -> TowerAddress:
-    from perund.tower.address import TowerAddress  # noqa: PLC0415  (as in `run`)
+def _address(text: str) -> NodeAddress:
+    from wire.address import BadAddress, NodeAddress  # noqa: PLC0415  (as in `run`)
 
     try:
-        return TowerAddress.of(text)
-    except ValueError as error:
+        return NodeAddress.of(text)
+    except BadAddress as error:
         raise ConfigError(f"--ask-peer {text!r} is no address: {error}", "write NODEID@host:port") from error
 
 
@@ -219,6 +219,12 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
     The directory is made by `perund init`, and is the tower's own: its node id and its address are what clients
     write into `watch.towers`. No wallet is needed.
     """
+    if status and passphrase_file is not None:
+        raise click.UsageError("--status reads what the tower wrote: it needs no --passphrase-file.")
+    if as_json and not status:
+        raise click.UsageError(
+            "--json goes with --status; the log of a tower that runs is as [log] in perund.toml says."
+        )
     if status:
         _print_tower(data_dir, as_json=as_json)
         return

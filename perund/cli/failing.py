@@ -14,13 +14,15 @@ from perund.control.errors import NodeUnreachable, RpcError
 from perund.setup_errors import SetupError
 from protocol.errors import CallerMistake, PerundError
 
-__all__ = ["FAILED", "OK", "REFUSED", "UNREACHABLE", "USAGE", "fail", "run_async"]
+__all__ = ["FAILED", "OK", "PARTLY", "REFUSED", "UNREACHABLE", "USAGE", "fail", "run_async"]
 
 OK: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 REFUSED: Final = 3
 UNREACHABLE: Final = 4
+PARTLY: Final = 5
+"""What was good is done, and what was not was said."""
 
 T = TypeVar("T")
 _FAILURES: Final = {"internal_error", "storage_failed", "payment_failed", "payment_declined", "opening_failed"}

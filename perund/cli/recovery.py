@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
 import click
 import msgspec
 
-from perund.cli.failing import FAILED, fail, run_async
+from perund.cli.failing import FAILED, PARTLY, fail, run_async
 from perund.config_file import load_config
 from perund.keystore import KeyStore
 from perund.mnemonic import entropy_of
 from perund.passphrase import STDIN, ask_passphrase
 from perund.phrase_file import read_phrase
-from perund.setup_errors import PassphraseError
 from protocol.terms import network_hash
 
 __all__ = ["backup", "check", "restore"]
@@ -40,14 +38,19 @@ _JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one J
 def backup(data_dir: Path, passphrase_file: str | None, out: Path | None, store: Path | None, *, as_json: bool) -> None:
     """Write the backup file now, or copy the whole store with --store. The node may be running.
 
-    The node keeps `backup.perund` in its directory up to date by itself: copy that file away whenever it changes.
+    The node keeps `backup.perund` in its directory up to date by itself: copy that file away whenever it changes. A
+    file that exists is replaced only when it is an older backup of this node; --store replaces nothing.
     """
     from perund.node.daemon import STORE_NAME  # noqa: PLC0415  (brings the whole node along)
-    from perund.recovery.backup import BACKUP_NAME, BackupFile, write_backup  # noqa: PLC0415
+    from perund.recovery.backing_up import back_up  # noqa: PLC0415
     from perund.recovery.copying import copy_store  # noqa: PLC0415
-    from perund.store.reading import open_reader  # noqa: PLC0415
 
-    async def work() -> dict[str, str | int]:
+    if store is not None and out is not None:
+        raise click.UsageError("--out writes the backup file, --store copies the store: give one of them.")
+    if store is not None and passphrase_file is not None:
+        raise click.UsageError("--store copies the store as it is: it needs no --passphrase-file.")
+
+    async def work() -> dict[str, object]:
         if store is not None:
             return {"store": str(store), "channels": copy_store(data_dir / STORE_NAME, store)}
         config = load_config(data_dir)
@@ -57,18 +60,31 @@ def backup(data_dir: Path, passphrase_file: str | None, out: Path | None, store:
         network = network_hash(
             config.root_key, principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)
         )
-        file = BackupFile(data_dir, keys, network, config, open_reader(data_dir / STORE_NAME))
-        collected = file.collect(time.time_ns() // 1_000_000)
-        path = out or data_dir / BACKUP_NAME
-        write_backup(path, keys, collected)
-        return {"backup": str(path), "channels": len(collected.channels)}
+        made = back_up(data_dir, keys, network, config, out)
+        return {
+            "backup": str(made.path),
+            "channels": made.channels,
+            "left_out": made.left_out,
+            "ignored": made.ignored,
+            "kept_by_node": made.kept_by_node,
+        }
 
     done = run_async(work, as_json=as_json)
     if as_json:
         click.echo(msgspec.json.encode(done).decode())
     else:
         what = done.get("store") or done["backup"]
-        click.echo(f"{what} has {done['channels']} channels that are not closed")
+        by = ", as the running node keeps it" if done.get("kept_by_node") else ""
+        click.echo(f"{what} has {done['channels']} channels that are not closed{by}")
+    _say_faults(done.get("ignored", ()), "ignored")
+    _say_faults(done.get("left_out", ()), "left out")
+    sys.exit(PARTLY if done.get("left_out") else 0)
+
+
+def _say_faults(faults: object, what: str) -> None:
+    assert isinstance(faults, tuple)
+    for fault in faults:
+        click.echo(f"{what}: {fault}", err=True)
 
 
 @click.command()
@@ -93,9 +109,10 @@ def restore(
     """
     from perund.recovery.restoring import Restored, restore_node  # noqa: PLC0415
 
+    if phrase_file == STDIN == passphrase_file:
+        raise click.UsageError("Both the phrase and the passphrase from standard input: give one in a file.")
+
     async def work() -> Restored:
-        if phrase_file == STDIN == passphrase_file:
-            raise PassphraseError("both the phrase and the passphrase from standard input", "give one in a file")
         entropy = entropy_of(read_phrase(phrase_file))
         passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
         return restore_node(data_dir, backup_path, entropy, passphrase)
@@ -103,10 +120,14 @@ def restore(
     done = run_async(work, as_json=as_json)
     if as_json:
         click.echo(msgspec.json.encode(done).decode())
-        return
-    click.echo(f"node {done.node_id} is restored, with {len(done.channels)} channels that recover")
-    click.echo(f"Start it with `perund run --dir {data_dir}`; `perun channels` shows how far each is.")
-    click.echo("The node that it was, or a copy of it, must not run any more: both would sign.")
+    else:
+        click.echo(f"node {done.node_id} is restored, with {len(done.channels)} channels that recover")
+        click.echo(f"Start it with `perund run --dir {data_dir}`; `perun channels` shows how far each is.")
+        click.echo("The node that it was, or a copy of it, must not run any more: both would sign.")
+        if done.torn:
+            click.echo("The last record of the backup is incomplete: the node stopped while it wrote it.", err=True)
+        _say_faults(done.faults, "not restored")
+    sys.exit(PARTLY if done.faults else 0)
 
 
 @click.command()

@@ -10,13 +10,13 @@ import click
 from perund.amounts import parse_amount
 from perund.durations import parse_duration
 from protocol.errors import CallerMistake
+from wire.address import NODE_ID_PATTERN, BadAddress, NodeAddress
 
 __all__ = ["Amount", "ChannelRef", "Duration", "PeerRef"]
 
 
 _CHANNEL: Final = re.compile(r"[0-9a-f]{8,128}")
-_NODE_ID: Final = r"0[23][0-9a-f]{64}"
-_PLACE: Final = r"@\S+:[0-9]{1,5}"
+_NODE_ID: Final = re.compile(NODE_ID_PATTERN)
 
 
 class Amount(click.ParamType[int]):
@@ -73,12 +73,17 @@ class PeerRef(click.ParamType[str]):
     name = "peer"
 
     def __init__(self, *, place: bool) -> None:
-        self._pattern = re.compile(_NODE_ID + (_PLACE if place else f"({_PLACE})?"))
+        self._place = place
         self._form = "NODEID@host:port" if place else "NODEID or NODEID@host:port"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return it; click says what a peer looks like."""
         text = str(value)
-        if self._pattern.fullmatch(text) is None:
+        if _NODE_ID.fullmatch(text.partition("@")[0]) is None or (self._place and "@" not in text):
             self.fail(f"{value!a} is not a peer: write {self._form}, the node id with 66 hex digits", param, ctx)
+        if "@" in text:
+            try:
+                return str(NodeAddress.of(text))
+            except BadAddress as error:
+                self.fail(str(error), param, ctx)
         return text

@@ -25,6 +25,7 @@ from perund.control.values import (
 )
 from protocol.payments import MAX_MEMO_BYTES
 from protocol.types import MAX_INT64
+from wire.address import MAX_NODE_ADDRESS, NODE_ID_PATTERN, BadAddress, NodeAddress
 
 __all__ = [
     "Channel",
@@ -202,10 +203,21 @@ class SendResult(Result, frozen=True, kw_only=True):
 # --- peers ------------------------------------------------------------------------------------------------
 
 
+def _check_place(peer: str) -> None:
+    """What this interface takes is what the store, the backup file and the network take."""
+    try:
+        NodeAddress.of(peer)
+    except BadAddress as error:
+        raise ValueError(str(error)) from error
+
+
 class PeerConnectParams(Params, frozen=True):
     """`peer`: NODEID@host:port."""
 
-    peer: Annotated[str, Meta(pattern=r"^0[23][0-9a-f]{64}@\S+:[0-9]{1,5}$", max_length=340)]
+    peer: Annotated[str, Meta(pattern=rf"^{NODE_ID_PATTERN}@\S+:[0-9]{{1,5}}$", max_length=MAX_NODE_ADDRESS)]
+
+    def __post_init__(self) -> None:
+        _check_place(self.peer)
 
 
 class PeerAddress(Result, frozen=True, kw_only=True):
@@ -237,7 +249,7 @@ class PeerList(Result, frozen=True, kw_only=True):
 class ChannelOpenParams(Params, frozen=True):
     """Propose a channel. `peer`: NODEID, or NODEID@host:port when it is not connected yet."""
 
-    peer: Annotated[str, Meta(pattern=r"^0[23][0-9a-f]{64}(@\S+:[0-9]{1,5})?$", max_length=340)]
+    peer: Annotated[str, Meta(pattern=rf"^{NODE_ID_PATTERN}(@\S+:[0-9]{{1,5}})?$", max_length=MAX_NODE_ADDRESS)]
     mine_e8s: E8s
     theirs_e8s: E8s
     challenge_s: Seconds
@@ -248,6 +260,8 @@ class ChannelOpenParams(Params, frozen=True):
     wait: Annotated[bool, Meta(description="Answer when the channel is open, rather than when it is signed.")] = True
 
     def __post_init__(self) -> None:
+        if "@" in self.peer:
+            _check_place(self.peer)
         if self.mine_e8s + self.theirs_e8s == 0:
             raise ValueError("a channel of 0 e8s can pay nothing; put something in")
 

@@ -77,7 +77,8 @@ class ControlServer:
         await self._server.wait_closed()
         self._server = None
         try:
-            self.path.unlink(missing_ok=True)
+            if self.path.is_socket() and not _answers(self.path):  # not what took its name meanwhile
+                self.path.unlink()
         except OSError as error:  # a directory that cannot be written any more: the next start replaces the socket
             log.warning("control.socket_left", path=str(self.path), error=str(error))
 
@@ -93,6 +94,10 @@ class ControlServer:
             return
         if not stat.S_ISSOCK(mode):
             raise DirectoryError(f"{self.path} is not a socket", "nothing was changed; move that file away")
+        if _answers(self.path):
+            raise DirectoryError(
+                f"another program listens on {self.path}", "nothing was changed; stop it, or choose another --dir"
+            )
         self.path.unlink()
 
     def _connect(self) -> Connection:
@@ -109,6 +114,19 @@ class ControlServer:
             return f"there are {self._limits.clients} clients already; close one"
         self._connections.add(connection)
         return None
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens: a node that was killed, whose lock we hold now, does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except BlockingIOError:
+            return True  # its queue is full
+        except OSError:
+            return False
+    return True
 
 
 def _uid_of(transport: asyncio.Transport) -> int | None:

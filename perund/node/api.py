@@ -7,6 +7,8 @@ import os
 import time
 from collections.abc import AsyncGenerator, Callable
 
+import structlog
+
 from chain.errors import ChainError, LyingReplica
 from chain.principal import account_from_text, account_identifier, principal_from_text
 from perund.control import schema
@@ -29,10 +31,13 @@ from protocol.errors import CallerMistake, PerundError
 from protocol.funding import IntentStatus
 from protocol.opening import MAX_FUNDING_DEADLINE_NS, Dead
 from protocol.types import MAX_CHALLENGE_NS, MIN_CHALLENGE_NS, ChannelId, Nanos
+from wire.address import NodeAddress
 from wire.errors import DialFailed, OtherNetwork
 from wire.session import Session
 
 __all__ = ["NodeService"]
+
+log = structlog.get_logger()
 
 NS = 1_000_000_000
 DEFAULT_FUNDING_S = 3_600
@@ -86,6 +91,9 @@ class NodeService:
     async def node_health(self, params: schema.NoParams) -> schema.Health:
         """Tell whether the money is safe right now."""
         del params
+        backup = self._services.backup
+        if backup.touched():
+            await asyncio.to_thread(backup.check)
         return health_of(self._node)
 
     async def node_stop(self, params: schema.NoParams) -> schema.Stopping:
@@ -160,8 +168,13 @@ class NodeService:
     # --- peers -------------------------------------------------------------------------------------------
 
     async def peer_connect(self, params: schema.PeerConnectParams) -> schema.PeerAddress:
-        """Connect to a peer, and remember where it is."""
-        session = await self._session(params.peer)
+        """Connect to a peer, and remember where it is: an address that it did not prove replaces nothing."""
+        session, unproven = await self._session(params.peer)
+        if unproven is not None:
+            raise CallerMistake(
+                "peer_unreachable",
+                f"{unproven}; the connection with that peer at {session.address} goes on, and nothing was changed",
+            ) from unproven
         return schema.PeerAddress(node_id=session.peer.hex(), address=session.address)
 
     async def peer_list(self, params: schema.NoParams) -> schema.PeerList:
@@ -172,11 +185,10 @@ class NodeService:
         peers = []
         for peer in sorted({*sessions, *self._node.by_peer}):
             session = sessions.get(peer)
-            host, port = known.get(peer, ("", 0))
             peers.append(
                 schema.Peer(
                     node_id=peer.hex(),
-                    address=session.address if session else (f"{host}:{port}" if host else None),
+                    address=session.address if session else (str(known[peer]) if peer in known else None),
                     connected=session is not None,
                     agent=session.hello.agent if session else None,
                     channels=self._node.channels_with(peer),
@@ -184,7 +196,11 @@ class NodeService:
             )
         return schema.PeerList(peers=peers)
 
-    async def _session(self, address: str) -> Session:
+    async def _session(self, address: str) -> tuple[Session, DialFailed | None]:
+        """Return the session with a peer, NODEID or NODEID@host:port, and keep the address if it proved to be there.
+
+        With a session that exists, the second is why it did not prove that: the address is not kept then.
+        """
         node_id, _, place = address.partition("@")
         peer = bytes.fromhex(node_id)
         if peer == self._services.network.node_id:
@@ -193,17 +209,25 @@ class NodeService:
         if not place:
             if session is None:
                 raise CallerMistake("peer_not_connected", f"there is no connection with {node_id}")
-            return session
-        host, _, port = place.rpartition(":")
-        if session is None:
-            try:
-                session = await self._services.network.dial(peer, host.strip("[]"), int(port))
-            except OtherNetwork as error:
-                raise CallerMistake("wrong_network", str(error)) from error
-            except DialFailed as error:
-                raise CallerMistake("peer_unreachable", str(error)) from error
-        self._node.reached(peer, host.strip("[]"), int(port))
-        return session
+            return session, None
+        where = NodeAddress.of(address).place
+        try:
+            if session is None:
+                session = await self._services.network.dial(peer, where.host, where.port)
+        except OtherNetwork as error:
+            raise CallerMistake("wrong_network", str(error)) from error
+        except DialFailed as error:
+            raise CallerMistake("peer_unreachable", str(error)) from error
+        if self._services.store.read.peers().get(peer) == where:
+            self._services.network.keep_connected(peer, where.host, where.port)
+            return session, None
+        try:
+            await self._services.network.prove(peer, where)  # the peer may have dialed us meanwhile
+        except DialFailed as error:
+            log.warning("peer.address_not_proven", peer=node_id, address=str(where), reason=str(error))
+            return session, error
+        self._node.reached(peer, where)
+        return session, None
 
     # --- channels ----------------------------------------------------------------------------------------
 
@@ -279,7 +303,7 @@ class NodeService:
             raise _chain_error(error) from error
         # Another session may have replaced the first meanwhile: what is said in an old one nobody hears, and what
         # was not yet proposed when the new one began is not said again in it.
-        session = await self._session(params.peer)
+        session, _ = await self._session(params.peer)  # what it did not prove is not kept, and the opening goes on
         balance, reserved = self._node.balance_e8s or 0, self._node.reserved_e8s()
         if int(params.mine_e8s) and balance - reserved < int(params.mine_e8s) + fee:
             raise CallerMistake(

@@ -46,6 +46,7 @@ from protocol.errors import InvariantBroken
 from protocol.messages import FEATURE_LIVES, Hello
 from protocol.terms import network_hash
 from watcher.watch import Watcher
+from wire.address import Address
 from wire.limits import Limits, Timing
 from wire.network import PeerNetwork
 
@@ -158,6 +159,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
             alarms=alarms,
             backup=BackupFile(data_dir, keys, network, config, store.read),
         )
+        stack.callback(services.backup.close)
         node = Node(services, failed)
         later.node = node
         if doubted is not None:
@@ -183,9 +185,9 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
         node.spawn(node.keep(trust.watch, "canister trust"), "canister trust")
         node.spawn(node.keep(ledger_watch.watch, "ledger watch"), "ledger watch")
         if config.wire.listen:
-            host, _, port = config.wire.listen.rpartition(":")
-            actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))
-            services.listening = f"{actual_host}:{actual_port}"
+            host, port = Address.to_listen_on(config.wire.listen)
+            actual_host, actual_port = await services.network.listen(host, port)
+            services.listening = Address.shown(actual_host, actual_port)
         stack.push_async_callback(services.network.close)
         service = NodeService(node, stop.set, version)
         control = ControlServer(service, data_dir, version=version)

@@ -85,13 +85,19 @@ class ChannelDriver:
     # --- steps -------------------------------------------------------------------------------------------
 
     def perform(
-        self, step: Step, then: Callable[[], None] | None = None, records: tuple[Record | Statement, ...] = ()
+        self,
+        step: Step,
+        then: Callable[[], None] | None = None,
+        records: tuple[Record | Statement, ...] = (),
+        backed_up: tuple[bytes, ...] = (),
     ) -> None:
-        """Commit and perform a step of the channel's machine, with records of the node in the same transaction."""
+        """Commit and perform a step of the channel's machine, with records of the node in the same transaction, and
+        with parts of the backup file that are durable before anything of it is sent.
+        """
         if step.durable or records or self._unwritten:
             self._unwritten += 1
             durable = partial(self._durable, step.outgoing, self._session, self.channel.newest, then)
-            self._store.commit((*records, *step.durable), durable)
+            self._store.commit((*records, *step.durable), durable, backed_up)
         else:
             self._do(step.outgoing, self._session)
             if then is not None:

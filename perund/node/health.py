@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from perund.control import schema
@@ -56,6 +57,7 @@ def health_of(node: Node) -> schema.Health:
         problem("ledger_unusable", unusable, at_ns=ledger.since_ns)
     if not_now is not None and not_now != unusable:
         problem("canister_not_trusted", not_now)
+    _say_backup(node, problem)
     for driver in node.drivers.values():
         channel = driver.channel
         challenge_ns = channel.terms.params.challenge_duration_ns
@@ -112,6 +114,20 @@ def health_of(node: Node) -> schema.Health:
         least_margin_s=round(min(margins), 3) if margins else None,
         towers=[_tower(link) for link in node.towers.links.values()],
     )
+
+
+def _say_backup(node: Node, problem: Callable[[str, str], None]) -> None:
+    backup = node.services.backup
+    if backup.problem is not None:
+        problem("backup_unreadable", f"a restore would not have everything: {backup.problem}")
+    if backup.left_out:
+        problem("backup_incomplete", f"{len(backup.left_out)} rows of the store are not in it: {backup.left_out[0]}")
+    for peer, why in node.services.store.read.unusable_peers().items():
+        if node.channels_with(peer) and node.services.network.session(peer) is None:
+            problem(
+                "peer_address_unusable",
+                f"nobody dials the peer {peer.hex()[:16]}: {why}; give its address with `perun connect`",
+            )
 
 
 def _tower(link: TowerLink) -> schema.TowerHealth:

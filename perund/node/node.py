@@ -7,6 +7,7 @@ about money, it only brings facts to the machines of `protocol` and performs wha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from perund.node.lives import Lives
 from perund.node.openings import Openings, Refusal
 from perund.node.published import PublishedGuard
 from perund.node.settlement_job import SettlementJob
+from perund.recovery.backup import BackupError
+from perund.recovery.saved import channel_part, closed_part, peer_part
 from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel, record_peer
@@ -48,6 +51,7 @@ from protocol.signing import ChannelKey
 from protocol.terms import Terms
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.ports import CertifiedLook
+from wire.address import Address
 
 if TYPE_CHECKING:
     from perund.node.driver import PeerSession
@@ -118,13 +122,14 @@ class Node:
                 # It was certified once: enough to refute by, should nothing be certified now.
                 self.services.watcher.suspect(row.terms.channel, row.registered)
         # A crash may have come between a channel and the file: our signature is said again to who lost it.
-        self.save_backup()
+        self._write_backup()
         for driver in self.drivers.values():
             self._changed(driver)
 
     def background(self) -> None:
         """Start what runs beside the channels."""
         self.spawn(self.keep(self._tick, "tick"), "tick")
+        self.spawn(self.services.backup.tend(self._backup_event), "backup")
         for intent in self.services.store.read.open_sends():
             self.spawn(self._finish_send(intent.number), "send")
         if self.lives.stopped is not None:
@@ -133,9 +138,9 @@ class Node:
         self.towers.start(self.spawn)
         # An opening goes on in a session, too: with a peer that has no channel yet, nobody else would begin one.
         wanted = self.by_peer.keys() | self.openings.peers()
-        for peer, (host, port) in self.services.store.read.peers().items():
+        for peer, place in self.services.store.read.peers().items():
             if peer in wanted:
-                self.services.network.keep_connected(peer, host, port)
+                self.services.network.keep_connected(peer, place.host, place.port)
 
     async def close(self) -> None:
         """Stop the jobs."""
@@ -310,7 +315,10 @@ class Node:
         self.drivers.pop(terms.channel, None)
         self.jobs.pop(terms.channel, None)
         self.towers.closed(driver)
-        self.save_backup()
+        with contextlib.suppress(
+            StorageFailed
+        ):  # the store is closed, or failed and said so: the next start writes all
+            self.services.store.commit((), backed_up=[closed_part(terms.proposal_id)])
         left = self.by_peer.get(terms.peer, {})
         left.pop(terms.channel, None)
         if not left:
@@ -432,12 +440,12 @@ class Node:
         """Whether a peer has a channel with us."""
         return peer in self.by_peer
 
-    def reached(self, peer: bytes, host: str, port: int) -> None:
-        """Remember where a peer is, and keep a connection with it: from now on, and after a restart while there
-        are channels or openings.
+    def reached(self, peer: bytes, place: Address) -> None:
+        """Remember where a peer proved to be, and keep a connection with it: from now on, and after a restart while
+        there are channels or openings.
         """
-        self.services.store.commit([record_peer(peer, host, port)])
-        self.services.network.keep_connected(peer, host, port)
+        self.services.store.commit([record_peer(peer, place)], backed_up=[peer_part(peer, place)])
+        self.services.network.keep_connected(peer, place.host, place.port)
 
     def reason_not_to_open(self) -> str | None:
         """Return why no channel may be opened now, for people, or None."""
@@ -493,11 +501,12 @@ class Node:
         )
         driver = self._take_up(terms, memory, number)
         self.lives.has_channel(terms.peer)
+        opened_ns = self.chain_ns()
         rows = insert_channel(
             opened,
             number,
             services.network_hash,
-            self.chain_ns(),
+            opened_ns,
             services.config.close.force_after_s * 1_000_000_000,
         )
         facts: dict[str, str | int | bool] = {
@@ -509,8 +518,6 @@ class Node:
 
         def durable() -> None:
             log.info("channel.signed", channel=driver.short, peer=terms.peer.hex())
-            if not self.save_backup():
-                return
             if session is not None and reply is not None and self.lives.stopped is None:
                 session.send(reply)
             waiter = self._opening_waiters.pop(terms.proposal_id, None)
@@ -518,8 +525,9 @@ class Node:
                 waiter.set_result(driver)
 
         # The driver's effects leave in order: our signature first, then `Resume`, and nothing before the channel
-        # is on the disk. Its job starts with the same commit.
-        driver.perform(Step((event,)), durable, (*records, *rows))
+        # is on the disk, and in the backup file. Its job starts with the same commit.
+        saved = channel_part(terms, opened.signed.signatures, opened_ns)
+        driver.perform(Step((event,)), durable, (*records, *rows), (saved,))
         live = services.network.session(terms.peer)
         if live is not None and live is session:
             driver.session_began(live, live.hello.minimum_payment_e8s)
@@ -534,14 +542,19 @@ class Node:
         if live is not None and live is session and not driver.channel.connected:
             driver.session_began(live, live.hello.minimum_payment_e8s)
 
-    def save_backup(self) -> bool:
-        """Make the backup file durable as it is now: before our signature on a state 0 leaves, and when one closes."""
+    def _write_backup(self) -> None:
+        """Write the backup file anew from the store; from now on what opens and closes is appended to it."""
+        backup = self.services.backup
         try:
-            self.services.backup.write(time.time_ns() // 1_000_000)
-        except OSError as error:
+            backup.write(time.time_ns() // 1_000_000)
+        except (OSError, BackupError) as error:
             self.failed(StorageFailed(f"the backup file cannot be written: {error}"))
-            return False
-        return True
+        self.services.store.back_up_with(backup.append)
+        for peer, why in self.services.store.read.unusable_peers().items():
+            log.warning("peer.address_unusable", peer=peer.hex(), why=why)
+
+    def _backup_event(self, kind: str, facts: dict[str, str | int | bool]) -> None:
+        self.services.store.commit((EventRecord(kind, None, facts),))
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         """An opening of ours came to nothing."""

@@ -12,6 +12,7 @@ import structlog
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.driver import PeerSession
+from perund.recovery.saved import half_open_part
 from perund.store.jobs import forget_opening, record_opening
 from perund.store.store import Store
 from perund.store.writer import Statement
@@ -31,6 +32,7 @@ from protocol.opening import (
     OpeningPhase,
     OpeningStep,
     Proposed,
+    Signing,
     accept,
     expire,
     receive,
@@ -80,10 +82,6 @@ class Surroundings(Protocol):
 
     def signed_again(self, proposal_id: bytes, session: PeerSession) -> None:
         """The proposer asked for our signature on state 0 again: it had not got it."""
-        ...
-
-    def save_backup(self) -> bool:
-        """Make the backup file durable as it is now. False when it failed, and the node ends."""
         ...
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
@@ -317,8 +315,6 @@ class Openings:
         def then() -> None:
             if isinstance(phase, Dead):
                 self._forget(phase)
-            if step.signed is not None and not self._node.save_backup():
-                return  # our signature on a state 0 leaves only when the channel could be found again
             # What ended meanwhile, and is forgotten with the same write, is not said any more.
             if session is not None and (isinstance(phase, Dead) or self._is_now(phase)):
                 for message in step.send:
@@ -326,7 +322,9 @@ class Openings:
             if isinstance(phase, Dead) and we_proposed:
                 self._node.refused(proposal_id, Refusal(phase.code, phase.text))
 
-        self._store.commit(durable, then)
+        # Our signature on a state 0 leaves only when the channel could be found again.
+        backed_up = (half_open_part(phase.peer, phase.proposal.nonce_share),) if isinstance(phase, Signing) else ()
+        self._store.commit(durable, then, backed_up)
 
     def _is_now(self, phase: OpeningPhase) -> bool:
         proposal_id = phase.terms.proposal_id if isinstance(phase, Opened) else phase.proposal.proposal_id

@@ -10,10 +10,11 @@ import apsw
 from perund.config import FILE_NAME
 from perund.config_file import load_config
 from perund.keys import Keys
-from perund.keystore import KeyStore
+from perund.keystore import KeyStore, check_passphrase
 from perund.private_file import make_private_dir, write_new
 from perund.recovery.backup import Backup, BackupError, read_backup
 from perund.recovery.taking_up import genuine_channels, take_up_missing
+from perund.setup_errors import ConfigError
 from perund.store.schema import STORE_NAME, migrate
 from perund.store.store import connect
 from protocol.types import ChannelId
@@ -23,27 +24,38 @@ __all__ = ["Restored", "restore_node"]
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was restored. `channels`: ids in hex."""
+    """What was restored. `channels`: ids in hex; `faults`: what is wrong with the backup and was left out."""
 
     node_id: str
     made_ms: int
     channels: tuple[str, ...]
+    faults: tuple[str, ...]
+    torn: bool
+    """Whether the last record of the file is incomplete: the machine stopped while it was written."""
 
 
 def restore_node(data_dir: Path, backup_path: Path, entropy: bytes, passphrase: str) -> Restored:
     """Make a data directory from phrase and backup. Its channels recover: they ask peers for the newest states.
 
-    Raises `BackupError`, `DirectoryError` (nothing is overwritten), `PassphraseError`, `ConfigError`.
+    What is good in the backup is taken, and what is not is said. Raises `BackupError`, `DirectoryError` (nothing is
+    overwritten), `PassphraseError`: nothing is made then.
     """
     keys = Keys(entropy)
+    check_passphrase(passphrase)
     backup = read_backup(backup_path, keys)
-    genuine_channels(backup)
+    _, faults = genuine_channels(backup)
+    faults = [*backup.faults, *faults]
     make_private_dir(data_dir)
     write_new(data_dir / FILE_NAME, backup.config.encode())
-    load_config(data_dir)
+    try:
+        load_config(data_dir)
+    except ConfigError as error:
+        faults.append(f"the configuration in the backup is to be repaired before the node starts: {error}")
     KeyStore(data_dir).create(entropy, passphrase)
     channels = _fill(data_dir / STORE_NAME, backup)
-    return Restored(backup.node_id, backup.made_ms, tuple(channel.hex() for channel in channels))
+    return Restored(
+        backup.node_id, backup.made_ms, tuple(channel.hex() for channel in channels), tuple(faults), backup.torn
+    )
 
 
 def _fill(path: Path, backup: Backup) -> tuple[ChannelId, ...]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import apsw
-import structlog
 
 from perund.keys import Keys
-from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, SavedChannel, read_backup
+from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, SavedChannel, put_aside, read_backup
 from perund.recovery.copying import mark_as_copy
 from perund.store.damage import require_sound_file, unusable
 from perund.store.jobs import insert_channel, record_peer
@@ -22,28 +20,24 @@ from protocol.types import ChannelId, Nanos
 
 __all__ = ["genuine_channels", "take_up_from_file", "take_up_missing"]
 
-log = structlog.get_logger()
-
 FORCE_AFTER_NS = 600 * 10**9
 
 
-def genuine_channels(backup: Backup) -> list[Opened]:
-    """Return the channels of a backup. Raises `BackupError`: one of them has no signed state 0."""
-    return [_genuine(_opened(saved)) for saved in backup.channels]
-
-
-def _opened(saved: SavedChannel) -> Opened:
-    try:
-        return saved.opened()
-    except Undecodable as error:
-        raise BackupError(f"a channel in the backup is none: {error}", "the file is damaged") from error
+def genuine_channels(backup: Backup) -> tuple[list[Opened], list[str]]:
+    """Return the channels of a backup, and what is wrong with those that are none."""
+    good: list[Opened] = []
+    faults: list[str] = []
+    for saved in backup.channels:
+        try:
+            good.append(_genuine(saved.opened()))
+        except (BackupError, Undecodable) as error:
+            faults.append(f"the channel of proposal {saved.proposal_id.hex()[:16]} in the backup is none: {error}")
+    return good, faults
 
 
 def _genuine(channel: Opened) -> Opened:
     if not verify_signed_state(channel.terms.params, channel.signed):
-        raise BackupError(
-            f"channel {channel.terms.channel.hex()[:16]} in the backup has no signed state 0", "the file is damaged"
-        )
+        raise BackupError("it has no signed state 0", "the file is damaged")
     return channel
 
 
@@ -51,14 +45,18 @@ def take_up_missing(database: apsw.Connection, backup: Backup, why: str) -> tupl
     """Take up, in one transaction, the channels that the store lacks; they recover, and so does all that it has.
 
     A channel is in its store before it is in the backup file: what the store lacks, it has lost. `why`: for people.
-    Returns the channels taken up. Raises `BackupError`, `StoreDamaged`, `apsw.Error`.
+    What of them is no channel is added to the faults of the backup. Returns the channels taken up. Raises
+    `StoreDamaged`, `apsw.Error`.
     """
-    # Only what is taken up is verified: a node with many channels that lacks none is to be ready soon.
-    missing = [
-        (_genuine(opened), saved)
-        for opened, saved in ((_opened(saved), saved) for saved in backup.channels)
-        if not database.execute("SELECT 1 FROM channel WHERE channel = ?", (opened.terms.channel,)).fetchone()
-    ]
+    missing: list[tuple[Opened, SavedChannel]] = []
+    for saved in backup.channels:
+        # Only what is taken up is verified: a node with many channels that lacks none is to be ready soon.
+        if database.execute("SELECT 1 FROM channel WHERE proposal_id = ?", (saved.proposal_id,)).fetchone():
+            continue
+        try:
+            missing.append((_genuine(saved.opened()), saved))
+        except (BackupError, Undecodable) as error:
+            backup.faults.append(f"the channel of proposal {saved.proposal_id.hex()[:16]} is none: {error}")
     if not missing:
         return ()
     require_sound_file(database)  # what a damaged store lacks was not lost: it is to be put aside, not written on
@@ -71,7 +69,7 @@ def take_up_missing(database: apsw.Connection, backup: Backup, why: str) -> tupl
             for statement in insert_channel(opened, number, backup.network, Nanos(saved.opened_ns), FORCE_AFTER_NS):
                 database.execute(statement.sql, statement.values)
         for peer in backup.peers:
-            statement = record_peer(peer.peer, peer.host, peer.port)
+            statement = record_peer(peer.peer, peer.place)
             database.execute(statement.sql, statement.values)
         mark_as_copy(database, why)
     except BaseException:
@@ -94,33 +92,30 @@ def take_up_from_file(data_dir: Path, store_path: Path, keys: Keys, network: byt
     try:
         backup = read_backup(path, keys)
     except BackupError as error:
-        _put_aside(path, error)
+        put_aside(path, str(error))
         return ()
-    if not backup.channels:
-        return ()
-    if backup.network != network:
+    if backup.channels and backup.network != network:
         raise BackupError(
             f"{path} is of network {backup.network.hex()[:16]}…, the configuration names {network.hex()[:16]}…",
             "root key, canister and ledger must be those of its channels",
         )
+    taken = _take_up(store_path, backup) if backup.channels else ()
+    if backup.faults:
+        # What could be read of it is in the store now. The rest is for people: the file is about to be made anew.
+        put_aside(path, f"{path}: {backup.faults[0]} ({len(backup.faults)} faults in all)")
+    return taken
+
+
+def _take_up(store_path: Path, backup: Backup) -> tuple[ChannelId, ...]:
     try:
         database = connect(store_path)
         try:
             store_path.chmod(0o600)
             migrate(database)
             return take_up_missing(database, backup, "the backup file has channels that this store lacked")
-        except BackupError as error:
-            _put_aside(path, error)
-            return ()
         finally:
             database.close()
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise unusable(store_path, error) from error
     except (apsw.Error, OSError) as error:
         raise BackupError(f"the store {store_path} cannot be written: {error}", "check the disk") from error
-
-
-def _put_aside(path: Path, error: BackupError) -> None:
-    aside = path.with_name(f"{BACKUP_NAME}.unreadable-{time.time_ns() // 1_000_000}")
-    path.rename(aside)
-    log.error("backup.unreadable", error=str(error), put_aside=str(aside), alarm=True)

@@ -20,9 +20,9 @@ from perund.config import Config
 from perund.keys import Keys
 from perund.node.ledger_scan import find_block
 from perund.setup_errors import SetupError
-from perund.tower.address import TowerAddress
 from protocol.messages import ChannelMessage, ErrorMessage, Hello, PeerMessage
 from protocol.terms import network_hash
+from wire.address import NodeAddress
 from wire.errors import DialFailed
 from wire.network import PeerNetwork
 from wire.session import Session
@@ -49,7 +49,7 @@ class ChannelsAreLeft(SetupError):
         super().__init__(what, WHAT_TO_DO)
 
 
-async def require_no_traces(config: Config, keys: Keys, peers: Sequence[TowerAddress]) -> None:
+async def require_no_traces(config: Config, keys: Keys, peers: Sequence[NodeAddress]) -> None:
     """Return when ledger and peers were asked, and show no channel of the node with these keys.
 
     `peers`: nodes that it may have channels with. Raises `ChannelsAreLeft`.
@@ -115,7 +115,7 @@ class _Listener:
         return True
 
 
-async def _ask_peer(config: Config, keys: Keys, peer: TowerAddress) -> None:
+async def _ask_peer(config: Config, keys: Keys, peer: NodeAddress) -> None:
     shown = f"{peer.node_id.hex()[:16]}… at {peer.host}:{peer.port}"
     network = network_hash(
         config.root_key, principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)

@@ -10,6 +10,7 @@ from protocol.effects import Phase
 from protocol.funding import IntentStatus
 from protocol.opening import Accepted, Dead, Opened, OpeningPhase, Proposed, Signing
 from protocol.types import Nanos
+from wire.address import Address
 
 __all__ = [
     "book_cost",
@@ -130,9 +131,9 @@ def record_code(seen: CodeSeen) -> Statement:
     )
 
 
-def record_peer(peer: bytes, host: str, port: int) -> Statement:
-    """Where a peer was reached."""
-    return Statement("INSERT OR REPLACE INTO peer VALUES (?, ?, ?)", (peer, host, port))
+def record_peer(peer: bytes, place: Address) -> Statement:
+    """Where a peer was reached, and proved by its handshake to be."""
+    return Statement("INSERT OR REPLACE INTO peer VALUES (?, ?, ?)", (peer, place.host, place.port))
 
 
 def record_request(key: str, method: str, arguments: bytes, result: str, now_ms: int) -> Statement:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -16,6 +18,8 @@ __all__ = ["LOCK_NAME", "DirectoryLock"]
 
 LOCK_NAME: Final = "perund.lock"
 """In the data directory of a running node."""
+
+_OF_A_LOCK: Final = re.compile(rb"([0-9]{1,20}\n?)?")
 
 
 class DirectoryLock:
@@ -31,13 +35,20 @@ class DirectoryLock:
         try:
             if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # A link is not followed: what it leads to is no lock, and would be written over.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(self._path, flags, 0o600)
         except OSError as error:
+            if (os.path.lexists(self._path) and not self._path.is_file()) or self._path.is_symlink():
+                raise self._not_a_lock() from error
             raise DirectoryError(
                 f"the data directory {directory} cannot be written ({error.strerror})",
                 "nothing was changed; start the node as the user that owns the directory, with its mode at least 0700, "
                 "on a file system that is mounted for writing",
             ) from error
+        if not (stat.S_ISREG(os.fstat(self._file).st_mode) and _OF_A_LOCK.fullmatch(os.pread(self._file, 64, 0))):
+            os.close(self._file)
+            raise self._not_a_lock()
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -58,6 +69,9 @@ class DirectoryLock:
             raise DirectoryInUse(f"{self._path} was replaced while it was being locked; start the node again")
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def _not_a_lock(self) -> DirectoryError:
+        return DirectoryError(f"{self._path} is not the lock of a node", "nothing was changed; move that file away")
 
     def release(self) -> None:
         """Let another process have the directory."""

@@ -45,6 +45,7 @@ from protocol.types import (
     SignedState,
     State,
 )
+from wire.address import Address, BadAddress, NodeAddress
 from wire.codec import decode
 from wire.errors import BadMessage
 
@@ -248,6 +249,14 @@ class Reader:
         assert row is not None
         return bytes(row[0]), bytes(row[1])
 
+    def live_terms(self) -> list[tuple[_Column, ...]]:
+        """Return, as they stand there, the columns that the backup file has of each channel whose money is not out."""
+        return self._rows(
+            "SELECT c.proposal_id, c.peer, c.our_index, c.nonce, c.participant_0, c.participant_1, c.challenge_ns, "
+            "c.allocation_0, c.allocation_1, c.deadline_ns, c.our_share, c.peer_share, c.signature_0, c.signature_1, "
+            "c.opened_ns FROM channel c JOIN channel_state s USING (number) WHERE s.phase != 'closed'"
+        )
+
     def half_open(self) -> list[tuple[bytes, bytes]]:
         """Return peer and our share of the openings in which we signed and the peer did not, as far as we know."""
         return [
@@ -350,9 +359,20 @@ class Reader:
         )
         return [_transfer(row) for row in rows]
 
-    def peers(self) -> dict[bytes, tuple[str, int]]:
-        """Return where peers were last reached."""
-        return {row[0]: (row[1], row[2]) for row in self._rows("SELECT peer, host, port FROM peer")}
+    def peers(self) -> dict[bytes, Address]:
+        """Return where peers were last reached. A row that is no address is left out: `unusable_peers` has it."""
+        return {found.node_id: found.place for found in self._peer_rows() if isinstance(found, NodeAddress)}
+
+    def unusable_peers(self) -> dict[bytes, str]:
+        """Return the peers whose row is no address, and what is wrong with it: an older version took any port."""
+        return dict(found for found in self._peer_rows() if not isinstance(found, NodeAddress))
+
+    def _peer_rows(self) -> Iterator[NodeAddress | tuple[bytes, str]]:
+        for peer, host, port in self._rows("SELECT peer, host, port FROM peer"):
+            try:
+                yield NodeAddress(peer, host, port)
+            except BadAddress as error:
+                yield peer, str(error)
 
     def request(self, key: str) -> RequestRow | None:
         """Return what was asked for under an idempotency key."""

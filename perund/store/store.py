@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,7 @@ import apsw
 
 from perund.store.damage import require_sound_file, unusable
 from perund.store.doubt import record_doubt
-from perund.store.errors import FilesReplaced, StorageFailed, StoreError, WrongNetwork
+from perund.store.errors import FilesReplaced, StorageFailed, StoreError, UnknownSchema, WrongNetwork
 from perund.store.lives import begin_life
 from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
 from perund.store.rows import EventRow
@@ -48,10 +48,13 @@ class _Unwritten:
 
 
 def connect(path: Path) -> apsw.Connection:
-    """Return a connection that writes as a store does."""
+    """Return a connection that writes as a store does. Raises `UnknownSchema` for a database of another program."""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     database = apsw.Connection(str(path), flags=flags)
     database.set_busy_timeout(BUSY_MS)
+    if database.pragma("user_version") == 0 and database.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+        database.close()
+        raise UnknownSchema(f"{path} is a database of another program; nothing was changed, move it away")
     database.pragma("journal_mode", "wal")
     # FULL: a commit returns when the log is on the disk, not when the system has heard of it (rule 2).
     database.pragma("synchronous", 2)
@@ -116,8 +119,18 @@ class Store:
 
     # --- writing -----------------------------------------------------------------------------------------
 
-    def commit(self, records: Iterable[Record | Statement], then: Callable[[], None] | None = None) -> None:
-        """Make the records durable together; then call `then`, in the order of the commits.
+    def back_up_with(self, append: Callable[[Sequence[bytes]], None]) -> None:
+        """Say who makes parts of the backup file durable; it is called on the writer's thread."""
+        self._writer.back_up = append
+
+    def commit(
+        self,
+        records: Iterable[Record | Statement],
+        then: Callable[[], None] | None = None,
+        backed_up: Sequence[bytes] = (),
+    ) -> None:
+        """Make the records durable together, and `backed_up` in the backup file; then call `then`, in the order of
+        the commits: what is said after an opening waits for the file, too.
 
         Raises `StorageFailed` when an earlier write failed.
         """
@@ -146,7 +159,7 @@ class Store:
                 for listener in self._listeners:
                     listener(events)
 
-        self._writer.commit(statements, durable)
+        self._writer.commit(statements, durable, backed_up)
 
     async def write(self, records: Iterable[Record | Statement]) -> None:
         """Return when the records are durable. Raises `StorageFailed`."""

@@ -21,6 +21,7 @@ import apsw
 
 from perund.store.errors import StorageFailed
 from perund.store.own_files import OwnFiles
+from protocol.errors import InvariantBroken
 
 __all__ = ["Statement", "Writer"]
 
@@ -42,6 +43,7 @@ class Statement:
 class _Unit:
     statements: Sequence[Statement]
     then: Callable[[], None] | None
+    backed_up: Sequence[bytes]
 
 
 class Writer:
@@ -60,17 +62,24 @@ class Writer:
         self._error: StorageFailed | None = None
         self._broken = self._closed = False
         self.transactions = 0
+        self.back_up: Callable[[Sequence[bytes]], None] | None = None
+        """Makes parts of the backup file durable; called on the writing thread, when what they tell is in the store."""
         self._thread = threading.Thread(target=self._run, name="perund-writer", daemon=True)
         self._thread.start()
 
-    def commit(self, statements: Sequence[Statement], then: Callable[[], None] | None = None) -> None:
-        """Make the statements durable together, then call `then`.
+    def commit(
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[], None] | None = None,
+        backed_up: Sequence[bytes] = (),
+    ) -> None:
+        """Make the statements durable together, after them `backed_up` in the backup file, then call `then`.
 
         Raises `StorageFailed` after a failure, and after `close`: nobody may wait for a write that never comes.
         """
         if self._error is not None:
             raise self._error
-        self._queue.put(_Unit(statements, then))
+        self._queue.put(_Unit(statements, then, backed_up))
 
     def close(self) -> None:
         """Write what is queued, and stop. The `then` of what is written now is called in a later turn of the loop."""
@@ -114,6 +123,7 @@ class Writer:
                 units.append(more)
             try:
                 self._write(units)
+                self._back_up([part for unit in units for part in unit.backed_up])
                 done = [u.then for u in units if u.then is not None]
                 if done:
                     self._tell(partial(self._call_all, done))
@@ -148,6 +158,15 @@ class Writer:
             raise
         self._files.require()
         self.transactions += 1
+
+    def _back_up(self, parts: list[bytes]) -> None:
+        if parts:
+            if self.back_up is None:
+                raise InvariantBroken("something is to be backed up, and nobody said where")
+            try:
+                self.back_up(parts)
+            except Exception as error:
+                raise StorageFailed(f"the backup file cannot be written: {error}") from error
 
     def _fail(self, error: StorageFailed) -> None:
         self._error = error

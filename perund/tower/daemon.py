@@ -34,6 +34,7 @@ from watcher.tower.proving import Proving
 from watcher.tower.receipts import Notary
 from watcher.tower.tower import Tower
 from watcher.watch import Watcher
+from wire.address import Address
 from wire.limits import Timing
 from wire.network import PeerNetwork
 
@@ -172,12 +173,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
         )
         stack.push_async_callback(peers.close)
-        host, _, port = config.wire.listen.rpartition(":")
-        actual_host, actual_port = await peers.listen(host.strip("[]"), int(port))
+        host, port = Address.to_listen_on(config.wire.listen)
+        actual_host, actual_port = await peers.listen(host, port)
         log.info(
             "tower.started",
             node_id=peers.node_id.hex(),
-            listen=f"{actual_host}:{actual_port}",
+            listen=Address.shown(actual_host, actual_port),
             slots=tower.slots.total,
             channels=len(tower.slots.channels),
         )

@@ -13,7 +13,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from perund.tower.address import TowerAddress
 from perund.tower.recalling import NO_SLOT, Recall, Recovery
 from perund.tower.receipt_rows import KeptReceipt
 from perund.tower.standing import Keeper, Standing
@@ -30,6 +29,7 @@ from protocol.messages import (
 from protocol.tower_digest import Entry
 from protocol.types import ChannelId, Params, SignedState
 from watcher.tower.receipts import verify_receipt
+from wire.address import NodeAddress
 from wire.session import Session
 
 __all__ = ["Household", "Lag", "TowerLink"]
@@ -90,7 +90,7 @@ class TowerLink:
 
     def __init__(
         self,
-        address: TowerAddress,
+        address: NodeAddress,
         household: Household,
         network: bytes,
         our_id: bytes,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from perund.store.errors import StorageFailed
-from perund.tower.address import TowerAddress
 from perund.tower.inquiry import Inquiries
 from perund.tower.link import TowerLink
 from perund.tower.receipt_rows import KeptReceipt, forget_receipts, record_receipt, record_tower_life
@@ -29,6 +28,7 @@ from protocol.messages import (
     TowerState,
 )
 from protocol.types import ChannelId, Nanos, Params, SignedState
+from wire.address import NodeAddress
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
@@ -52,7 +52,7 @@ class Towers:
         self._inquiries = Inquiries()
         self._lives: dict[bytes, tuple[bytes, int]] = {}
         for text in services.config.watch.towers:
-            address = TowerAddress.of(text)
+            address = NodeAddress.of(text)
             rows = services.store.read.tower_receipts(address.node_id)
             life = services.store.read.tower_life(address.node_id)
             if life is not None:

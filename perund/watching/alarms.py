@@ -27,6 +27,7 @@ GRACE_S: Final = 5.0
 _ENDED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "watcher.sees": ("watcher.blind",),
     "watcher.unproven_over": ("watcher.refuting_unproven",),
+    "backup.readable": ("backup.unreadable",),
     "channel.refuted": (
         "channel.refuting",
         "watcher.margin_half",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -26,6 +26,7 @@ from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
 from perund.recovery import taking_up
 from perund.recovery.backup import Backup, BackupFile
+from perund.recovery.saved import Gathering
 from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
@@ -90,6 +91,18 @@ class _BackupFile(BackupFile):
         self._life.effect("backup.write")
         self._life.house.backup = self.collect(made_ms)
         self._life.effect("backup.written")
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        self._life.effect("backup.write")
+        gathering = Gathering(self._life.house.backup)
+        for part in parts:
+            gathering.take(part)
+        assert not gathering.faults, gathering.faults
+        self._life.house.backup = gathering.backup()
+        self._life.effect("backup.written")
+
+    async def tend(self, tell: object) -> None:
+        """Nobody else touches a simulated file."""
 
 
 class _Ids(PaymentIds):

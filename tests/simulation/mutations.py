@@ -19,7 +19,17 @@ from unittest.mock import patch
 
 from chain import agent
 from devnet.perun import canister as contract
-from perund.node import canister, driver, funding_job, idempotency, lost_deposits, node, settlement_job, transfers
+from perund.node import (
+    canister,
+    driver,
+    funding_job,
+    idempotency,
+    lost_deposits,
+    node,
+    openings,
+    settlement_job,
+    transfers,
+)
 from perund.recovery import copying, taking_up
 from perund.store import reading
 from protocol import channel, following, opening, ordering, signer
@@ -356,6 +366,16 @@ MUTATIONS: Final = (
         "restored node does not look for its deposit",
         "rule 6: what was on its way to the canister when the disk was lost stays there",
         (lost_deposits.LostDeposits, "search", "terms = self._terms", "self.done = True; return"),
+    ),
+    _bug(
+        "the proposer's signature leaves before it is backed up",
+        "DESIGN 11: the backup is durable before our signature on a state 0 leaves",
+        (openings.Openings, "_commit", "isinstance(phase, Signing) else", "False else"),
+    ),
+    _bug(
+        "the acceptor's signature leaves before it is backed up",
+        "DESIGN 11: the backup is durable before our signature on a state 0 leaves",
+        (node.Node, "open_channel", "(*records, *rows), (saved,)", "(*records, *rows), ()"),
     ),
     _bug(
         "old store overwrites the backup",

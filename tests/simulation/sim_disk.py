@@ -71,7 +71,7 @@ def _opened(copy: bytes) -> apsw.Connection:
 
 
 Value = None | int | float | str | bytes
-_Unit = tuple[Sequence[Statement], Callable[[], None] | None]
+_Unit = tuple[Sequence[Statement], Callable[[], None] | None, Sequence[bytes]]
 
 
 class SimWriter:
@@ -91,13 +91,19 @@ class SimWriter:
         self._error: StorageFailed | None = None
         self._report_at = 0.0
         self.transactions = 0
+        self.back_up: Callable[[Sequence[bytes]], None] | None = None
 
-    def commit(self, statements: Sequence[Statement], then: Callable[[], None] | None = None) -> None:
+    def commit(
+        self,
+        statements: Sequence[Statement],
+        then: Callable[[], None] | None = None,
+        backed_up: Sequence[bytes] = (),
+    ) -> None:
         """Take a unit; it is written in a later turn."""
         self._life.effect("disk.ask")
         if self._error is not None:
             raise self._error
-        self._queue.append((statements, then))
+        self._queue.append((statements, then, backed_up))
         if not self._due:
             self._due = True
             self._loop.call_later(self._disk.faults.write_s(), self._write)
@@ -119,8 +125,12 @@ class SimWriter:
             return
         self.transactions += 1
         self._life.effect("disk.written")
+        parts = [part for unit in units for part in unit[2]]
+        if parts:
+            assert self.back_up is not None
+            self.back_up(parts)
         self._report_at = max(self._report_at + 1e-6, self._loop.time() + self._disk.faults.report_s())
-        self._loop.call_at(self._report_at, self._report, [then for _, then in units if then is not None])
+        self._loop.call_at(self._report_at, self._report, [then for _, then, _ in units if then is not None])
 
     def _execute(self, statements: list[Statement]) -> None:
         database = self._disk.database

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -238,13 +239,26 @@ async def test_calls_in_flight_are_bounded_by_not_reading(node: NodeDouble, data
     await server.stop()
 
 
-async def test_a_socket_left_by_a_killed_node_is_replaced(server: ControlServer, node: NodeDouble) -> None:
-    again = ControlServer(node, server.path.parent, version="0")
+async def test_a_socket_left_by_a_killed_node_is_replaced(node: NodeDouble, data_dir: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as killed:
+        killed.bind(str(data_dir / "control.sock"))
+        killed.listen()
+    again = ControlServer(node, data_dir, version="0")
     await again.start()
     line = await Line.to(again)
     assert "result" in await line.ask(request())
     await line.close()
     await again.stop()
+
+
+async def test_a_socket_that_another_program_listens_on_is_not_replaced(
+    server: ControlServer, node: NodeDouble
+) -> None:
+    with pytest.raises(DirectoryError, match="another program listens"):
+        await ControlServer(node, server.path.parent, version="0").start()
+    line = await Line.to(server)
+    assert "result" in await line.ask(request())
+    await line.close()
 
 
 async def test_a_file_in_the_sockets_place_is_not_replaced(node: NodeDouble, data_dir: Path) -> None:

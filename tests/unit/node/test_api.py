@@ -32,10 +32,12 @@ from perund.control.methods import (
 )
 from perund.control.values import E8s, PaidColumn, PaidE8s, Seconds
 from perund.node.daemon import STORE_NAME
+from perund.store.reading import open_reader
 from perund.store.store import connect
 from tests.unit.node.net import FEE, ICP, Fault, Net
 from tests.unit.node.street import Street, insisting, refused, soon
 from watcher.watch import Watcher
+from wire.address import Address
 
 NOTHING = schema.NoParams()
 
@@ -82,6 +84,50 @@ async def test_peers(street: Street) -> None:
     assert await refused(alice.control.call(PEER_CONNECT, schema.PeerConnectParams(me))) == "peer_is_self"
     for wrong in (nobody, dead_end):
         assert await refused(alice.control.call(PEER_CONNECT, schema.PeerConnectParams(wrong))) == "peer_unreachable"
+
+
+async def test_an_address_that_the_peer_did_not_prove_replaces_nothing(street: Street) -> None:
+    """While it is connected, too: what is stored is where it is dialed after the next restart."""
+    alice, bob = street.alice, street.bob
+    nobody = f"{bob.info.node_id}@127.0.0.1:1"
+    myself = f"{bob.info.node_id}@{alice.info.listen}"
+    stored = open_reader(alice.directory / STORE_NAME).peers
+    here = {bytes.fromhex(bob.info.node_id): Address.of(bob.info.listen or "")}
+
+    await soon(bob.control.call(PEER_CONNECT, schema.PeerConnectParams(f"{alice.info.node_id}@{alice.info.listen}")))
+    for unproven in (nobody, myself):
+        assert await refused(alice.control.call(PEER_CONNECT, schema.PeerConnectParams(unproven))) == "peer_unreachable"
+        assert stored() == {}, "bob dialed: the session says nothing about an address"
+    await soon(alice.control.call(PEER_CONNECT, schema.PeerConnectParams(bob.address)))
+    assert stored() == here
+    for unproven in (nobody, myself):
+        assert await refused(alice.control.call(PEER_CONNECT, schema.PeerConnectParams(unproven))) == "peer_unreachable"
+        await street.open(5, peer=unproven)  # the session that there is will do; its address is not kept
+        assert stored() == here
+    (peer,) = (await alice.control.call(PEER_LIST, NOTHING)).peers
+    assert (peer.connected, peer.channels) == (True, 2), "the session was not touched"
+
+    await alice.stop()
+    await alice.start()
+    async with asyncio.timeout(10):
+        while not (await alice.control.call(PEER_LIST, NOTHING)).peers[0].connected:  # noqa: ASYNC110  (nobody tells)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "place", ["127.0.0.1:99999", "127.0.0.1:0", "::1:9735", "a b:1", "[::1:1", "-x:1", "x" * 256 + ":1"]
+)
+async def test_what_is_no_address_is_refused_before_anything_else(street: Street, place: str) -> None:
+    call = street.alice.control.call
+    for method, params in (
+        ("peer.connect", {"peer": f"{street.bob.info.node_id}@{place}"}),
+        (
+            "channel.open",
+            {"peer": f"{street.bob.info.node_id}@{place}", "mine_e8s": "1", "theirs_e8s": "0", "challenge_s": 600},
+        ),
+    ):
+        assert await refused(call(method, params)) == "invalid_params"
+    assert open_reader(street.alice.directory / STORE_NAME).peers() == {}
 
 
 async def test_what_keeps_a_channel_from_being_opened(net: Net) -> None:

@@ -17,6 +17,7 @@ from perund.keys import Keys
 from perund.node.driver import PeerSession
 from perund.node.openings import MAX_OPENINGS, MAX_OPENINGS_PER_PEER, Openings, Refusal
 from perund.recovery.backup import BackupFile, read_backup
+from perund.recovery.saved import channel_part
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel
 from perund.store.reading import open_reader
@@ -98,6 +99,8 @@ class House:
         self.store = Store(path, NETWORK, self.failures.append)
         self.disk = open_reader(path)
         self.backup = BackupFile(self.directory, self.keys, NETWORK, self.config, self.store.read)
+        self.backup.write(1)
+        self.store.back_up_with(self.backup.append)
         self.openings = Openings(self.config, self.keys, self.store, self, lambda: self.reason)
 
     def restart(self) -> None:
@@ -141,18 +144,14 @@ class House:
         self.store.name(opened.terms.channel, number)
 
         def durable() -> None:
-            assert self.save_backup()
             if session is not None and opened.reply is not None:
                 session.send(opened.reply)
 
-        self.store.commit((*records, *insert_channel(opened, number, NETWORK, self.now, 1)), durable)
+        saved = channel_part(opened.terms, opened.signed.signatures, self.now)
+        self.store.commit((*records, *insert_channel(opened, number, NETWORK, self.now, 1)), durable, (saved,))
 
     def signed_again(self, proposal_id: bytes, session: PeerSession) -> None:
         self.resumed.append(proposal_id)
-
-    def save_backup(self) -> bool:
-        self.backup.write(1)
-        return True
 
     def refused(self, proposal_id: bytes, refusal: Refusal) -> None:
         self.refusals[proposal_id] = refusal

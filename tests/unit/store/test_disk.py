@@ -241,3 +241,30 @@ def test_the_lock_of_a_node_that_was_killed_is_free(tmp_path: Path) -> None:
 def test_errors_of_the_store_are_errors_of_perund() -> None:
     errors: list[Callable[[str], Exception]] = [StorageFailed, WrongNetwork, UnknownSchema, DirectoryInUse]
     assert all(isinstance(error("x"), PerundError) for error in errors)
+
+
+@pytest.mark.parametrize("kind", ["a link", "another file", "a pipe"])
+def test_what_is_no_lock_is_not_written_over(tmp_path: Path, kind: str) -> None:
+    precious, lock = tmp_path / "precious", tmp_path / "perund.lock"
+    precious.write_text("every word of it")
+    if kind == "a link":
+        lock.symlink_to(precious)
+    elif kind == "another file":
+        lock.write_text("every word of it")
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(DirectoryError, match=r"is not the lock of a node"):
+        DirectoryLock(tmp_path)
+    assert precious.read_text() == "every word of it"
+    assert kind != "another file" or lock.read_text() == "every word of it"
+
+
+def test_a_database_of_another_program_is_not_written_into(tmp_path: Path) -> None:
+    path = tmp_path / "perund.db"
+    database = apsw.Connection(str(path))
+    database.execute("CREATE TABLE theirs(what TEXT)")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(UnknownSchema, match="another program"):
+        connect(path)
+    assert path.read_bytes() == before

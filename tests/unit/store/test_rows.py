@@ -49,6 +49,7 @@ from tests.unit.store.books import (
     signed,
     terms_of,
 )
+from wire.address import Address
 
 DAY_MS = 86_400_000
 
@@ -283,10 +284,10 @@ async def test_withdrawals_and_costs(books: Books) -> None:
 async def test_peers_and_force_after(books: Books) -> None:
     await books.add(terms_of())
     await books.store.write(
-        [record_peer(PEER, "old.example", 1), record_peer(PEER, "::1", 9735), set_force_after(1, 5)]
+        [record_peer(PEER, Address("old.example", 1)), record_peer(PEER, Address("::1", 9735)), set_force_after(1, 5)]
     )
     books.reopen()
-    assert books.store.read.peers() == {PEER: ("::1", 9735)}
+    assert books.store.read.peers() == {PEER: Address("::1", 9735)}
     assert books.row().force_after_ns == 5
 
 

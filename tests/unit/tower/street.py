@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from coincurve import PrivateKey
 
-from perund.tower.address import TowerAddress
 from perund.tower.link import TowerLink
 from perund.tower.receipt_rows import KeptReceipt
 from perund.tower.server import TowerServer, tower_limits
@@ -36,6 +35,7 @@ from tests.unit.devnet.scene import START_NS, Channel
 from tests.unit.tower.scene import NETWORK, PATIENCE_S, TOWER_ID, TOWER_KEY, Post, message
 from watcher.tower.receipts import Notary
 from watcher.tower.tower import read_state
+from wire.address import NodeAddress
 from wire.limits import Timing
 from wire.network import PeerNetwork
 from wire.session import Session
@@ -205,7 +205,7 @@ class Street:
         probe = PeerNetwork(TOWER_KEY, Hello(1, NETWORK, 0, "probe", 1), Liar())
         _, self.port = await probe.listen("127.0.0.1", 0)
         await probe.close()
-        address = TowerAddress(TOWER_ID, "127.0.0.1", self.port)
+        address = NodeAddress(TOWER_ID, "127.0.0.1", self.port)
         home.link = TowerLink(address, home, NETWORK, NODE_ID, receipts or {})
         home.network = PeerNetwork(NODE_KEY, Hello(1, NETWORK, 0, "a node", 1), home, timing=QUICK)
         home.network.keep_connected(TOWER_ID, "127.0.0.1", self.port)

@@ -10,12 +10,12 @@ import pytest
 from perund.config import Config
 from perund.store.errors import StorageFailed, UnknownSchema, WrongNetwork
 from perund.store.store import connect
-from perund.tower.address import TowerAddress
 from perund.tower.books import TowerBooks, read_status
 from perund.tower.daemon import policy_of
 from protocol.types import MAX_E8S
 from tests.unit.tower.scene import NETWORK
 from watcher.tower.policy import TowerPolicy
+from wire.address import NodeAddress
 
 NODE = "02" + "ab" * 32
 BASE = {"network": "local", "ic": {"perun_canister": "ryjl3-tyaaa-aaaaa-aaaba-cai", "root_key": "00" * 133}}
@@ -58,7 +58,7 @@ def test_what_cannot_be_is_refused(section: dict[str, object], what: str) -> Non
 def test_an_address_is_read_and_written(place: str) -> None:
     text = f"{NODE}@{place}"
     assert config(watch={"towers": [text]}).watch.towers == (text,)
-    address = TowerAddress.of(text)
+    address = NodeAddress.of(text)
     assert str(address) == text
     assert "[" not in address.host
 

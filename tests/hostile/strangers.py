@@ -22,6 +22,8 @@ from protocol.messages import (
     ErrorMessage,
     Hello,
     Message,
+    Ping,
+    Pong,
     StateSignature,
 )
 from protocol.signing import ChannelKey
@@ -39,6 +41,8 @@ PLENTY: Final = Allowance(1e9, 1e12, 2**30)
 INBOX: Final = 1_000
 """Messages that a stranger keeps; of a flood nobody wants to read all."""
 S: Final = 1_000_000_000
+KNOCK: Final = 2**64 - 1
+"""The number of the ping that waits for the session."""
 
 
 class TurnedAway(Exception):
@@ -70,7 +74,8 @@ class Stranger:
         self.heard = 0
         """Messages that came, also those that the inbox has forgotten."""
         self.on_message: Callable[[Message], None] = lambda _: None
-        self.greeted = False
+        self.admitted = False
+        """Whether the node has answered in the session; its `Hello` comes before it decides about a place."""
         self._arrived = asyncio.Event()
         self._over: str | None = None
         self._link: Link
@@ -86,10 +91,13 @@ class Stranger:
         return self._over
 
     async def arrive(self, source: str | None = None, patience_s: float = 15) -> Stranger:
-        """Connect from an address and say hello. Raises `TurnedAway` when there is no session."""
+        """Connect from an address, say hello, and return when the node answers in the session.
+
+        Raises `TurnedAway` when there is none.
+        """
         await self.secure(source, patience_s)
-        self.say(Hello(1, self.place.network, 0, "a stranger", 1))
-        await self._until(lambda: self.greeted, patience_s, "the node's Hello")
+        self.say(Hello(1, self.place.network, 0, "a stranger", 1), Ping(KNOCK))
+        await self._until(lambda: self.admitted, patience_s, "the session")
         return self
 
     async def secure(self, source: str | None = None, patience_s: float = 15) -> Stranger:
@@ -210,11 +218,11 @@ class Stranger:
         if message is None:
             return
         self.heard += 1
-        if isinstance(message, Hello):
-            self.greeted = True
-        else:
+        if message == Pong(KNOCK):
+            self.admitted = True
+        elif not isinstance(message, Hello):
             self.inbox.append(message)
-            if isinstance(message, ErrorMessage) and not message.channel and not self.greeted:
+            if isinstance(message, ErrorMessage) and not message.channel and not self.admitted:
                 self._end(f"{message.code}: {message.text}")
         self.on_message(message)
         self._arrived.set()

@@ -20,6 +20,7 @@ from chain.perun import PerunCanister
 from chain.principal import principal_from_text
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
+from perund.open_files import raise_open_files
 from perund.setup_errors import ConfigError
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
@@ -160,12 +161,14 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
             tasks.append(loop.create_task(_until_time(time), name="chain time"))
         agent_name = f"perund-tower/{package_version('perund')}"
+        limits = tower_limits(config.wire.max_connections)
+        raise_open_files(limits)
         hello = Hello(PROTOCOL_VERSION, network, FEATURE_TOWER | FEATURE_RECALL, agent_name, 1)
         peers = PeerNetwork(
             keys.node_key,
             hello,
             TowerServer(tower),
-            tower_limits(config.wire.max_connections),
+            limits,
             Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
         )
         stack.push_async_callback(peers.close)

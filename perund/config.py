@@ -275,6 +275,16 @@ class Tower(_Section, frozen=True, kw_only=True):
             description="Channels of clients that have not shown money in any yet, all together, 1 to 1000000.",
         ),
     ] = 1_000
+    max_unfunded_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description=(
+                "The same of clients without money from one IP address (of IPv6: a network of 64 bits), 1 to 1000000."
+            ),
+        ),
+    ] = 250
     max_unfunded_per_client: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Channels of one client that have not shown money yet, 1 to 1000000.")
     ] = 100

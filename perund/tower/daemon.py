@@ -34,6 +34,7 @@ from watcher.tower.policy import TowerPolicy
 from watcher.tower.proving import Proving
 from watcher.tower.receipts import Notary
 from watcher.tower.tower import Tower
+from watcher.tower.vouching import Vouching
 from watcher.watch import Watcher
 from wire.limits import Timing
 from wire.network import PeerNetwork
@@ -77,6 +78,7 @@ def policy_of(config: Config) -> TowerPolicy:
         max_channels_per_client=section.max_channels_per_client,
         max_unfunded=section.max_unfunded,
         max_unfunded_per_client=section.max_unfunded_per_client,
+        max_unfunded_per_address=section.max_unfunded_per_address,
         min_challenge_ns=Nanos(section.min_challenge_s * NS),
         max_challenge_ns=Nanos(section.max_challenge_s * NS),
         min_total_e8s=section.min_total_e8s,
@@ -148,9 +150,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             hint_every_s=config.watch.interval_s,
         )
         proving = Proving(tower, books, CanisterHoldings(perun), time)
+        vouching = Vouching(CanisterHoldings(perun), time)
+        tower.vouch = vouching.vouch
         tower.start(watcher, proving.ask)  # watch first: what happened meanwhile is looked at before anything else
         proving_task = loop.create_task(proving.run(), name="proving")
-        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task]
+        vouching_task = loop.create_task(vouching.run(), name="vouching")
+        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task, vouching_task]
         stack.push_async_callback(_end, tasks)
         for task in tasks:
             task.add_done_callback(lambda done: failed(_why(done)) if not done.cancelled() else None)
@@ -185,6 +190,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         if unwritable.is_set():
             tower.guards_only = True
             proving_task.cancel()
+            vouching_task.cancel()
             await _remind(stop, failures[0])
         log.info("tower.stopping")
     log.info("tower.stopped")

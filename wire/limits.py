@@ -28,21 +28,38 @@ class Allowance:
 class Limits:
     """Bounds on connections, and on each of them.
 
-    A known peer has a channel with us. Strangers cannot take its room: they have a count of their own, and a
-    session of theirs gives way when `connections` is reached. Who dials is a stranger until act three proves
-    otherwise; so when `handshakes` are in flight the one that has been at it longest gives way to a new one:
-    an honest peer needs a round trip, one that stalls to hold a place loses it.
+    A known peer has money in a channel with us. Everybody else is a stranger, and keys and connections cost a
+    stranger nothing: what strangers may hold together is small, what one address may hold is a part of it, and a
+    place of theirs is taken by whoever comes next. An address is an IPv4 address or an IPv6 network of 64 bits.
     """
 
     connections: int = 4096
-    """Sessions in total."""
+    """Sessions in total. Strangers give theirs up for known peers and for those that we chose ourselves."""
     strangers: int = 100
-    """Sessions that peers without a channel opened. Those that we dialed do not count."""
-    handshakes: int = 50
-    """Incoming connections that are not sessions, yet or any more."""
-    dials: int = 10
+    """Sessions that strangers opened. Those that we dialed do not count, nor those we keep a place for."""
+    strangers_per_address: int = 25
+    """Of these, sessions from one address."""
+    handshakes: int = 512
+    """Incoming connections that are not sessions yet, from addresses where no known peer was seen; and as many
+    again from those where one was. In both, one that is chosen by chance gives way to a new one: an honest peer
+    needs a round trip, whoever would fill this room has to come again and again.
+    """
+    handshakes_per_address: int = 64
+    """Of the former, from one address."""
+    handshakes_per_s: float = 100
+    """Handshakes that are begun each second, in each of the two rooms: they take half a millisecond of ours."""
+    sessions_per_s: float = 1
+    """Sessions of one known peer each second, after the first `sessions_at_once`: each begins with all its channels."""
+    sessions_at_once: int = 20
+    farewells: int = 256
+    """Sessions that have ended and wait for their last message to be read."""
+    dials: int = 64
     """Attempts of `keep_connected` at the same moment."""
-    stranger: Allowance = field(default_factory=lambda: Allowance(500, 256 * KIB, MIB))
+    stranger: Allowance = field(default_factory=lambda: Allowance(100, 64 * KIB, 64 * KIB))
+    strangers_of_address: Allowance = field(default_factory=lambda: Allowance(250, 128 * KIB, 0))
+    """What the strangers of one address may send together. What they leave unread is bounded for each."""
+    strangers_together: Allowance = field(default_factory=lambda: Allowance(500, 256 * KIB, 0))
+    """What all strangers may send together."""
     known: Allowance = field(default_factory=lambda: Allowance(50_000, 512 * MIB, 16 * MIB))
 
 
@@ -88,6 +105,11 @@ class Throttle:
         most = self.allowance
         self._messages = min(most.messages_per_s, self._messages + passed * most.messages_per_s)
         self._bytes = min(most.bytes_per_s, self._bytes + passed * most.bytes_per_s)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing was used lately, as of the last `refill`."""
+        return self._messages >= self.allowance.messages_per_s and self._bytes >= self.allowance.bytes_per_s
 
     def spend(self, size: int) -> bool:
         """Take one message of `size` bytes. Returns whether nothing is owed."""

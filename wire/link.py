@@ -13,9 +13,10 @@ from wire.cipher import FRAME_OVERHEAD, Opener, Sealer
 from wire.errors import BadFrame, HandshakeFailed, LinkLost, WireError
 from wire.limits import Allowance, Throttle
 from wire.noise import Initiator, Responder
+from wire.origin import origin_of
 from wire.text import safe_text
 
-__all__ = ["Link", "LinkOwner"]
+__all__ = ["Gate", "Link", "LinkOwner"]
 
 TURN_MESSAGES: Final = 64
 """Messages handed over in one turn of the event loop; then others have theirs."""
@@ -39,6 +40,17 @@ class LinkOwner(Protocol):
         """Return the peer's present allowance: it may have become a known one."""
 
 
+class Gate(Protocol):
+    """Who lets connections in."""
+
+    def link_came(self, link: Link) -> None:
+        """Take note of a connection, now that its address is known. May abort it."""
+
+    def may_begin(self, link: Link) -> bool:
+        """Return whether its handshake may begin now: it costs us something. Else the gate calls `go_on`, once."""
+        ...
+
+
 class Link(asyncio.Protocol):
     """The `asyncio` protocol of one connection. Its states: handshake, open, closing, gone.
 
@@ -48,7 +60,14 @@ class Link(asyncio.Protocol):
 
     owner: LinkOwner
 
-    def __init__(self, handshake: Initiator | Responder, allowance: Allowance, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handshake: Initiator | Responder,
+        allowance: Allowance,
+        loop: asyncio.AbstractEventLoop,
+        gate: Gate | None = None,
+    ) -> None:
+        """`gate`: who decides when the handshake begins; None: at once."""
         self.gone: asyncio.Future[None] = loop.create_future()
         """Done when the connection does not exist any more."""
         self.heard_s = loop.time()
@@ -57,6 +76,8 @@ class Link(asyncio.Protocol):
         """Where the other end is, for people."""
         self.dialed: Address | None = None
         """What we dialed, when we did: once the link is secured, the peer has proved that it is there."""
+        self.origin = ""
+        """Its address, as far as places are counted by it: see `origin_of`."""
         self.closing = False
         self.unread_limit = allowance.unread_bytes
         self._loop = loop
@@ -64,7 +85,9 @@ class Link(asyncio.Protocol):
         self._acts = bytearray()
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
+        self._gate = gate
         self._throttle = Throttle(allowance, self.heard_s)
+        self._shared: tuple[Throttle, ...] = ()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -73,10 +96,11 @@ class Link(asyncio.Protocol):
         self._pump_due: asyncio.Handle | None = None
         self._cut_due: asyncio.Handle | None = None
 
-    def allow(self, allowance: Allowance) -> None:
-        """Change what the peer may use."""
+    def allow(self, allowance: Allowance, shared: tuple[Throttle, ...] = ()) -> None:
+        """Change what the peer may use. `shared`: what it uses together with others, and within its own."""
         self.unread_limit = allowance.unread_bytes
         self._throttle.allow(allowance)
+        self._shared = shared
 
     # What the owner does.
 
@@ -134,6 +158,9 @@ class Link(asyncio.Protocol):
         self._transport = transport
         name = transport.get_extra_info("peername")
         self.address = Address.shown(name[0], name[1]) if isinstance(name, tuple) else str(name)
+        self.origin = origin_of(str(name[0]) if isinstance(name, tuple) else str(name))
+        if not self.closing and self._gate is not None:
+            self._gate.link_came(self)
         if self.closing:
             transport.abort()
             return
@@ -153,10 +180,7 @@ class Link(asyncio.Protocol):
                 self._pump()
             return
         self._acts += data
-        try:
-            self._advance()
-        except HandshakeFailed as error:
-            self._fail(error)
+        self._step()
 
     def eof_received(self) -> None:
         """Let asyncio close the transport: a peer that has ended its direction is gone."""
@@ -173,13 +197,32 @@ class Link(asyncio.Protocol):
         if not self.gone.done():
             self.gone.set_result(None)
 
+    def go_on(self) -> None:
+        """Begin the handshake for which the gate had us wait."""
+        if not self.closing and self._transport is not None and not self._transport.is_closing():
+            self._gate = None
+            self._transport.resume_reading()
+            self._step()
+
     # How it works.
+
+    def _step(self) -> None:
+        try:
+            self._advance()
+        except HandshakeFailed as error:
+            self._fail(error)
 
     def _advance(self) -> None:
         handshake = self._handshake
         while handshake.secured is None:
             if len(self._acts) < handshake.expects:
                 return
+            if self._gate is not None:
+                if not self._gate.may_begin(self):
+                    assert self._transport is not None
+                    self._transport.pause_reading()
+                    return
+                self._gate = None
             act = bytes(self._acts[: handshake.expects])
             del self._acts[: handshake.expects]
             answer = handshake.receive(act)
@@ -200,7 +243,9 @@ class Link(asyncio.Protocol):
         if self.closing:
             return
         assert self._opener is not None
-        self._throttle.refill(self._loop.time())
+        now_s = self._loop.time()
+        for throttle in (self._throttle, *self._shared):
+            throttle.refill(now_s)
         self._corked = True
         try:
             self._hand_over(self._opener)
@@ -222,6 +267,8 @@ class Link(asyncio.Protocol):
                     self._transport.resume_reading()
                 return
             in_time = self._throttle.spend(len(data) + FRAME_OVERHEAD)
+            for throttle in self._shared:
+                in_time = throttle.spend(len(data) + FRAME_OVERHEAD) and in_time
             self.owner.link_message(data)
             if self.closing:
                 return
@@ -234,7 +281,7 @@ class Link(asyncio.Protocol):
         allowance = self.owner.link_throttled()
         if allowance != self._throttle.allowance:
             self.allow(allowance)
-        self._pump_later(self._throttle.debt_s())
+        self._pump_later(max(throttle.debt_s() for throttle in (self._throttle, *self._shared)))
 
     def _pump_later(self, delay_s: float) -> None:
         assert self._transport is not None

@@ -80,6 +80,11 @@ class Session:
         return self.link.dialed
 
     @property
+    def origin(self) -> str:
+        """Its address, as far as places are counted by it."""
+        return self.link.origin
+
+    @property
     def is_open(self) -> bool:
         """Whether what is sent now can still arrive."""
         return not self._closing

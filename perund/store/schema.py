@@ -241,7 +241,22 @@ ALTER TABLE canister_code ADD COLUMN installed_ns INTEGER;      -- chain time of
 ALTER TABLE canister_code ADD COLUMN reinstalled INTEGER NOT NULL DEFAULT 0;   -- whether that brought no other code
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
+_V8: Final = """
+CREATE TABLE held(                   -- what the newest certified look showed the canister to hold: who has money here
+  number INTEGER PRIMARY KEY REFERENCES channel(number),
+  participant_0 INTEGER NOT NULL, participant_1 INTEGER NOT NULL   -- e8s, cut to 2^63-1
+);
+-- Of a channel that was ever open, a certified look showed both deposits.
+INSERT INTO held SELECT number, allocation_0, allocation_1 FROM channel_state
+WHERE phase IN ('open', 'closing') OR (phase = 'leaving' AND version > 0);
+
+CREATE TABLE seen_at(                -- where a peer that has money proved its key last, as places are counted by
+  peer BLOB PRIMARY KEY,
+  origin TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

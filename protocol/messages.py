@@ -388,8 +388,8 @@ class TowerStanding:
     nonce: int
     life: bytes
     """32 bytes, random, made with the tower's store."""
-    starts: int
-    """How often a tower has started on that store."""
+    writes: int
+    """Rises with every start and every state that is kept: an older copy of the store has a lower one."""
     slots: int
     """How many channels it guards for the client."""
     buckets: bytes

@@ -397,8 +397,8 @@ class Reader:
         return {bytes(row[0]): heard_of(*row[1:]) for row in rows}
 
     def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
-        """Return which life of its store a watchtower (33 bytes) named last, and its starts."""
-        row = self._row("SELECT life, starts FROM tower_life WHERE tower = ?", (tower,))
+        """Return which life of its store a watchtower (33 bytes) named last, and its writes."""
+        row = self._row("SELECT life, writes FROM tower_life WHERE tower = ?", (tower,))
         return (row[0], row[1]) if row is not None else None
 
     def tower_receipts(self, tower: bytes) -> list[tuple[bytes, int, bytes, Nanos, Nanos]]:

@@ -232,7 +232,7 @@ CREATE TABLE heard_life(             -- the lives of peers with channels, as the
 CREATE TABLE tower_life(             -- which life of its store a watchtower named last
   tower BLOB PRIMARY KEY,            -- 33 bytes, its node key
   life BLOB NOT NULL,                -- 32 bytes
-  starts INTEGER NOT NULL
+  writes INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 

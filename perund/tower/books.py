@@ -82,9 +82,14 @@ CREATE TABLE note(                   -- what the operator should see
 _V2: Final = """
 CREATE TABLE store_life(             -- which store this is: a promise is believed as long as its store is the same
   id INTEGER PRIMARY KEY CHECK (id = 1),
-  life BLOB NOT NULL                 -- 32 bytes, random
+  life BLOB NOT NULL,                -- 32 bytes, random
+  writes INTEGER NOT NULL            -- starts, and states that were kept: an older copy has a lower number
 );
-INSERT INTO store_life VALUES (1, randomblob(32));
+INSERT INTO store_life VALUES (1, randomblob(32), 0);
+CREATE TRIGGER a_slot_is_counted AFTER INSERT ON slot BEGIN UPDATE store_life SET writes = writes + 1; END;
+CREATE TRIGGER a_state_is_counted AFTER UPDATE OF version ON slot BEGIN
+  UPDATE store_life SET writes = writes + 1;
+END;
 
 CREATE TABLE heard_life(             -- the lives of clients with slots, as they were heard
   node BLOB PRIMARY KEY,             -- 33 bytes, its node key
@@ -150,10 +155,9 @@ class TowerBooks:
                     f"{network.hex()[:16]}…: root key, canister and ledger must be those of its channels"
                 )
             database.execute("INSERT INTO about VALUES (1, ?, 1) ON CONFLICT DO UPDATE SET runs = runs + 1", (network,))
-            ((life, starts),) = database.execute("SELECT life, runs FROM store_life, about")
+            ((life,),) = database.execute("UPDATE store_life SET writes = writes + 1 RETURNING life")
             assert isinstance(life, bytes)
-            assert isinstance(starts, int)
-            self.life, self.starts = life, starts
+            self.life = life
             self._reader = _reader(path)
             self._writer = Writer(database, path, failed)
         except (apsw.Error, OSError) as error:
@@ -252,6 +256,11 @@ class TowerBooks:
                 ),
             ]
         )
+
+    def writes(self) -> int:
+        """Return a number that rises with every start and every state that is kept, as it is on the disk."""
+        ((writes,),) = self._reader.execute("SELECT writes FROM store_life")
+        return int(str(writes))
 
     def heard(self) -> dict[bytes, Heard]:
         """Return what was heard of the lives of clients, by node key."""

@@ -385,8 +385,10 @@ class TowerLink:
                 continue
             if self.recall.busy(channel, now_ns):
                 continue
-            del self._waiting[channel]
             found = self._household.newest(channel)
+            if found is not None and self._is_promised(channel, found[1]) and self.standing.is_asked(channel):
+                continue  # it has signed that it holds this, and is about to say whether it still does
+            del self._waiting[channel]
             if found is not None and not self._covers(channel, found[1]):
                 self._send(session, *found, now_ns, since_ns)
             return True

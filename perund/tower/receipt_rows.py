@@ -57,9 +57,9 @@ def record_receipt(tower: bytes, number: int, receipt: TowerReceipt) -> Statemen
     )
 
 
-def record_tower_life(tower: bytes, life: bytes, starts: int) -> Statement:
+def record_tower_life(tower: bytes, life: bytes, writes: int) -> Statement:
     """Which life of its store (32 bytes) a tower names."""
-    return Statement("INSERT OR REPLACE INTO tower_life VALUES (?, ?, ?)", (tower, life, starts))
+    return Statement("INSERT OR REPLACE INTO tower_life VALUES (?, ?, ?)", (tower, life, writes))
 
 
 def forget_receipts(number: int) -> Statement:

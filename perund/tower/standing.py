@@ -40,10 +40,10 @@ class Keeper(Protocol):
         ...
 
     def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
-        """Return which life of its store a tower named last, and its starts."""
+        """Return which life of its store a tower named last, and its writes."""
         ...
 
-    def keep_tower_life(self, tower: bytes, life: bytes, starts: int) -> None:
+    def keep_tower_life(self, tower: bytes, life: bytes, writes: int) -> None:
         """Write down which life of its store a tower names."""
         ...
 
@@ -90,6 +90,10 @@ class Standing:
     def is_sure(self, channel: ChannelId) -> bool:
         """Whether the tower has said in this session what it holds of a channel."""
         return channel in self._answered or bucket_of(channel) in self._sure
+
+    def is_asked(self, channel: ChannelId) -> bool:
+        """Whether the tower is being asked what it holds of a channel."""
+        return bool(self._able) and not self.is_sure(channel)
 
     @property
     def settled(self) -> bool:
@@ -138,7 +142,6 @@ class Standing:
             facts: dict[str, str | int | bool] = {
                 "tower": self._tower.hex(), "channels": len(self._forgotten), "store": self._store, "alarm": True,
             }  # fmt: skip
-            log.error("tower.forgot", **facts)
             self._keeper.event("tower.forgot", None, facts)
         self._forgotten.discard(entry.channel)
 
@@ -187,12 +190,12 @@ class Standing:
         known = self._keeper.tower_life(self._tower)
         if known is None or known[0] != standing.life:
             self._store = "another store" if known is not None else "the first one"
-        elif standing.starts < known[1]:
+        elif standing.writes < known[1]:
             self._store = "an older copy"
         else:
             self._store = "the same store"
-        if known != (standing.life, standing.starts):
-            self._keeper.keep_tower_life(self._tower, standing.life, standing.starts)
+        if known != (standing.life, standing.writes):
+            self._keeper.keep_tower_life(self._tower, standing.life, standing.writes)
         differing = self._sums.differing(read_buckets(standing.buckets))
         self._sure = set(range(BUCKETS)).difference(differing)
         self._answered = {channel for channel in self._answered if bucket_of(channel) in self._sure}
@@ -227,6 +230,8 @@ class Standing:
             has = entry.version if entry is not None else -1
             if receipt is not None and has < receipt.version and chain_ns < receipt.expires_ns:
                 self._forgotten.add(channel)
+                if entry is not None and self._store == "the same store":
+                    self._store = "an older copy"  # what is in a slot never becomes older by itself
             if entry is not None:
                 self._held[channel] = entry
             else:

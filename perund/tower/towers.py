@@ -176,13 +176,13 @@ class Towers:
         self._services.store.commit([record_receipt(tower, number, receipt)])
 
     def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
-        """Return which life of its store a tower named last, and its starts."""
+        """Return which life of its store a tower named last, and its writes."""
         return self._lives.get(tower)
 
-    def keep_tower_life(self, tower: bytes, life: bytes, starts: int) -> None:
+    def keep_tower_life(self, tower: bytes, life: bytes, writes: int) -> None:
         """Write down which life of its store a tower names."""
-        self._lives[tower] = (life, starts)
-        self._services.store.commit([record_tower_life(tower, life, starts)])
+        self._lives[tower] = (life, writes)
+        self._services.store.commit([record_tower_life(tower, life, writes)])
 
     def event(self, kind: str, channel: ChannelId | None, facts: dict[str, str | int | bool]) -> None:
         """Tell users."""

@@ -107,7 +107,8 @@ async def test_an_older_copy_of_the_towers_store_is_brought_up_to_date(
     if not connected:
         assert tower.versions(channel) == [0]
         await bob.start()
-    assert (await town.event(bob, "tower.forgot")).data["channels"] == 1
+    forgot = (await town.event(bob, "tower.forgot")).data
+    assert (forgot["channels"], forgot["store"]) == (1, "an older copy")
     await confirmed(bob, tower)
     assert await served(town, bob, tower, channel) == 1
 

@@ -134,6 +134,8 @@ class House:
     """One node through all its lives."""
 
     honest = True
+    is_double = False
+    """Whether it is an old copy of another house, which runs beside it."""
 
     def __init__(
         self,
@@ -161,6 +163,7 @@ class House:
         self.keys = _keys(name)
         self.principal, self.node_id = _identity(name)
         self.account = account_identifier(self.principal)
+        self.road_name = name
         self.life: Life | None = None
         self.lives = 0
         self.backup: Backup | None = None
@@ -210,7 +213,7 @@ class House:
         except Exception as error:
             self.rules.fail(f"{self.name} does not start: {type(error).__name__}: {error}")
             return
-        self._road.add(self.name, self._network)
+        self._road.add(self.road_name, self._network)
 
     def _start(self, life: Life) -> None:
         # As `perund.node.daemon` does, with the simulated parts in the places of the real ones.
@@ -318,7 +321,7 @@ class House:
         assert life is self.life
         if self.tell is not None:
             self.tell(f"{self.name} loses its power")
-        self._road.remove(self.name)
+        self._road.remove(self.road_name)
         self._went(self)
 
     def run(self, work: Callable[[], object]) -> None:

@@ -24,6 +24,7 @@ from perund.node import (
     driver,
     funding_job,
     idempotency,
+    lives,
     lost_deposits,
     node,
     openings,
@@ -32,7 +33,7 @@ from perund.node import (
 )
 from perund.recovery import copying, taking_up
 from perund.store import reading
-from protocol import channel, following, opening, ordering, signer
+from protocol import channel, following, hearing, opening, ordering, signer
 from watcher import doubts, log_follower, refuting, suspicion
 
 __all__ = ["MUTATIONS", "Edit", "Mutation"]
@@ -381,6 +382,17 @@ MUTATIONS: Final = (
         "old store overwrites the backup",
         "DESIGN 11: the channels that an old copy of the store lacks are gone with the file that had them",
         (taking_up, "take_up_missing", "if not missing:", "if True:"),
+    ),
+    _bug(
+        "older life goes on",
+        "ADR 0012: a copy that was shown a newer life of itself signs on, with peers that heard of both",
+        (hearing.Heard, "ends", "return self.rival is not None or not same_life(life, self.newest)", "return False"),
+        (lives.Lives, "_shown", "self._stop(session.peer, shown)", "return"),
+    ),
+    _bug(
+        "older life is not told",
+        "ADR 0012: a peer talks to whoever has the key, and tells nobody of the other",
+        (hearing.Hearing, "announced", "now = known", "return ()"),
     ),
     _bug(
         "idempotency key not recorded",

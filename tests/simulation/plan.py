@@ -26,6 +26,7 @@ FUSED_KINDS: Final = (
 """The kinds of effect at which a fuse may end a life."""
 KINDS: Final = (
     *FUSED_KINDS,
+    "send.Life", "sent.Life", "send.LifeHeard", "sent.LifeHeard", "send.LifeStopped", "sent.LifeStopped",
     "call.hint", "answered.hint", "call.code", "answered.code", "call.interface", "answered.interface",
 )  # fmt: skip
 """Every kind of effect of a node: each must have been a crash point."""
@@ -54,6 +55,8 @@ class Plan:
     """Which of the houses lies, if any."""
     losing: float
     """How likely a step costs a house its disk."""
+    copying: bool
+    """Whether an old copy of a house is started beside it."""
 
 
 def plan(rng: random.Random) -> Plan:
@@ -69,4 +72,5 @@ def plan(rng: random.Random) -> Plan:
         log=rng.random() < 0.5,
         byzantine=byzantine,
         losing=rng.choice((0.0, 0.0, 0.0, 0.006, 0.03)),
+        copying=byzantine is None and rng.random() < 0.25,
     )

@@ -97,6 +97,10 @@ class Rules:
         self._made[signature] = state
         if not life.house.honest:
             return
+        self._need(
+            not life.house.is_double,
+            f"rule 1: an old copy of {life.house.name}, which runs beside it, signs version {state.version}",
+        )
         total = self._totals.setdefault(state.channel, state.total)
         self._need(state.total == total, f"rule 6: version {state.version} allocates {state.total} of {total} e8s")
         if state.channel in life.house.lost:

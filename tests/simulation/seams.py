@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import sys
@@ -22,6 +23,7 @@ from perund.node import driver as driver_module
 from perund.node import node as node_module
 from perund.node import openings as openings_module
 from perund.node.driver import PeerSession
+from perund.store import lives as lives_module
 from perund.store import store as store_module
 from perund.store.reading import Reader
 from protocol.effects import Effect
@@ -52,6 +54,17 @@ def _sign_state(self: ChannelKey, state: State) -> bytes:
     if life is not None:
         life.house.rules.signed(life, state, signature)
     return signature
+
+
+def _begin_life() -> Callable[..., lives_module.OwnLife]:
+    """Return what begins lives, with a clock that rises at every start."""
+    clock = itertools.count(1_000_000)
+
+    def begin_life(database: apsw.Connection, now_ms: int, *, take_over: bool) -> lives_module.OwnLife:
+        del now_ms
+        return lives_module.begin_life(database, next(clock), take_over=take_over)
+
+    return begin_life
 
 
 def _telling() -> Callable[[driver_module.ChannelDriver, tuple[Effect, ...], PeerSession | None], None]:
@@ -98,6 +111,8 @@ def installed(rng: random.Random) -> Iterator[None]:
             patch.object(store_module, "Writer", SimWriter),
             patch.object(store_module, "connect", _connect),
             patch.object(store_module, "open_reader", _open_reader),
+            patch.object(store_module, "begin_life", _begin_life()),
+            patch.object(lives_module, "os", random_source),
             patch.object(openings_module, "os", random_source),
             patch.object(api_module, "os", random_source),
             patch.object(agent_module, "secrets", SimpleNamespace(token_bytes=rng.randbytes)),

@@ -54,6 +54,15 @@ class SimSession:
             self.link.carry(self, data)
         life.effect(f"sent.{name}")
 
+    def close(self, reason: str) -> None:
+        """This side ends it; the other one hears of it in its own time."""
+        self.link.cut()
+        self.network.life.house.loop.call_soon(self.end, reason)
+
+    def fail(self, code: str, text: str, channel: bytes = b"") -> None:
+        """Nobody here sends what is no message."""
+        raise AssertionError(f"{code}: {text}")
+
     def end(self, reason: str) -> None:
         """This side knows that it is over."""
         if self.is_open:
@@ -85,7 +94,9 @@ class SimNetwork:
         """The road keeps everybody connected."""
 
     def forget(self, peer: bytes) -> None:
-        """The road keeps everybody connected."""
+        """The road keeps everybody connected but a copy that is to leave the others alone."""
+        if self.life.house.is_double:
+            self._road.leave_alone(self.life.house.road_name)
 
     def choose(self, peer: bytes) -> None:
         """The road has room for everybody."""
@@ -203,8 +214,8 @@ class Road:
     def add(self, name: str, network: SimNetwork) -> None:
         """A node is up."""
         self._networks[name] = network
-        for other in self._networks:
-            if other != name:
+        for other, there in self._networks.items():
+            if there.node_id != network.node_id:
                 self._connect_later(*sorted((name, other)))
 
     def remove(self, name: str) -> None:
@@ -213,6 +224,10 @@ class Road:
         for pair, link in list(self._links.items()):
             if name in pair:
                 link.cut()
+
+    def leave_alone(self, name: str) -> None:
+        """A node dials nobody any more; the connections that it has go on."""
+        self._networks.pop(name, None)
 
     def link_ended(self, link: _Link) -> None:
         for pair, known in list(self._links.items()):
@@ -236,7 +251,7 @@ class Road:
     def _connect(self, first: str, second: str) -> None:
         assert LIFE.get() is None, "connections belong to the world"
         a, b = self._networks.get(first), self._networks.get(second)
-        if a is None or b is None or (first, second) in self._links:
+        if a is None or b is None or not (a.life.alive and b.life.alive) or (first, second) in self._links:
             return
         if not self.healed and self._blocked.get((first, second), 0.0) > self.loop.time():
             self._connect_later(first, second)

@@ -14,6 +14,7 @@ from protocol.types import ChannelId, State
 from tests.simulation import books
 from tests.simulation.books import WALLET_E8S
 from tests.simulation.byzantine import ByzantineHouse
+from tests.simulation.double import Double
 from tests.simulation.house import House
 from tests.simulation.plan import FUSED_KINDS, LATE_KINDS, plan
 from tests.simulation.power import LIFE, Fuse, PowerCut, Statistics
@@ -71,6 +72,31 @@ class World:
             house.neighbours = self.houses
         self.users = [User(house, self.rng) for house in self.houses]
         self.chain.on_registered = self._registered
+        self.double: Double | None = None
+
+    def _copy_a_house(self) -> None:
+        """Take a copy of a house's data directory; start it when the house has been started twice since, and pay from
+        it as its user would. Peers have heard a newer life by then.
+        """
+        rng = self.rng
+        if self.double is None:
+            house = rng.choice(self.houses)
+            if house.is_up and house.disk.one("SELECT 1 FROM channel_state WHERE phase = 'open'") and not house.lost:
+                self.double = Double(
+                    house, self.rng, self.loop, self.chain, self.memory, self.road, self.rules, self.statistics,
+                    self.plan.force_after_s, self._tell if self.verbose else None,
+                )  # fmt: skip
+        elif self.double.is_up:
+            if rng.random() < 0.1:
+                self.double.end()
+            else:
+                for channel in list(self.double.node.drivers):
+                    self.double.user.pay(channel)
+        elif not self.double.over:
+            if self.double.is_older:
+                self.double.boot(None)
+            elif not self.double.original.lost and rng.random() < 0.5:
+                self.double.original.crash()  # its next life is above the copy's
 
     def _house(self, place: int) -> House:
         kind = ByzantineHouse if place == self.plan.byzantine else House
@@ -103,7 +129,7 @@ class World:
         self.loop.close()
 
     async def _end(self) -> None:
-        for house in self.houses:
+        for house in [*self.houses, *([self.double] if self.double is not None else [])]:
             if house.life is not None:
                 house.life.end()
         tasks = asyncio.all_tasks(self.loop) - {asyncio.current_task()}
@@ -274,6 +300,8 @@ class World:
 
     def _step(self) -> None:
         rng = self.rng
+        if self.plan.copying and rng.random() < 0.3:
+            self._copy_a_house()
         for liar in self.houses:
             if isinstance(liar, ByzantineHouse):
                 liar.remember_states()
@@ -359,6 +387,8 @@ class World:
         self.chain.fee_in_doubt_until_s = 0.0
         if not self.chain.keeps_log:
             self.chain.mint(self.chain.account, ENOUGH_FOR_ALL_E8S)  # somebody fills up what its payouts have cost
+        if self.double is not None:
+            self.double.end()
         gone = self.plan.byzantine is not None and self.rng.random() < 0.5
         for house in self.houses:
             house.faults.healed = True

@@ -20,8 +20,6 @@ class Books(Protocol):
 
     life: bytes
     """32 bytes, random, made with the store: another store is another life."""
-    starts: int
-    """How often a tower has started on it."""
 
     def slots(self) -> Iterable[tuple[Guarded, Slot]]:
         """Return every slot that is on the disk, with facts about its channel."""
@@ -49,6 +47,10 @@ class Books(Protocol):
 
     def conflict(self, slot: Slot, message: TowerState, at_ns: Nanos) -> None:
         """Keep the state in the slot and another one of the same version, both fully signed, as evidence."""
+        ...
+
+    def writes(self) -> int:
+        """Return a number that rises with every start and every state that is kept, as it is on the disk."""
         ...
 
     def heard(self) -> dict[bytes, Heard]:

@@ -287,8 +287,10 @@ class Tower:
         """
         if not self.guards_only:
             count, buckets = self.slots.standing(client)
-            standing = TowerStanding(nonce, self._books.life, self._books.starts, count, buckets)
-            self._books.change((), None, partial(answer, standing))
+            self._books.change((), None, partial(self._stand, nonce, count, buckets, answer))
+
+    def _stand(self, nonce: int, count: int, buckets: bytes, answer: Callable[[TowerStanding], None]) -> None:
+        answer(TowerStanding(nonce, self._books.life, self._books.writes(), count, buckets))
 
     def listed(self, client: bytes, asked: TowerListRequest, answer: Callable[[TowerList], None]) -> None:
         """Say which states it holds for a client in one bucket, once they are on the disk."""

@@ -84,8 +84,8 @@ class Home:
     def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
         return self.lives.get(tower)
 
-    def keep_tower_life(self, tower: bytes, life: bytes, starts: int) -> None:
-        self.lives[tower] = (life, starts)
+    def keep_tower_life(self, tower: bytes, life: bytes, writes: int) -> None:
+        self.lives[tower] = (life, writes)
 
     def dropped(self, tower: bytes) -> None:
         self.given_up.append(tower)

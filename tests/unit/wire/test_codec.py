@@ -7,7 +7,6 @@ import tracemalloc
 from dataclasses import fields
 from typing import Any, get_args
 
-import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -308,9 +307,9 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 def test_numbers_of_others_fit_a_signed_column() -> None:
     for kind in (m.Life, m.LifeHeard):
         for number in (0, 2**63, 2**64 - 1):
-            refused(msgpack.packb([kind.TYPE, number, bytes(32), bytes(64)]))
-    refused(msgpack.packb([9, 5, bytes(32), 2**63, bytes(32), bytes(64)]))
-    refused(msgpack.packb([53, 7, bytes(32), 2**63, 2, b""]))
+            refused(pack([kind.TYPE, number, bytes(32), bytes(64)]))
+    refused(pack([9, 5, bytes(32), 2**63, bytes(32), bytes(64)]))
+    refused(pack([53, 7, bytes(32), 2**63, 2, b""]))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +318,7 @@ def test_numbers_of_others_fit_a_signed_column() -> None:
     ids=["a part", "falling", "twice", "an empty one", "too many"],
 )
 def test_digests_of_a_tower_have_one_form(buckets: bytes) -> None:
-    refused(msgpack.packb([53, 7, bytes(32), 1, 2, buckets]))
+    refused(pack([53, 7, bytes(32), 1, 2, buckets]))
 
 
 @pytest.mark.parametrize(
@@ -335,10 +334,10 @@ def test_digests_of_a_tower_have_one_form(buckets: bytes) -> None:
     ids=["a part", "of another bucket", "twice", "not above what was asked", "half a channel", "too many"],
 )
 def test_a_list_of_a_tower_has_one_form(after: bytes, entries: bytes) -> None:
-    refused(msgpack.packb([57, 3, after, entries, True]))
+    refused(pack([57, 3, after, entries, True]))
 
 
-@pytest.mark.parametrize("number", [13, 99, 127, 129, 255, 257, 65_535])
+@pytest.mark.parametrize("number", [61, 99, 127, 129, 255, 257, 65_535])
 def test_an_unknown_odd_message_is_ignored(number: int) -> None:
     assert decode(pack([number])) is None
     assert decode(pack([number, {"future": [1.5]}, *range(40)])) is None

@@ -55,12 +55,23 @@ def load_config(data_dir: Path, environment: Mapping[str, str] = os.environ) -> 
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"there is no {path}", "make a node with `perund init`, or give the right --dir") from None
+        raise ConfigError(f"there is no {path}", _without(path)) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror})", "run perund as the user who made it") from error
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES} bytes", "it is not a configuration of perund")
     return _Reading(path, content, environment).config()
+
+
+def _without(path: Path) -> str:
+    """What to do in a directory without a configuration: never a new node where one lives."""
+    there = [name for name in ("keystore.json", "perund.db", "tower.db") if (path.parent / name).exists()]
+    if there:
+        return (
+            f"a node lives here ({there[0]} is there): put the file back, or write it with the network, root key, "
+            "canister and ledger that it had; a new node would not know its channels"
+        )
+    return "give the right --dir, and see that its disk is mounted; a new node is made with `perund init`"
 
 
 def write_config(data_dir: Path, config: Config) -> None:

@@ -127,6 +127,7 @@ def init(
         if phrase_file is not None and not without_channels:
             from perund.recovery.traces import require_no_traces  # noqa: PLC0415  (as in `run`)
 
+            configure_logs("error")
             await require_no_traces(config, Keys(entropy), [_address(peer) for peer in peers])
         passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
         return create_node(data_dir, config, entropy, passphrase)

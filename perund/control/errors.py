@@ -47,7 +47,11 @@ ERRORS: Final = (
     ErrorKind(200, "unknown_channel", "channel.list shows the channels"),
     ErrorKind(201, "ambiguous_channel", "give more digits of the channel id"),
     ErrorKind(202, "channel_not_open", "channel.get shows what the channel waits for", retryable=True),
-    ErrorKind(203, "channel_frozen", "the last good state stands: close or dispute the channel"),
+    ErrorKind(
+        203,
+        "channel_frozen",
+        "the last good state stands; channel.get says why, and how its money comes out",
+    ),
     ErrorKind(204, "channel_recovering", "wait for the peer, or see the guide about restored nodes", retryable=True),
     ErrorKind(205, "channel_closed", "open another channel"),
     ErrorKind(206, "channel_closing", "the node finishes it by itself; channel.get shows how far it is"),
@@ -80,7 +84,12 @@ ERRORS: Final = (
     ErrorKind(501, "opening_failed", "nothing was funded, or what was comes back; channel.get", retryable=False),
     ErrorKind(502, "canister_not_allowed", "add the module hash to ic.module_hashes once you trust that code"),
     # The Internet Computer.
-    ErrorKind(600, "chain_unreachable", "check ic.urls and the connection; on a devnet run `perund devnet`", True),
+    ErrorKind(
+        600,
+        "chain_unreachable",
+        "check ic.urls and the connection; start a devnet again with its --state",
+        True,
+    ),
     ErrorKind(601, "insufficient_funds", "send ICP to the account that wallet.balance shows"),
     ErrorKind(602, "ledger_refused", "the ledger's answer is in the message"),
     ErrorKind(603, "canister_refused", "the canister's answer is in the message"),

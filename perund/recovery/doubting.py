@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import apsw
 
 from perund.recovery.copying import mark_as_copy
 from perund.store.damage import require_sound_file, unusable
-from perund.store.doubt import doubt_of, forget_doubt
+from perund.store.doubt import doubt_of, forget_doubt, mark_of
 from perund.store.own_files import shared_memory_of
 from perund.store.schema import migrate
 from perund.store.store import connect
 
 __all__ = ["settle_doubt"]
+
+CAME_BACK: Final = "this database was taken from a running node, and a node was started without it since"
+WHY: Final = "the files of the store were replaced while the node ran"
 
 
 def settle_doubt(store_path: Path) -> tuple[str, int] | None:
@@ -23,26 +27,31 @@ def settle_doubt(store_path: Path) -> tuple[str, int] | None:
     `StorageFailed`, `StoreDamaged`.
     """
     doubt = doubt_of(store_path)
-    if doubt is None:
-        return None
     if not store_path.exists():  # a new store has nothing that could be believed
         forget_doubt(store_path)
         return None
     marked: int | None = None
     try:
-        # Kept alive by `perund watch`, it would speak of a log that is another one now.
-        shared_memory_of(store_path).unlink(missing_ok=True)
-        if doubt.about(store_path):
-            database = connect(store_path)
-            try:
-                require_sound_file(database)
-                migrate(database)
-                database.execute("BEGIN IMMEDIATE")
-                marked = mark_as_copy(database, "the files of the store were replaced while the node ran")
-                database.execute("COMMIT")
-            finally:
-                database.close()
+        if doubt is not None:
+            # Kept alive by `perund watch`, it would speak of a log that is another one now.
+            shared_memory_of(store_path).unlink(missing_ok=True)
+        database = connect(store_path)
+        try:
+            mark = mark_of(database)
+            if doubt is None and mark == 0:
+                return None
+            require_sound_file(database)
+            migrate(database)
+            database.execute("BEGIN IMMEDIATE")
+            if doubt is None or doubt.mark is None or doubt.mark != mark:
+                marked = mark_as_copy(database, WHY)
+            database.execute("PRAGMA application_id = 0")
+            database.execute("COMMIT")
+        finally:
+            database.close()
     except (apsw.Error, OSError) as error:
         raise unusable(store_path, error) from error
     forget_doubt(store_path)
-    return None if marked is None else (doubt.what, marked)
+    if marked is None:
+        return None
+    return (doubt.what if doubt is not None else CAME_BACK), marked

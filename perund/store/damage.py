@@ -105,4 +105,7 @@ def unusable(path: Path, error: Exception, done: str = "opened") -> StorageFaile
     """
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
         return StoreDamaged(path, str(error))
-    return StorageFailed(f"the store {path} cannot be {done}: {error}; check the disk, or restore a backup")
+    return StorageFailed(
+        f"the store {path} cannot be {done}: {error}; check the disk, its space and permissions, and start again: "
+        "nothing has to be restored for that, and an older copy must never take its place"
+    )

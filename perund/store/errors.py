@@ -11,16 +11,14 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from protocol.errors import PerundError
 
-if TYPE_CHECKING:
-    from perund.store.own_files import Stamp
-
 __all__ = [
     "DirectoryInUse",
+    "Fate",
     "FilesReplaced",
     "StorageFailed",
     "StoreDamaged",
@@ -52,25 +50,43 @@ class StoreDamaged(StorageFailed):
         self.what = what
 
 
+class Fate(Enum):
+    """What became of what a node wrote, when its files were taken from under it."""
+
+    WHOLE = "whole"
+    """It is in the files that are there: another program worked on them too."""
+    UNKNOWN = "unknown"
+    """The next start must not simply believe what it finds."""
+
+
 class FilesReplaced(StorageFailed):
     """What this process writes would not be found by the next one: nothing may leave any more (rule 8)."""
 
-    def __init__(self, path: Path, what: str, whole: Stamp | None) -> None:
+    def __init__(
+        self, path: Path, what: str, fate: Fate, mark: int | None = None, directory: int | None = None
+    ) -> None:
         """`path`: the store's file; `what`: what happened to it, for people, to be read after its name.
 
-        `whole`: which file has all that was written, and how it was left; None when none may have it.
+        `mark`: what the database bears that has all that was written, wherever it is; `directory`: a descriptor of
+        the one in which the files were opened.
         """
-        kept = (
-            "everything that this node wrote is in the file that it had open: put that one back, with nothing older"
-            if whole is not None
-            else "it may have lost what this node wrote: the next start asks peers and towers for it"
-        )
+        if fate is Fate.WHOLE:
+            kept = "everything that this node wrote is in it: start the node again, alone"
+        elif mark is not None:
+            kept = (
+                "everything that this node wrote is in the database that it had open: see that it has its name again, "
+                "and nothing older, before the node starts"
+            )
+        else:
+            kept = "it may have lost what this node wrote: the next start asks peers and towers for it"
         super().__init__(
             f"the store {path}{what} while it was in use, so nothing is signed on it any more; {kept}. "
             "One node at a time may write here, and no copy, move or removal may touch these files while it runs"
         )
         self.path = path
-        self.whole = whole
+        self.fate = fate
+        self.mark = mark
+        self.directory = directory
 
 
 class DirectoryInUse(StoreError):

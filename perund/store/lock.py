@@ -56,7 +56,7 @@ class DirectoryLock:
             os.close(self._file)
             raise DirectoryInUse(
                 f"the data directory {directory} is in use by process {holder or 'unknown'}; "
-                "stop that node, or choose another --dir"
+                "stop it first; a copy of this directory must never run beside it"
             ) from error
         # Whoever unlinked the file between its opening and its locking would have another one to lock.
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Final
 
 import apsw
 
-from perund.store.errors import FilesReplaced
+from perund.store.errors import Fate, FilesReplaced
 from perund.store.lock import LOCK_NAME
 
 __all__ = ["FileId", "OwnFiles", "Stamp", "log_of", "shared_memory_of"]
@@ -98,29 +99,33 @@ class OwnFiles:
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._others_wrote = self._count_of_others()
         self._stamp = Stamp.of(self.path)
-        lock = self.path.with_name(LOCK_NAME)
-        self._names = {
-            name: FileId.of(name) for name in (self._log_path, shared_memory_of(self.path), lock) if name.exists()
-        }
+        self._lock_path = self.path.with_name(LOCK_NAME)
+        self._lock = _id_of(self._lock_path)
+        self._names = {name: FileId.of(name) for name in (self._log_path, shared_memory_of(self.path))}
+        self._directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if _has_moved(database):
-            raise FilesReplaced(self.path, " is another file than the one that was opened", None)
+            raise FilesReplaced(self.path, " is another file than the one that was opened", Fate.UNKNOWN)
 
     def close(self) -> None:
         """Let the files go."""
         os.close(self._log)
+        os.close(self._directory)
         if self._file is not None:
             os.close(self._file)
 
     def require(self) -> None:
         """Return when all is as this store left it. Raises `FilesReplaced`, after saving what can be saved."""
         try:
-            wrong = self._elsewhere() or self._log_damaged() or self._written_by_others()
+            wrong = self._elsewhere() or self._log_damaged() or self._overwritten()
+            harmless = "" if wrong else self._shared()
         except OSError as error:
-            wrong = f"cannot be looked at ({error.strerror})"
+            wrong, harmless = f" cannot be looked at ({error.strerror})", ""
         except apsw.Error as error:
-            wrong = f"cannot be read ({error})"
+            wrong, harmless = f" cannot be read ({error})", ""
         if wrong:
-            raise FilesReplaced(self.path, wrong, self._saved())
+            raise FilesReplaced(self.path, wrong, Fate.UNKNOWN, self._saved(), self._directory)
+        if harmless:
+            raise FilesReplaced(self.path, harmless, Fate.WHOLE)
         self._log_bytes = os.fstat(self._log).st_size
 
     def write_back(self) -> None:
@@ -160,12 +165,16 @@ class OwnFiles:
                 return f"'s log {self._log_path.name} was overwritten"
         return ""
 
-    def _written_by_others(self) -> str:
-        """Return how another program wrote to the store, if one did."""
-        if Stamp.of(self.path) != self._stamp:
-            return " was written to by another program"
+    def _overwritten(self) -> str:
+        """Return whether somebody wrote into the database past SQLite, or wrote the log back, as far as is known."""
+        return " was written to by another program" if Stamp.of(self.path) != self._stamp else ""
+
+    def _shared(self) -> str:
+        """Return how another program works on the same files, if one does or may. What was written is in them."""
         if self._count_of_others() != self._others_wrote:
             return " got a transaction of another program"
+        if self._lock is not None and _id_of(self._lock_path) != self._lock:
+            return f"'s lock {self._lock_path.name} was replaced (another node may have been started)"
         return ""
 
     def _count_of_others(self) -> int:
@@ -174,30 +183,40 @@ class OwnFiles:
 
     # --- what can be saved -------------------------------------------------------------------------------
 
-    def _saved(self) -> Stamp | None:
-        """Bring what the log has into the database, wherever both are now. Returns the database when it has all.
+    def _saved(self) -> int | None:
+        """Bring what the log has into the database, wherever both are now. Returns the mark of the one that has all.
 
-        None when that is not sure: the log or the database is not as this store left it.
+        The mark is set in the database itself: whatever name it gets, the next start can tell it from a copy of
+        before, and whether a node was started without it meanwhile. None when it is not sure that it has all: the log
+        or the database is not as this store left it.
         """
         file = self._file if self._file is not None else self.path
+        mark = secrets.randbelow(2**31 - 1) + 1
         try:
             if self._log_damaged() or self._database.in_transaction or Stamp.of(file) != self._stamp:
                 return None
+            self._database.pragma("application_id", mark)
             found, done = self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
-            if found != done:
+            if found != done or self._log_damaged():
                 return None
-            stamp = Stamp.of(file)
-            if self.path.exists() and FileId.of(self.path) == stamp.file:
+            if self.path.exists() and FileId.of(self.path) == self._stamp.file:
                 self._put_foreign_log_aside()
         except (OSError, apsw.Error):
             return None
-        return stamp
+        return mark
 
     def _put_foreign_log_aside(self) -> None:
         # The next start would read it as the database's own, and bring back what was before.
         log = self._log_path
         if log.exists() and FileId.of(log) != self._names.get(log):
             log.rename(log.with_name(f"{log.name}.foreign"))
+
+
+def _id_of(path: Path) -> FileId | None:
+    try:
+        return FileId.of(path)
+    except FileNotFoundError:
+        return None
 
 
 def _has_moved(database: apsw.Connection) -> bool:

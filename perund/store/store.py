@@ -13,7 +13,7 @@ import apsw
 
 from perund.store.damage import require_sound_file, unusable
 from perund.store.doubt import record_doubt
-from perund.store.errors import FilesReplaced, StorageFailed, StoreError, UnknownSchema, WrongNetwork
+from perund.store.errors import Fate, FilesReplaced, StorageFailed, StoreError, UnknownSchema, WrongNetwork
 from perund.store.lives import begin_life
 from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
 from perund.store.rows import EventRow
@@ -174,7 +174,7 @@ class Store:
         self._writer.commit(())
 
     def _on_failure(self, error: StorageFailed) -> None:
-        if isinstance(error, FilesReplaced):
+        if isinstance(error, FilesReplaced) and error.fate is Fate.UNKNOWN:
             record_doubt(error)
         self._failed(error)
         for waiter in list(self._waiters):

@@ -174,7 +174,7 @@ class PerunCanister:
         timeout_ns = now_ns if state.finalized else timeout_of(params, now_ns)
         registered = channel.registered(params.participants, RegisteredState(state, timeout_ns))
         if registered is None:
-            return Error.INSUFFICIENT_FUNDING
+            return _not_covered(params)
         self._channels[state.channel] = registered
         self._record(state.channel, Disputed(state, timeout_ns))
         self._disputes.move_to_end(state.channel)
@@ -203,7 +203,7 @@ class PerunCanister:
             return Error.OUTDATED_STATE
         registered = channel.registered(params.participants, RegisteredState(state, now_ns))
         if registered is None:
-            return Error.INSUFFICIENT_FUNDING
+            return _not_covered(params)
         self._settle(state.channel, registered)
         return None
 
@@ -380,3 +380,10 @@ class PerunCanister:
         open_payout = any(funding.channel == channel for funding in self._withdrawals)
         if phase.total_e8s <= self._payouts.fee_e8s and not open_payout:
             self._events[channel] = self._events[channel].since_conclusion()
+
+
+def _not_covered(params: Params) -> Error:
+    """Return how a state is refused for which the money is not there: a multiplied deposit is no input at all."""
+    return (
+        Error.INSUFFICIENT_FUNDING if len(set(params.participants)) == len(params.participants) else Error.INVALID_INPUT
+    )

@@ -147,8 +147,10 @@ def _covered(channel: Registered) -> Registered | None:
     state = channel.state.state
     stake, surplus = (_beyond_shares if state.version == 0 else _beyond_sum)(channel)
     missing = sum(state.allocation) - _sum(stake)
-    # Only the state that everybody signed before paying may lack money: it is how funding is taken back.
-    if missing > 0 and (state.version > 0 or state.finalized):
+    # Only the state that everybody signed before paying may lack money: it is how funding is taken back. Who is alone
+    # in a channel, twice, needs none: he can sign what is there.
+    alone_twice = len(channel.participants) > 1 == len(set(channel.participants))
+    if missing > 0 and (state.version > 0 or state.finalized or alone_twice):
         return None
     return msgspec.structs.replace(channel, stake=stake, surplus=_with(channel.surplus, surplus))
 

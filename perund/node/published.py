@@ -34,6 +34,9 @@ PUBLISHED_FEE_E8S: Final = 10_000
 """A constant of the published code, whatever the ledger takes: at any other fee the ledger refuses every payout."""
 
 
+BLOCKS_TRIED: Final = 3
+
+
 class PublishedGuard:
     """One for all jobs of a node: their calls of a published canister, one after the other."""
 
@@ -89,14 +92,19 @@ class PublishedGuard:
     async def reads_our_ledger(self) -> bool:
         """Whether the canister can read the ledger that deposits go to: its id is a constant of the published code.
 
-        Asked by the newest block, whoever it pays. Raises `ChainError`.
+        Asked by the newest blocks, whoever they pay: that it can read one is proof. Raises `ChainError`.
         """
         if self._reads_our_ledger:
             return True
-        newest = (await self._ledger.chain_length()).value - 1
-        async with self.turn():
-            answer = await self.notify(max(0, newest))
-        self._reads_our_ledger = answer is not CanisterError.FAILED_TO_QUERY
-        if not self._reads_our_ledger:
-            log.error("canister.reads_another_ledger", block=newest)
-        return self._reads_our_ledger
+        length = (await self._ledger.chain_length()).value
+        for block in range(length - 1, max(-1, length - 1 - BLOCKS_TRIED), -1):
+            try:
+                async with self.turn():
+                    answer = await self.notify(block)
+            except CallRejected:
+                return True  # it trapped: that says nothing about its ledger
+            if answer is not CanisterError.FAILED_TO_QUERY:
+                self._reads_our_ledger = True
+                return True
+        log.error("canister.reads_another_ledger", blocks=length)
+        return False

@@ -97,6 +97,16 @@ async def test_what_a_stranger_paid_into_the_channel_of_others_comes_out() -> No
     assert scene.ledger.balance(MALLORY.account) == T - FEE
 
 
+async def test_a_funding_that_never_completed_comes_back_in_a_channel_where_one_stands_twice() -> None:
+    scene, channel = Scene(), Channel((ALICE, BOB, ALICE))
+    await scene.fund(channel, ALICE, T)
+    assert scene.dispute(channel, channel.signed(0, T, T, T)) is None
+    scene.pass_time(HOUR)
+    assert isinstance(await scene.withdraw(channel, ALICE), int)
+    assert scene.ledger.balance(ALICE.account) == T - FEE
+    assert await scene.withdraw(channel, BOB) is Error.INSUFFICIENT_FUNDING
+
+
 async def test_the_past_of_a_crowded_channel_is_short() -> None:
     scene, channel = Scene(), Channel((ALICE, *CROWD))
     await scene.fund(channel, ALICE, T)

@@ -78,6 +78,7 @@ def test_what_only_a_stranger_paid_in_comes_back_to_him() -> None:
 def test_who_stands_in_a_channel_twice_has_the_sum_and_pays_once() -> None:
     twice = (A, A)
     assert paid((A, 10)).registered(twice, state(1, 0, 20)) is None
+    assert paid((A, 10)).registered(twice, state(0, 10, 10)) is None
     for version in (0, 1):
         channel = paid((A, 10)).registered(twice, state(version, 4, 6))
         assert channel is not None

@@ -32,7 +32,7 @@ async def test_t01_a_participant_listed_twice_does_not_multiply_money() -> None:
     scene = Scene()
     channel = Channel((MALLORY, MALLORY))
     await scene.fund(channel, MALLORY, T)
-    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INSUFFICIENT_FUNDING
+    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INVALID_INPUT
     assert scene.canister.query_state(channel.id) is None
 
 

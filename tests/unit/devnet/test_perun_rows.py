@@ -48,10 +48,10 @@ def test_nobody_can_credit_or_take_holdings_without_money() -> None:
 async def test_a_participant_that_stands_twice_has_its_deposit_counted_once() -> None:
     scene = Scene()
     channel = Channel((ALICE, ALICE))
-    assert scene.dispute(channel, channel.signed(0, T, T)) is Error.INVALID_INPUT
     await scene.fund(channel, ALICE, T)
-    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INSUFFICIENT_FUNDING
-    assert scene.dispute(channel, channel.signed(0, T, T)) is None
+    assert scene.conclude(channel, channel.signed(1, 0, 2 * T, final=True)) is Error.INVALID_INPUT
+    assert scene.dispute(channel, channel.signed(0, T, T)) is Error.INVALID_INPUT
+    assert scene.dispute(channel, channel.signed(0, 0, T)) is None, "and what is there comes out"
     scene.pass_time(HOUR)
     assert scene.holdings(channel, ALICE) == T
 

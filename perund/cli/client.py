@@ -374,7 +374,7 @@ def withdraw(channel: str) -> None:
 
 @main.command()
 @_everywhere
-@click.option("--after", type=click.IntRange(0), help="From this cursor on; else from now on.")
+@click.option("--after", type=click.IntRange(0, schema.MAX_CURSOR), help="From this cursor on; else from now on.")
 @click.option("--kind", "kinds", multiple=True, help="Only events of this name; can be repeated.")
 @click.option("--count", type=click.IntRange(1), help="End after so many.")
 def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None:

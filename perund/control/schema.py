@@ -6,7 +6,7 @@ optional field is absent rather than null.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -67,6 +67,8 @@ __all__ = [
 PageSize = Annotated[int, Meta(ge=1, le=1_000, description="Entries in the answer, 1 to 1000.")]
 Page = Annotated[str, Meta(max_length=300, description="`next` of the answer before.")]
 Moment = Annotated[str, Meta(description="RFC 3339, UTC.")]
+MAX_CURSOR: Final = 2**63 - 1
+"""What a column of the store counts to."""
 Index = Annotated[int, Meta(ge=0, le=1, description="0: the proposer; 1: the peer.")]
 
 
@@ -472,7 +474,9 @@ class PaymentCancelParams(Params, frozen=True):
 class SubscribeParams(Params, frozen=True):
     """Events after a cursor, or from now on; only some kinds, or all."""
 
-    after: Annotated[int, Meta(ge=0, description="Cursor of the last event that was handled.")] | None = None
+    after: (
+        Annotated[int, Meta(ge=0, le=MAX_CURSOR, description="Cursor of the last event that was handled.")] | None
+    ) = None
     kinds: Annotated[list[Annotated[str, Meta(max_length=60)]], Meta(min_length=1, max_length=100)] | None = None
 
 

@@ -42,6 +42,7 @@ log = structlog.get_logger()
 NS = 1_000_000_000
 DEFAULT_FUNDING_S = 3_600
 EVENTS_PER_READ = 500
+_SIDES = {"0": 0, "1": 1}
 
 
 class NodeService:
@@ -218,6 +219,7 @@ class NodeService:
             log.warning("peer.address_not_proven", peer=node_id, address=str(where), reason=str(error))
             return session, error
         self._node.reached(peer, where)
+        await self._services.store.write(())  # what the answer says is kept when it is read
         return session, None
 
     # --- channels ----------------------------------------------------------------------------------------
@@ -503,8 +505,8 @@ def _place(after: str | None) -> tuple[int, int, bytes]:
         return (0, -1, b"")
     try:
         number, sender, payment_id = after.split(".")
-        return (_number(number), int(sender), bytes.fromhex(payment_id))
-    except ValueError as error:
+        return (_number(number), _SIDES[sender], bytes.fromhex(payment_id))
+    except (ValueError, KeyError) as error:
         raise RpcError("invalid_params", f"`after` is {after!r}: give `next` of the answer before") from error
 
 

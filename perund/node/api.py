@@ -93,7 +93,7 @@ class NodeService:
         """Tell whether the money is safe right now."""
         del params
         backup = self._services.backup
-        if backup.touched():
+        if await asyncio.to_thread(backup.touched):
             await asyncio.to_thread(backup.check)
         return health_of(self._node)
 

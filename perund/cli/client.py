@@ -23,6 +23,7 @@ from perund.control.envelope import ENCODER
 from perund.control.methods import Method, P, R
 from perund.control.values import E8s, PaidE8s, Seconds
 from perund.durations import format_duration
+from protocol.types import MAX_INT64
 
 __all__ = ["main"]
 
@@ -374,7 +375,7 @@ def withdraw(channel: str) -> None:
 
 @main.command()
 @_everywhere
-@click.option("--after", type=click.IntRange(0), help="From this cursor on; else from now on.")
+@click.option("--after", type=click.IntRange(0, MAX_INT64), help="From this cursor on; else from now on.")
 @click.option("--kind", "kinds", multiple=True, help="Only events of this name; can be repeated.")
 @click.option("--count", type=click.IntRange(1), help="End after so many.")
 def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None:

@@ -43,6 +43,8 @@ def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = F
         fail(str(error), "", USAGE, as_json=as_json, name=error.code)
     except PerundError as error:
         fail(str(error), "", FAILED, as_json=as_json)
+    except UnicodeEncodeError as error:  # bytes of the shell that are no UTF-8: they reach nobody
+        fail(f"{error.object!a} is not text", "write it in UTF-8", USAGE, as_json=as_json)
     except KeyboardInterrupt:
         fail("interrupted", "what the node accepted goes on", FAILED, as_json=as_json)
 

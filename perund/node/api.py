@@ -92,7 +92,7 @@ class NodeService:
         """Tell whether the money is safe right now."""
         del params
         backup = self._services.backup
-        if backup.touched():
+        if await asyncio.to_thread(backup.touched):
             await asyncio.to_thread(backup.check)
         return health_of(self._node)
 
@@ -227,6 +227,7 @@ class NodeService:
             log.warning("peer.address_not_proven", peer=node_id, address=str(where), reason=str(error))
             return session, error
         self._node.reached(peer, where)
+        await self._services.store.write(())  # what the answer says is kept when it is read
         return session, None
 
     # --- channels ----------------------------------------------------------------------------------------

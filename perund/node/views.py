@@ -11,7 +11,7 @@ from perund.node.job import ChannelJob
 from perund.store.reading import Reader
 from perund.store.rows import ChannelRow, EventRow, PaymentRow
 from protocol.effects import Phase
-from protocol.types import RegisteredState
+from protocol.types import MAX_E8S, RegisteredState
 
 __all__ = ["channel_view", "event_view", "moment", "payment_view"]
 
@@ -57,7 +57,8 @@ def channel_view(
         created_at=moment(row.opened_ns),
         waiting_for=waiting or None,
         funding_deadline=moment(terms.funding_deadline_ns) if phase is Phase.FUNDING else None,
-        holdings_e8s=(E8s(holdings[0]), E8s(holdings[1])) if holdings is not None else None,
+        # A canister's amounts have no bound; ours have, and one of them must not hide every channel from its reader.
+        holdings_e8s=(E8s(min(holdings[0], MAX_E8S)), E8s(min(holdings[1], MAX_E8S))) if holdings is not None else None,
         registered=_registered(registered, newest.version, chain_ns),
         frozen=(channel.frozen if channel is not None else memory.frozen) or None,
         recovering=True if memory.frozen.startswith("data_loss") else None,

@@ -12,7 +12,8 @@ from typing import Final
 from perund.config import Config
 from perund.keys import Keys
 from perund.private_file import place_new, sync_directory
-from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, BackupFile, read_backup, write_temporary
+from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, BackupFile, read_backup
+from perund.recovery.backup_writing import write_temporary
 from perund.store.errors import DirectoryInUse
 from perund.store.lock import DirectoryLock
 from perund.store.reading import Reader, open_reader

@@ -10,37 +10,33 @@ refutes, adopts and closes (rule 7).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from perund.config import Config
 from perund.config_file import render_config
 from perund.keys import Keys
 from perund.private_file import sync_directory
-from perund.recovery.backup_format import MAGIC, BackupError, Sealer, open_records, read_backup
-from perund.recovery.saved import (
-    Backup,
-    Gathering,
-    SavedChannel,
-    SavedPeer,
-    parts_of,
+from perund.recovery.backup_format import BackupError, Sealer, read_backup
+from perund.recovery.backup_writing import (
+    append_sealed,
+    inode_of,
+    put_aside,
+    require_writable,
+    target_of,
+    write_temporary,
 )
+from perund.recovery.saved import Backup, SavedChannel, SavedPeer
 from perund.store.reading import Reader, open_reader
 from protocol.errors import PerundError
 
-__all__ = [
-    "BACKUP_NAME", "Backup", "BackupError", "BackupFile", "SavedChannel", "SavedPeer", "put_aside", "read_backup",
-    "write_temporary",
-]  # fmt: skip
+__all__ = ["BACKUP_NAME", "Backup", "BackupError", "BackupFile", "SavedChannel", "SavedPeer", "read_backup"]
 
 BACKUP_NAME: Final = "backup.perund"
 SLACK_BYTES: Final = 1024 * 1024
@@ -103,7 +99,7 @@ class BackupFile:
         (rule 8), and the file before is still there.
         """
         with self._lock:
-            self._replace(self.collect(made_ms), ())
+            self._replace(self.collect(made_ms))
 
     def append(self, parts: Sequence[bytes]) -> None:
         """Add to the file, durably. Called when the store has it: what the store lacks, it has lost.
@@ -118,11 +114,11 @@ class BackupFile:
 
     def _append(self, parts: Sequence[bytes]) -> bool:
         """Return whether it was appended; False when the file there is not the one that was written."""
-        written, target = self._written, _target(self.path)
+        written, target = self._written, target_of(self.path)
         if written is None:
             return False
         # Who cannot make the file anew must not go on until that is needed.
-        _require_writable(target.parent)
+        require_writable(target.parent)
         try:
             descriptor = os.open(target, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -130,47 +126,42 @@ class BackupFile:
         try:
             if not self._is_as_left(os.fstat(descriptor)):
                 return False
-            sealer = written.sealer
-            place = sealer.place
-            data = b"".join(map(sealer.seal, parts))
-            try:
-                _write_all(descriptor, data)
-                os.fsync(descriptor)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(descriptor, written.size)
-                raise
-            _read_back(os.pread(descriptor, len(data) + 1, written.size), parts, self._keys, sealer.file_id, place)
+            append_sealed(descriptor, written.size, written.sealer, parts, self._keys)
             after = os.fstat(descriptor)
             written.size, written.modified_ns = after.st_size, after.st_mtime_ns
         finally:
             os.close(descriptor)
         try:
-            return _inode(target.stat()) == written.inode  # nobody put another file in its place meanwhile
+            return inode_of(target.stat()) == written.inode  # nobody put another file in its place meanwhile
         except FileNotFoundError:
             return False
 
     def _replace_from_another_thread(self) -> None:
-        self._put_aside_if_foreign()
-        self._replace(self.collect(time.time_ns() // 1_000_000, open_reader(self._read.path)), ())
-        log.warning("backup.made_anew", path=str(self.path), why="the file was not the one that was written")
+        self._replace(self.collect(time.time_ns() // 1_000_000, open_reader(self._read.path)))
+        log.warning("backup.made_anew", path=str(self.path), why="the file was not as this node left it")
 
-    def _replace(self, backup: Backup, meanwhile: Sequence[bytes]) -> None:
-        temporary, sealer, self.left_out = write_temporary(_target(self.path), self._keys, backup)
-        self._put_in_place(temporary, sealer, meanwhile)
+    def _replace(self, backup: Backup) -> None:
+        temporary, sealer, self.left_out = write_temporary(target_of(self.path), self._keys, backup)
+        self._put_in_place(temporary, sealer, ())
 
     def _put_in_place(self, temporary: Path, sealer: Sealer, meanwhile: Sequence[bytes]) -> None:
-        target = _target(self.path)
+        target = target_of(self.path)
         try:
             if meanwhile:
-                _append_to(temporary, sealer, meanwhile, self._keys)
+                descriptor = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+                try:
+                    append_sealed(descriptor, os.fstat(descriptor).st_size, sealer, meanwhile, self._keys)
+                finally:
+                    os.close(descriptor)
+            if self._written is not None:
+                self._put_aside_if_foreign(target)
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_directory(target.parent)
         found = target.stat()
-        self._written = _Written(sealer, _inode(found), found.st_size, found.st_mtime_ns)
+        self._written = _Written(sealer, inode_of(found), found.st_size, found.st_mtime_ns)
         self.problem = None
 
     # --- in the background -------------------------------------------------------------------------------
@@ -184,7 +175,7 @@ class BackupFile:
         read_at = time.monotonic()
         while True:
             await asyncio.sleep(TEND_S)
-            touched = self.touched()
+            touched = await asyncio.to_thread(self.touched)
             if touched or time.monotonic() - read_at >= READ_WHOLE_S:
                 read_at = time.monotonic()
                 if not await asyncio.to_thread(self.check):
@@ -221,12 +212,11 @@ class BackupFile:
             self._meanwhile = []
         try:
             backup = self.collect(made_ms, open_reader(self._read.path))
-            temporary, sealer, left_out = write_temporary(_target(self.path), self._keys, backup)
+            temporary, sealer, left_out = write_temporary(target_of(self.path), self._keys, backup)
             with self._lock:
                 if self._is_closed():
                     temporary.unlink(missing_ok=True)
                     return
-                self._put_aside_if_foreign()
                 self._put_in_place(temporary, sealer, self._meanwhile)
                 self.left_out = left_out
         finally:
@@ -237,19 +227,18 @@ class BackupFile:
         """Whether the file is not as this node left it, as the directory tells: gone, another one, or changed."""
         with self._lock:
             try:
-                return not self._is_as_left(_target(self.path).stat())
+                return not self._is_as_left(target_of(self.path).stat())
             except OSError:
                 return True
 
     def _is_as_left(self, found: os.stat_result) -> bool:
         written = self._written
-        return written is not None and (_inode(found), found.st_size, found.st_mtime_ns) == (
+        return written is not None and (inode_of(found), found.st_size, found.st_mtime_ns) == (
             written.inode, written.size, written.modified_ns
         )  # fmt: skip
 
-    def _put_aside_if_foreign(self) -> None:
+    def _put_aside_if_foreign(self, target: Path) -> None:
         """Put away what somebody laid in the place of our file, or wrote into it: nothing is written over."""
-        target = _target(self.path)
         try:
             found = target.lstat()
         except FileNotFoundError:
@@ -284,101 +273,3 @@ class BackupFile:
         """Return when nothing is under way any more: who runs next on the directory has the file for itself."""
         with self._lock:
             self._closed = True
-
-
-def _target(path: Path) -> Path:
-    """Return the file that a path leads to: a link is written through, not replaced."""
-    try:
-        return path.resolve() if path.is_symlink() else path
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"{path} is a link that leads nowhere: {error}") from error
-
-
-def _inode(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
-
-
-def _require_writable(directory: Path) -> None:
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(f"the directory {directory} cannot be written")
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(descriptor, left) :]
-
-
-def _read_back(data: bytes, parts: Sequence[bytes], keys: Keys, file_id: bytes, place: int) -> None:
-    """Raise `BackupError` unless these bytes, from the disk, are what the reader takes for these parts."""
-    records = open_records(data, keys, 0, file_id, place)
-    gathering = Gathering()
-    for part in records.parts:
-        gathering.take(part)
-    faults = records.faults + gathering.faults
-    if faults or records.torn or records.parts != list(parts):
-        said = faults[0] if faults else "other bytes are there"
-        raise BackupError(f"what was added to the backup does not read back: {said}", "check the disk")
-
-
-def write_temporary(target: Path, keys: Keys, backup: Backup) -> tuple[Path, Sealer, list[str]]:
-    """Write a backup beside `target`, mode 0600, durably, and read it back.
-
-    Returns the file, who sealed it, and what was left out because no reader would take it. Raises `OSError`,
-    `BackupError`; there is no file then.
-    """
-    backup, left_out = _readable(backup)
-    sealer = Sealer(keys)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:100]}.", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(MAGIC)
-            file.writelines(map(sealer.seal, parts_of(backup)))
-            file.flush()
-            os.fsync(file.fileno())
-        _require_same(read_backup(temporary, keys), backup)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary, sealer, left_out
-
-
-def _require_same(found: Backup, written: Backup) -> None:
-    if found.faults or found.torn or (found.channels, found.peers) != (written.channels, written.peers):
-        said = found.faults[0] if found.faults else "other rows are there than were written"
-        raise BackupError(f"the backup does not read back: {said}", "check the disk")
-
-
-def _readable(backup: Backup) -> tuple[Backup, list[str]]:
-    """Return the backup without the rows that the reader would not take, and what is wrong with those."""
-    gathering = Gathering()
-    for part in parts_of(backup):
-        gathering.take(part)
-    found = gathering.backup()
-    if found is None or not gathering.faults:
-        return backup, []
-    for fault in gathering.faults:
-        log.error("backup.row_left_out", error=fault, alarm=True)
-    return msgspec.structs.replace(found, faults=[]), gathering.faults
-
-
-def _append_to(path: Path, sealer: Sealer, parts: Sequence[bytes], keys: Keys) -> None:
-    place = sealer.place
-    data = b"".join(map(sealer.seal, parts))
-    with path.open("ab") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    _read_back(path.read_bytes()[-len(data) :], parts, keys, sealer.file_id, place)
-
-
-def put_aside(path: Path, why: str) -> Path:
-    """Rename a file (where a link leads to) to a name that nobody has. Returns the new name."""
-    target = _target(path)
-    at = time.time_ns() // 1_000_000
-    while os.path.lexists(aside := target.with_name(f"{target.name}.unreadable-{at}")):
-        at += 1
-    target.rename(aside)
-    log.error("backup.unreadable", error=why, put_aside=str(aside), alarm=True)
-    return aside

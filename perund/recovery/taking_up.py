@@ -7,7 +7,8 @@ from pathlib import Path
 import apsw
 
 from perund.keys import Keys
-from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, SavedChannel, put_aside, read_backup
+from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, SavedChannel, read_backup
+from perund.recovery.backup_writing import put_aside
 from perund.recovery.copying import mark_as_copy
 from perund.store.damage import require_sound_file, unusable
 from perund.store.jobs import insert_channel, record_peer

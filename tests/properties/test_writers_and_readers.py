@@ -18,8 +18,8 @@ from perund.config_file import load_config, write_config
 from perund.keystore import KeyStore, ScryptCost
 from perund.mnemonic import entropy_of, phrase_of
 from perund.passphrase import read_secret_line
-from perund.recovery.backup import write_temporary
 from perund.recovery.backup_format import Sealer, open_records, read_backup, read_content
+from perund.recovery.backup_writing import write_temporary
 from perund.recovery.saved import Backup, SavedChannel, SavedPeer
 from perund.setup_errors import ConfigError, PassphraseError
 from tests.unit.recovery.test_taking_up import KEYS, NETWORK

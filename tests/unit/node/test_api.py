@@ -130,6 +130,22 @@ async def test_what_is_no_address_is_refused_before_anything_else(street: Street
     assert open_reader(street.alice.directory / STORE_NAME).peers() == {}
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("event.subscribe", {"after": 2**63}),
+        ("event.subscribe", {"after": 10**30}),
+        ("channel.list", {"after": "9" * 30}),
+        ("payment.list", {"after": f"1.{'9' * 30}.00"}),
+        ("payment.list", {"after": f"{'9' * 30}.0.00"}),
+    ],
+)
+async def test_a_place_that_no_store_counts_to_is_refused(
+    street: Street, method: str, params: dict[str, object]
+) -> None:
+    assert await refused(street.alice.control.call(method, params)) == "invalid_params"
+
+
 async def test_what_keeps_a_channel_from_being_opened(net: Net) -> None:
     policy = Policy(min_challenge_s=1, max_total_e8s=20 * ICP)
     async with Street.inhabited(net, policy) as street:

@@ -112,7 +112,7 @@ class Channel(ABC):
         self._settled = False
         self._uncounted: list[tuple[Batch, int]] = []
         self._proposed: tuple[Update, State] | None = None
-        self._alarms: set[tuple[str, str | int | bool]] = set()
+        self._alarms: dict[str, str | int | bool] = {}
 
     # --- what can be asked -------------------------------------------------------------------------------
 
@@ -598,9 +598,9 @@ class Channel(ABC):
         return NOTHING
 
     def _alarm(self, kind: str, facts: dict[str, str | int | bool]) -> Step:
-        if (kind, facts["registered"]) in self._alarms:
+        if self._alarms.get(kind) == facts["registered"]:
             return NOTHING
-        self._alarms.add((kind, facts["registered"]))
+        self._alarms[kind] = facts["registered"]  # what is registered only rises: one for each kind is enough
         return Step((EventRecord(kind, self.id, {**facts, "alarm": True}),))
 
     def _ask_look(self) -> Step:

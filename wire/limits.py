@@ -43,6 +43,10 @@ class Limits:
     dials: int = 10
     """Attempts of `keep_connected` at the same moment."""
     stranger: Allowance = field(default_factory=lambda: Allowance(500, 256 * KIB, MIB))
+    strangers_together: Allowance = field(default_factory=lambda: Allowance(1_000, MIB, MIB))
+    """What all sessions of peers without a channel may send together: many keys cost nothing, and each message costs
+    the event loop a moment of those who have money here.
+    """
     known: Allowance = field(default_factory=lambda: Allowance(50_000, 512 * MIB, 16 * MIB))
 
 
@@ -66,34 +70,44 @@ class Timing:
     """A session that lasted as long makes the next retry a first one."""
 
 
+LONGEST_DEBT_S: Final = 10.0
+"""What a message was charged for makes its sender wait no longer than this: below the silence that ends a session."""
+
+
 class Throttle:
     """Two token buckets, of messages and of bytes. Spending may overdraw; `debt_s` says how long to pause."""
 
-    __slots__ = ("_bytes", "_messages", "_updated_s", "allowance")
+    __slots__ = ("_burst_s", "_bytes", "_messages", "_updated_s", "allowance")
 
-    def __init__(self, allowance: Allowance, now_s: float) -> None:
+    def __init__(self, allowance: Allowance, now_s: float, burst_s: float = 1.0) -> None:
+        """`burst_s`: how many seconds' worth may come at once."""
         self._updated_s = now_s
+        self._burst_s = burst_s
         self.allow(allowance)
 
     def allow(self, allowance: Allowance) -> None:
         """Start afresh with this allowance and full buckets."""
         self.allowance = allowance
-        self._messages = allowance.messages_per_s
-        self._bytes = allowance.bytes_per_s
+        self._messages = allowance.messages_per_s * self._burst_s
+        self._bytes = allowance.bytes_per_s * self._burst_s
 
     def refill(self, now_s: float) -> None:
         """Add what the time since the last call is worth."""
         passed = now_s - self._updated_s
         self._updated_s = now_s
         most = self.allowance
-        self._messages = min(most.messages_per_s, self._messages + passed * most.messages_per_s)
-        self._bytes = min(most.bytes_per_s, self._bytes + passed * most.bytes_per_s)
+        self._messages = min(most.messages_per_s * self._burst_s, self._messages + passed * most.messages_per_s)
+        self._bytes = min(most.bytes_per_s * self._burst_s, self._bytes + passed * most.bytes_per_s)
 
     def spend(self, size: int) -> bool:
         """Take one message of `size` bytes. Returns whether nothing is owed."""
         self._messages -= 1
         self._bytes -= size
         return self._messages >= 0 and self._bytes >= 0
+
+    def charge(self, messages: float) -> None:
+        """Count a message that cost more than most as so many."""
+        self._messages = max(self._messages - messages, -LONGEST_DEBT_S * self.allowance.messages_per_s)
 
     def debt_s(self) -> float:
         """Return the seconds until nothing is owed; 0 when nothing is."""

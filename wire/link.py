@@ -18,6 +18,8 @@ __all__ = ["Link", "LinkOwner"]
 
 TURN_MESSAGES: Final = 64
 """Messages handed over in one turn of the event loop; then others have theirs."""
+TURN_S: Final = 0.002
+"""The same in seconds: some messages cost a hundred times what others do."""
 FLUSH_BYTES: Final = 256 * 1024
 """Frames of one turn are joined into one write, up to this much."""
 
@@ -36,6 +38,9 @@ class LinkOwner(Protocol):
 
     def link_throttled(self) -> Allowance:
         """Return the peer's present allowance: it may have become a known one."""
+
+    def link_shared(self) -> Throttle | None:
+        """Return what the peer may use only together with others, if there is such a bound for it."""
 
 
 class Link(asyncio.Protocol):
@@ -62,6 +67,8 @@ class Link(asyncio.Protocol):
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._throttle = Throttle(allowance, self.heard_s)
+        self._shared: Throttle | None = None
+        self._held = False
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -70,10 +77,28 @@ class Link(asyncio.Protocol):
         self._pump_due: asyncio.Handle | None = None
         self._cut_due: asyncio.Handle | None = None
 
-    def allow(self, allowance: Allowance) -> None:
-        """Change what the peer may use."""
+    def allow(self, allowance: Allowance, shared: Throttle | None = None) -> None:
+        """Change what the peer may use. `shared`: what it may use together with others, too."""
         self.unread_limit = allowance.unread_bytes
         self._throttle.allow(allowance)
+        self._shared = shared
+
+    def charge(self, messages: float) -> None:
+        """Count the message that was just handed over as so many more."""
+        self._throttle.charge(messages)
+
+    def hold(self) -> None:
+        """Hand over and read nothing more until `release`."""
+        self._held = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Go on after `hold`, in the next turn of the loop."""
+        if self._held:
+            self._held = False
+            if not self.closing and self._pump_due is None and self._transport is not None:
+                self._pump_later(0)
 
     # What the owner does.
 
@@ -194,13 +219,16 @@ class Link(asyncio.Protocol):
     def _pump(self) -> None:
         """Hand over messages: as many as there are, as one turn allows, and as the peer is allowed."""
         self._pump_due = None
-        if self.closing:
+        if self.closing or self._held:
             return
         assert self._opener is not None
-        self._throttle.refill(self._loop.time())
+        now_s = self._loop.time()
+        self._throttle.refill(now_s)
+        if self._shared is not None:
+            self._shared.refill(now_s)
         self._corked = True
         try:
-            self._hand_over(self._opener)
+            self._hand_over(self._opener, now_s + TURN_S)
         except BadFrame as error:
             self._fail(error)
         except BaseException:
@@ -211,27 +239,33 @@ class Link(asyncio.Protocol):
             self._corked = False
         self._flush()
 
-    def _hand_over(self, opener: Opener) -> None:
+    def _hand_over(self, opener: Opener, until_s: float) -> None:
         for _ in range(TURN_MESSAGES):
             data = opener.next()
             if data is None:
                 if self._transport is not None and not self._transport.is_closing():
                     self._transport.resume_reading()
                 return
-            in_time = self._throttle.spend(len(data) + FRAME_OVERHEAD)
+            size = len(data) + FRAME_OVERHEAD
+            in_time = self._throttle.spend(size)
+            if self._shared is not None and not self._shared.spend(size):
+                in_time = False
             self.owner.link_message(data)
-            if self.closing:
+            if self.closing or self._held:
                 return
-            if not in_time:
+            if not in_time or self._throttle.debt_s() > 0:
                 self._pause()
                 return
+            if self._loop.time() >= until_s:
+                break
         self._pump_later(0)
 
     def _pause(self) -> None:
         allowance = self.owner.link_throttled()
         if allowance != self._throttle.allowance:
-            self.allow(allowance)
-        self._pump_later(self._throttle.debt_s())
+            self.allow(allowance, self.owner.link_shared())
+        shared_s = self._shared.debt_s() if self._shared is not None else 0.0
+        self._pump_later(max(self._throttle.debt_s(), shared_s))
 
     def _pump_later(self, delay_s: float) -> None:
         assert self._transport is not None

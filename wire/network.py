@@ -26,7 +26,7 @@ from wire.errors import (
 from wire.greeting import GREETING_ALLOWANCE, Greeting
 from wire.handler import PeerHandler
 from wire.keeper import Keeper
-from wire.limits import Allowance, Limits, Timing
+from wire.limits import Allowance, Limits, Throttle, Timing
 from wire.link import Link
 from wire.noise import Initiator, Responder, is_node_key
 from wire.session import Session
@@ -36,6 +36,8 @@ __all__ = ["PeerNetwork"]
 
 log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger(__name__)
 
+STRANGERS_BURST_S: Final = 0.05
+"""What strangers together may send at once, in seconds of their rate: so long others wait for them at most."""
 BACKLOG: Final = 128
 """Connections that the kernel may hold until we accept them."""
 
@@ -81,6 +83,8 @@ class PeerNetwork:
         self._servers: list[asyncio.Server] = []
         self._keeper = Keeper(self, self._limits.dials, self._timing, rng or random.Random())  # noqa: S311
         self._closed = False
+        now_s = asyncio.get_running_loop().time()
+        self._strangers_together = Throttle(self._limits.strangers_together, now_s, STRANGERS_BURST_S)
 
     # Listening.
 
@@ -277,7 +281,7 @@ class PeerNetwork:
         if not greeting.dialed and not self._handler.is_known(peer):
             self._strangers[peer] = None
         link.owner = session
-        link.allow(self.allowance(peer))
+        link.allow(self.allowance(peer), self.shared(peer))
         log.info(
             "peer.connected",
             peer=peer.hex(),
@@ -325,6 +329,10 @@ class PeerNetwork:
     def allowance(self, peer: bytes) -> Allowance:
         """Return what this peer may use now."""
         return self._limits.known if self._handler.is_known(peer) else self._limits.stranger
+
+    def shared(self, peer: bytes) -> Throttle | None:
+        """Return what this peer may use only together with all others without a channel."""
+        return None if self._handler.is_known(peer) else self._strangers_together
 
     def _keeps(self, old: Session, greeting: Greeting) -> bool:
         """Whether `old` is to be kept although `greeting` is newer: see the class."""

@@ -23,6 +23,7 @@ from perund.mnemonic import entropy_of, new_entropy
 from perund.new_node import NewNode, create_node, local_root_key
 from perund.passphrase import STDIN, ask_passphrase, read_secret_line
 from perund.setup_errors import ConfigError, PassphraseError
+from perund.stopping import end_in_time
 
 if TYPE_CHECKING:
     from devnet.server import Ready
@@ -141,7 +142,7 @@ def run(data_dir: Path, passphrase_file: str | None) -> None:
         # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
         from perund.node.daemon import run_node  # noqa: PLC0415
 
-        return await run_node(data_dir, config, keys)
+        return await run_node(data_dir, config, keys, end_in_time)
 
     sys.exit(run_async(work))
 
@@ -161,7 +162,7 @@ def watch(data_dir: Path, *, once: bool) -> None:
         configure_logs(config.log.level, config.log.format)
         from perund.watching.process import run_watch  # noqa: PLC0415  (as in `run`)
 
-        return await run_watch(data_dir, config, once=once)
+        return await run_watch(data_dir, config, once=once, ending=end_in_time)
 
     sys.exit(run_async(work))
 
@@ -189,7 +190,7 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
         configure_logs(config.log.level, config.log.format)
         from perund.tower.daemon import run_watchtower  # noqa: PLC0415  (as in `run`)
 
-        return await run_watchtower(data_dir, config, keys)
+        return await run_watchtower(data_dir, config, keys, end_in_time)
 
     sys.exit(run_async(work))
 

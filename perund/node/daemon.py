@@ -22,6 +22,7 @@ from chain.principal import account_identifier, principal_from_text, principal_t
 from perund.config import Config
 from perund.control.server import ControlServer
 from perund.keys import Keys
+from perund.log_budget import log_budget
 from perund.node.api import NodeService
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
@@ -33,11 +34,12 @@ from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
 from perund.recovery.backup import BackupFile
 from perund.recovery.taking_up import take_up_from_file
+from perund.stopping import STEP_S, Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
 from perund.store.schema import STORE_NAME
 from perund.store.store import Store
-from perund.watching.alarms import Alarms
+from perund.watching.alarms import GRACE_S, Alarms
 from perund.watching.delivery import Delivery
 from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
@@ -55,17 +57,19 @@ PROTOCOL_VERSION: Final = 1
 FIRST_CHECK_S: Final = 10.0
 
 
-async def run_node(data_dir: Path, config: Config, keys: Keys) -> int:
+async def run_node(data_dir: Path, config: Config, keys: Keys, ending: Ending = unhurried) -> int:
     """Run a node until it is stopped. Returns the exit status: 0, or 1 after a failed write (rule 8).
+
+    `ending` is told when the stop begins.
 
     Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the store belongs to
     another network, the canister is none of ours.
     """
     with DirectoryLock(data_dir):
-        return await _run_locked(data_dir, config, keys)
+        return await _run_locked(data_dir, config, keys, ending)
 
 
-async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
+async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -97,13 +101,13 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
     clock = SystemClock()
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(alarms.close)
+        stack.push_async_callback(bounded("alarms", alarms.close, 2 * GRACE_S))
         found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
         store = Store(data_dir / STORE_NAME, network, failed)
         store.listen(alarms.heard)
         stack.callback(store.close)
         agent = Agent(config.ic.urls, root_key, identity, clock=clock)
-        stack.push_async_callback(agent.close)
+        stack.push_async_callback(bounded("agent", agent.close))
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
         time = ChainTime(agent, clock, ledger_principal)
         trust = CanisterTrust(perun, config, store)
@@ -156,7 +160,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             store.commit([EventRecord("node.store_is_old", None, {"channels": len(found), "alarm": True})])
         # Watch first: whatever happened while this node was down is looked at before anything else is done.
         node.load()
-        stack.push_async_callback(node.close)
+        stack.push_async_callback(bounded("node", node.close))
         watching = node.spawn(services.watcher.run(), "watcher")
         try:
             async with asyncio.timeout(FIRST_CHECK_S):
@@ -171,11 +175,11 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             host, _, port = config.wire.listen.rpartition(":")
             actual_host, actual_port = await services.network.listen(host.strip("[]"), int(port))
             services.listening = f"{actual_host}:{actual_port}"
-        stack.push_async_callback(services.network.close)
+        stack.push_async_callback(bounded("network", services.network.close))
         service = NodeService(node, stop.set, version)
         control = ControlServer(service, data_dir, version=version)
         await control.start()
-        stack.push_async_callback(control.stop)
+        stack.push_async_callback(bounded("control", lambda: control.stop(STEP_S), 2 * STEP_S))
         stack.callback(service.end_waiting)
         node.background()
         # What is made by now lives as long as the node: the collector need not look at it again and again.
@@ -184,6 +188,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         log.info("node.started", node_id=services.network.node_id.hex(), listen=services.listening)
         await stop.wait()
         log.info("node.stopping")
+        ending(lambda: 1 if failures else 0)
         watching.cancel()
+        # Nobody is listened to any more: what peers still say would only be in the way of the rest.
+        await bounded("network", services.network.close)()
+        budget = log_budget()
+        if budget is not None:
+            budget.report()
     log.info("node.stopped")
     return 1 if failures else 0

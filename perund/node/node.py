@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from perund.log_budget import log_budget
+from perund.node.backlog import Backlog
 from perund.node.driver import ChannelDriver
+from perund.node.effort import NO_CHANNEL, OPENING
 from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
+from perund.node.noise import Noise
 from perund.node.openings import Openings, Refusal
+from perund.node.proposals import Proposals
 from perund.node.settlement_job import SettlementJob
 from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
@@ -77,15 +82,18 @@ class Node:
         self.jobs: dict[ChannelId, _Jobs] = {}
         self.by_peer: dict[bytes, dict[ChannelId, None]] = {}
         """The channels with each peer, in the order in which they were taken up."""
-        self.refusals: dict[bytes, Refusal] = {}
         self.balance_e8s: int | None = None
-        self.towers = Towers(services, self.drivers)
+        self._noise = Noise()
+        self.towers = Towers(services, self.drivers, self._noise)
         self.openings = Openings(services.config, services.keys, services.store, self, services.reason_not_to_open)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
         self._tasks: set[asyncio.Task[None]] = set()
-        self._balance_read: asyncio.Task[None] | None = None
+        self._proposals = Proposals(
+            self.refresh_balance, lambda session, p: self.openings.received(session.peer, session, p), self.spawn
+        )
+        self._backlogs: dict[Session, Backlog] = {}
 
     # --- starting and stopping ---------------------------------------------------------------------------
 
@@ -159,6 +167,12 @@ class Node:
         while True:
             if self.services.time.certified:
                 self.openings.expire()
+            overdue = self._noise.overdue(self.services.time.elapsed_ns())
+            if overdue:
+                self.services.store.commit(overdue)
+            budget = log_budget()
+            if budget is not None:
+                budget.tick()
             await asyncio.sleep(TICK_S)
 
     def follow_send(self, number: int) -> None:
@@ -202,6 +216,7 @@ class Node:
             services.time.now,
             lambda: services.watcher.hurry(terms.channel),
             self._changed,
+            self._noise,
         )
         self.drivers[terms.channel] = driver
         self.by_peer.setdefault(terms.peer, {})[terms.channel] = None
@@ -326,6 +341,7 @@ class Node:
 
     def connected(self, session: Session) -> None:
         """A peer is there: every channel with it says where it stands."""
+        self._backlogs[session] = Backlog(session, self.services.store)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_began(session, session.hello.minimum_payment_e8s)
         self.openings.session_began(session.peer, session)
@@ -333,44 +349,45 @@ class Node:
 
     def disconnected(self, session: Session, reason: str) -> None:
         """A session ended."""
+        self._backlogs.pop(session, None)
         self.towers.disconnected(session, reason)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_ended(session)
 
     def received(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> None:
-        """Bring a message to its channel, to the openings, or to the towers."""
+        """Bring a message to its channel, to the openings, or to the towers; slow down who costs much."""
+        store = self.services.store
+        asked = store.asked
+        effort = self._take(session, message)
+        if effort:
+            session.charge(effort)
+        if store.asked != asked:
+            backlog = self._backlogs.get(session)
+            if backlog is not None:
+                backlog.grew(effort)
+
+    def _take(self, session: Session, message: OpeningMessage | ChannelMessage | TowerMessage) -> float:
+        """Take a message, and return what it counts for besides itself."""
         if isinstance(message, TowerMessage):
             self.towers.received(session, message)
-            return
+            return 0.0 if self.towers.has(session.peer) else NO_CHANNEL
         if not isinstance(message, ChannelMessage):
             self.openings_message(session, message)
-            return
+            return OPENING
         driver = self.drivers.get(message.channel)
         if driver is None or driver.channel.terms.peer != session.peer:
             # A channel belongs to the node id that opened it: from any other session it is unknown.
             session.send(ErrorMessage("unknown_channel", "this node has no such channel with you", message.channel))
-            return
-        driver.receive(session, message)
+            return NO_CHANNEL
+        return driver.receive(session, message)
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:
         """Bring a message to the openings: a proposal that wants our money only after a look at the wallet."""
-        ours = message.allocation[1] if isinstance(message, ChannelProposal) else 0
-        if 0 < ours <= self.services.config.policy.contribute_max_e8s:
-            self.spawn(self._answer_with_balance(session, message), "proposal")
+        most = self.services.config.policy.contribute_max_e8s
+        if isinstance(message, ChannelProposal) and 0 < message.allocation[1] <= most:
+            self._proposals.received(session, message)
         else:
             self.openings.received(session.peer, session, message)
-
-    async def _answer_with_balance(self, session: Session, message: OpeningMessage) -> None:
-        if self._balance_read is None or self._balance_read.done():
-            self._balance_read = self.spawn(self._read_balance(), "balance")
-        await asyncio.shield(self._balance_read)
-        self.openings.received(session.peer, session, message)
-
-    async def _read_balance(self) -> None:
-        try:
-            await self.refresh_balance()
-        except PerundError as error:  # the last known balance decides, or none: then we put nothing in
-            log.warning("wallet.balance_unknown", error=str(error))
 
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
         """A peer complains. What it says is not trusted; it is shown."""
@@ -379,7 +396,8 @@ class Node:
         driver = self.drivers.get(ChannelId(message.channel))
         if driver is not None and driver.channel.terms.peer == session.peer:
             facts: dict[str, str | int | bool] = {"code": message.code, "text": message.text}
-            driver.perform(Step((EventRecord("peer.complained", driver.channel.id, facts),)))
+            event = EventRecord("peer.complained", driver.channel.id, facts)
+            driver.perform(self._noise.quiet(Step((event,)), self.services.time.elapsed_ns()))
 
     def is_known(self, peer: bytes) -> bool:
         """Whether a peer has a channel with us."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from protocol.effects import (
+    DeclinesRecord,
     EventRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
@@ -52,6 +53,9 @@ class Disk:
     signed: dict[int, bytes] = field(default_factory=dict)
     """Digest by version of everything that we signed."""
     rows: dict[tuple[int, bytes], Row] = field(default_factory=dict)
+    declined_up_to: bytes = b""
+    declined_before: set[bytes] = field(default_factory=set)
+    """Ids whose rows are gone because `declined_up_to` stands for them: they are declined for ever all the same."""
     events: list[EventRecord] = field(default_factory=list)
     transactions: int = 0
 
@@ -110,11 +114,21 @@ class Disk:
                 self.events.append(record)
             case RegisteredRecord():
                 pass
+            case DeclinesRecord():
+                self.declined_up_to = max(self.declined_up_to, record.up_to)
+                gone = [k for k, r in self.rows.items() if self._stands_for(record, k, r)]
+                self.declined_before |= {self.rows.pop(key).payment.id for key in gone}
             case _:
                 assert_never(record)
 
+    @staticmethod
+    def _stands_for(record: DeclinesRecord, key: tuple[int, bytes], row: Row) -> bool:
+        return key[0] == record.sender and row.status == "declined" and key[1] <= record.up_to
+
     def _include(self, sender: int, batch: Batch, version: int) -> None:
         for payment in batch:
+            declined = sender != self.terms.our_index and payment.id in self.declined_before
+            assert not declined, f"payment {payment.id.hex()} was declined, and is included"
             earlier = self.rows.get((sender, payment.id))
             if earlier is not None:
                 assert earlier.version in (None, version), f"payment {payment.id.hex()} is in two updates"
@@ -137,6 +151,8 @@ class Disk:
             queued=self._waiting("queued"),
             offered=self._waiting("offered"),
             highest_peer_id=max((i for s, i in self.rows if s != ours), default=b""),
+            declined=sum(s != ours and row.status == "declined" for (s, _), row in self.rows.items()),
+            declined_up_to=self.declined_up_to,
         )
 
     def _waiting(self, status: str) -> Batch:

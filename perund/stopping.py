@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 STEP_S: Final = 3.0
 LAST_RESORT_S: Final = 15.0
-"""After the wish to stop. A thread of a library that waits, say for a name server, would keep the process for minutes."""
+"""After the wish to stop. A thread of a library that waits for a name server would keep the process for minutes."""
 
 Ending = Callable[[Callable[[], int]], None]
 """Told that a stop began, with what says how the process will end."""

@@ -271,11 +271,8 @@ class Orderer(Channel):
 
     def _say_again(self) -> Step:
         self._ack_comes = False
-        self._offers, self._offered_ids, self._offered_bytes = (
-            PaymentQueue(),
-            set(),
-            0,
-        )  # the peer offers again what it still wants
+        self._offers, self._offered_ids = PaymentQueue(), set()  # the peer offers again what it still wants
+        self._offered_bytes = 0
         return Step(outgoing=self._ready_again())
 
     def _resumed(self, theirs: Resume, now: Moment) -> Step:

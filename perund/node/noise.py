@@ -1,7 +1,7 @@
 """Events that a peer can cause by talking: the first are told, then ever fewer, with a count.
 
-Such an event is a row, a line, and for some an alarm that wakes somebody. What a peer says again is no news; and history
-is kept up to a number of events, so noise would push out what matters.
+Such an event is a row, a line, and for some an alarm that wakes somebody. What a peer says again is no news; and
+history is kept up to a number of events, so noise would push out what matters.
 """
 
 from __future__ import annotations

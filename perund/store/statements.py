@@ -88,7 +88,8 @@ def statements_of(
                 (record.up_to, row),
             )
             yield Statement(  # rows of our own payments have amounts; these are ids and nothing else
-                "DELETE FROM payment WHERE number = ? AND sender = ? AND status = 'declined' AND amount = 0 AND id <= ?",
+                "DELETE FROM payment "
+                "WHERE number = ? AND sender = ? AND status = 'declined' AND amount = 0 AND id <= ?",
                 (row, record.sender, record.up_to),
             )
         case PeerHoldsRecord():

@@ -54,6 +54,15 @@ class SimSession:
             self.link.carry(self, data)
         life.effect(f"sent.{name}")
 
+    def charge(self, messages: float) -> None:
+        """Nobody floods here."""
+
+    def hold(self) -> None:
+        """What is on its way arrives all the same."""
+
+    def release(self) -> None:
+        """As `hold`."""
+
     def end(self, reason: str) -> None:
         """This side knows that it is over."""
         if self.is_open:

@@ -19,6 +19,8 @@ class _Seen:
     next_s: float
     pause_s: float
     hidden: int = 0
+    newest: object = None
+    """What came with the newest that was not shown."""
 
 
 class Repeats:
@@ -38,8 +40,11 @@ class Repeats:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def take(self, key: Hashable, now_s: float) -> int | None:
-        """Return how many of this were not shown since the last one that was; None when this one is not either."""
+    def take(self, key: Hashable, now_s: float, facts: object = None) -> int | None:
+        """Return how many of this were not shown since the last one that was; None when this one is not either.
+
+        `facts` are kept for `overdue` when it is not.
+        """
         seen = self._seen.pop(key, None)
         if seen is None or now_s - seen.last_s >= self._forget_s:
             hidden = seen.hidden if seen is not None else 0
@@ -58,16 +63,19 @@ class Repeats:
             seen.next_s = now_s + seen.pause_s
         else:
             seen.hidden += 1
+            seen.newest = facts
             return None
-        seen.hidden = 0
+        seen.hidden, seen.newest = 0, None
         return hidden
 
-    def overdue(self, now_s: float) -> list[tuple[Hashable, int]]:
-        """Return, with their counts, the things whose pause is over without another one, and count afresh."""
+    def overdue(self, now_s: float) -> list[tuple[Hashable, int, object]]:
+        """Return the things whose pause is over without another one, with their counts and the newest facts; count
+        afresh.
+        """
         found = []
         for key, seen in self._seen.items():
             if seen.hidden and now_s >= seen.next_s:
-                found.append((key, seen.hidden))
-                seen.hidden = 0
+                found.append((key, seen.hidden, seen.newest))
+                seen.hidden, seen.newest = 0, None
                 seen.next_s = now_s + seen.pause_s
         return found

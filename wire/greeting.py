@@ -19,7 +19,7 @@ from wire.errors import (
     PeerUnreachable,
     WireError,
 )
-from wire.limits import Allowance, Throttle, Timing
+from wire.limits import Allowance, Timing
 from wire.link import Link
 from wire.text import safe_text
 
@@ -140,10 +140,6 @@ class Greeting:
     def link_throttled(self) -> Allowance:
         """Return the smallest allowance."""
         return GREETING_ALLOWANCE
-
-    def link_shared(self) -> Throttle | None:
-        """Return nothing: one hello is bounded by itself."""
-        return None
 
     def _compare(self, hello: Hello) -> None:
         problem = check_hello(self._hello, hello)

@@ -59,6 +59,10 @@ class Keeper:
         if task is not None:
             task.cancel()
 
+    def keeps(self, peer: bytes) -> bool:
+        """Whether this peer is kept."""
+        return peer in self._tasks
+
     def arrived(self, peer: bytes) -> None:
         """Take note of a session with this peer, whoever dialed: its pause is over."""
         event = self._arrivals.get(peer)

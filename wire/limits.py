@@ -28,25 +28,38 @@ class Allowance:
 class Limits:
     """Bounds on connections, and on each of them.
 
-    A known peer has a channel with us. Strangers cannot take its room: they have a count of their own, and a
-    session of theirs gives way when `connections` is reached. Who dials is a stranger until act three proves
-    otherwise; so when `handshakes` are in flight the one that has been at it longest gives way to a new one:
-    an honest peer needs a round trip, one that stalls to hold a place loses it.
+    A known peer has money in a channel with us. Everybody else is a stranger, and keys and connections cost a
+    stranger nothing: what strangers may hold together is small, what one address may hold is a part of it, and a
+    place of theirs is taken by whoever comes next. An address is an IPv4 address or an IPv6 network of 64 bits.
     """
 
     connections: int = 4096
-    """Sessions in total."""
+    """Sessions in total. Strangers give theirs up for known peers and for those that we chose ourselves."""
     strangers: int = 100
-    """Sessions that peers without a channel opened. Those that we dialed do not count."""
-    handshakes: int = 50
-    """Incoming connections that are not sessions, yet or any more."""
-    dials: int = 10
-    """Attempts of `keep_connected` at the same moment."""
-    stranger: Allowance = field(default_factory=lambda: Allowance(500, 256 * KIB, MIB))
-    strangers_together: Allowance = field(default_factory=lambda: Allowance(1_000, MIB, MIB))
-    """What all sessions of peers without a channel may send together: many keys cost nothing, and each message costs
-    the event loop a moment of those who have money here.
+    """Sessions that strangers opened. Those that we dialed do not count, nor those we keep a place for."""
+    strangers_per_address: int = 25
+    """Of these, sessions from one address."""
+    handshakes: int = 512
+    """Incoming connections that are not sessions yet, from addresses where no known peer was seen; and as many
+    again from those where one was. In both, one that is chosen by chance gives way to a new one: an honest peer
+    needs a round trip, whoever would fill this room has to come again and again.
     """
+    handshakes_per_address: int = 64
+    """Of the former, from one address."""
+    handshakes_per_s: float = 100
+    """Handshakes that are begun each second, in each of the two rooms: they take half a millisecond of ours."""
+    sessions_per_s: float = 1
+    """Sessions of one known peer each second, after the first `sessions_at_once`: each begins with all its channels."""
+    sessions_at_once: int = 20
+    farewells: int = 256
+    """Sessions that have ended and wait for their last message to be read."""
+    dials: int = 64
+    """Attempts of `keep_connected` at the same moment."""
+    stranger: Allowance = field(default_factory=lambda: Allowance(100, 64 * KIB, 64 * KIB))
+    strangers_of_address: Allowance = field(default_factory=lambda: Allowance(250, 128 * KIB, 0))
+    """What the strangers of one address may send together. What they leave unread is bounded for each."""
+    strangers_together: Allowance = field(default_factory=lambda: Allowance(500, 256 * KIB, 0))
+    """What all strangers may send together."""
     known: Allowance = field(default_factory=lambda: Allowance(50_000, 512 * MIB, 16 * MIB))
 
 
@@ -77,27 +90,35 @@ LONGEST_DEBT_S: Final = 10.0
 class Throttle:
     """Two token buckets, of messages and of bytes. Spending may overdraw; `debt_s` says how long to pause."""
 
-    __slots__ = ("_burst_s", "_bytes", "_messages", "_updated_s", "allowance")
+    __slots__ = ("_bytes", "_messages", "_updated_s", "allowance")
 
-    def __init__(self, allowance: Allowance, now_s: float, burst_s: float = 1.0) -> None:
-        """`burst_s`: how many seconds' worth may come at once."""
+    def __init__(self, allowance: Allowance, now_s: float) -> None:
         self._updated_s = now_s
-        self._burst_s = burst_s
         self.allow(allowance)
 
     def allow(self, allowance: Allowance) -> None:
         """Start afresh with this allowance and full buckets."""
         self.allowance = allowance
-        self._messages = allowance.messages_per_s * self._burst_s
-        self._bytes = allowance.bytes_per_s * self._burst_s
+        self._messages = allowance.messages_per_s
+        self._bytes = allowance.bytes_per_s
 
     def refill(self, now_s: float) -> None:
         """Add what the time since the last call is worth."""
         passed = now_s - self._updated_s
         self._updated_s = now_s
         most = self.allowance
-        self._messages = min(most.messages_per_s * self._burst_s, self._messages + passed * most.messages_per_s)
-        self._bytes = min(most.bytes_per_s * self._burst_s, self._bytes + passed * most.bytes_per_s)
+        self._messages = min(most.messages_per_s, self._messages + passed * most.messages_per_s)
+        self._bytes = min(most.bytes_per_s, self._bytes + passed * most.bytes_per_s)
+
+    @property
+    def owes(self) -> bool:
+        """Whether more was spent or charged than there was."""
+        return self._messages < 0 or self._bytes < 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing was used lately, as of the last `refill`."""
+        return self._messages >= self.allowance.messages_per_s and self._bytes >= self.allowance.bytes_per_s
 
     def spend(self, size: int) -> bool:
         """Take one message of `size` bytes. Returns whether nothing is owed."""
@@ -105,9 +126,10 @@ class Throttle:
         self._bytes -= size
         return self._messages >= 0 and self._bytes >= 0
 
-    def charge(self, messages: float) -> None:
-        """Count a message that cost more than most as so many."""
-        self._messages = max(self._messages - messages, -LONGEST_DEBT_S * self.allowance.messages_per_s)
+    def charge(self, seconds: float) -> None:
+        """Count a message that cost more than most as so many seconds' worth of messages."""
+        rate = self.allowance.messages_per_s
+        self._messages = max(self._messages - seconds * rate, -LONGEST_DEBT_S * rate)
 
     def debt_s(self) -> float:
         """Return the seconds until nothing is owed; 0 when nothing is."""

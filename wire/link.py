@@ -12,9 +12,10 @@ from wire.cipher import FRAME_OVERHEAD, Opener, Sealer
 from wire.errors import BadFrame, HandshakeFailed, LinkLost, WireError
 from wire.limits import Allowance, Throttle
 from wire.noise import Initiator, Responder
+from wire.origin import origin_of
 from wire.text import safe_text
 
-__all__ = ["Link", "LinkOwner"]
+__all__ = ["Gate", "Link", "LinkOwner"]
 
 TURN_MESSAGES: Final = 64
 """Messages handed over in one turn of the event loop; then others have theirs."""
@@ -39,8 +40,16 @@ class LinkOwner(Protocol):
     def link_throttled(self) -> Allowance:
         """Return the peer's present allowance: it may have become a known one."""
 
-    def link_shared(self) -> Throttle | None:
-        """Return what the peer may use only together with others, if there is such a bound for it."""
+
+class Gate(Protocol):
+    """Who lets connections in."""
+
+    def link_came(self, link: Link) -> None:
+        """Take note of a connection, now that its address is known. May abort it."""
+
+    def may_begin(self, link: Link) -> bool:
+        """Return whether its handshake may begin now: it costs us something. Else the gate calls `go_on`, once."""
+        ...
 
 
 class Link(asyncio.Protocol):
@@ -52,13 +61,22 @@ class Link(asyncio.Protocol):
 
     owner: LinkOwner
 
-    def __init__(self, handshake: Initiator | Responder, allowance: Allowance, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        handshake: Initiator | Responder,
+        allowance: Allowance,
+        loop: asyncio.AbstractEventLoop,
+        gate: Gate | None = None,
+    ) -> None:
+        """`gate`: who decides when the handshake begins; None: at once."""
         self.gone: asyncio.Future[None] = loop.create_future()
         """Done when the connection does not exist any more."""
         self.heard_s = loop.time()
         """Loop time when bytes last arrived."""
         self.address = "unconnected"
         """Where the other end is, for people."""
+        self.origin = ""
+        """Its address, as far as places are counted by it: see `origin_of`."""
         self.closing = False
         self.unread_limit = allowance.unread_bytes
         self._loop = loop
@@ -66,8 +84,9 @@ class Link(asyncio.Protocol):
         self._acts = bytearray()
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
+        self._gate = gate
         self._throttle = Throttle(allowance, self.heard_s)
-        self._shared: Throttle | None = None
+        self._shared: tuple[Throttle, ...] = ()
         self._held = False
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -77,15 +96,15 @@ class Link(asyncio.Protocol):
         self._pump_due: asyncio.Handle | None = None
         self._cut_due: asyncio.Handle | None = None
 
-    def allow(self, allowance: Allowance, shared: Throttle | None = None) -> None:
-        """Change what the peer may use. `shared`: what it may use together with others, too."""
+    def allow(self, allowance: Allowance, shared: tuple[Throttle, ...] = ()) -> None:
+        """Change what the peer may use. `shared`: what it uses together with others, and within its own."""
         self.unread_limit = allowance.unread_bytes
         self._throttle.allow(allowance)
         self._shared = shared
 
-    def charge(self, messages: float) -> None:
-        """Count the message that was just handed over as so many more."""
-        self._throttle.charge(messages)
+    def charge(self, seconds: float) -> None:
+        """Count the message that was just handed over as so many seconds' worth of the peer's."""
+        self._throttle.charge(seconds)
 
     def hold(self) -> None:
         """Hand over and read nothing more until `release`."""
@@ -156,6 +175,9 @@ class Link(asyncio.Protocol):
         self._transport = transport
         name = transport.get_extra_info("peername")
         self.address = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+        self.origin = origin_of(str(name[0]) if isinstance(name, tuple) else str(name))
+        if not self.closing and self._gate is not None:
+            self._gate.link_came(self)
         if self.closing:
             transport.abort()
             return
@@ -175,10 +197,7 @@ class Link(asyncio.Protocol):
                 self._pump()
             return
         self._acts += data
-        try:
-            self._advance()
-        except HandshakeFailed as error:
-            self._fail(error)
+        self._step()
 
     def eof_received(self) -> None:
         """Let asyncio close the transport: a peer that has ended its direction is gone."""
@@ -195,13 +214,32 @@ class Link(asyncio.Protocol):
         if not self.gone.done():
             self.gone.set_result(None)
 
+    def go_on(self) -> None:
+        """Begin the handshake for which the gate had us wait."""
+        if not self.closing and self._transport is not None and not self._transport.is_closing():
+            self._gate = None
+            self._transport.resume_reading()
+            self._step()
+
     # How it works.
+
+    def _step(self) -> None:
+        try:
+            self._advance()
+        except HandshakeFailed as error:
+            self._fail(error)
 
     def _advance(self) -> None:
         handshake = self._handshake
         while handshake.secured is None:
             if len(self._acts) < handshake.expects:
                 return
+            if self._gate is not None:
+                if not self._gate.may_begin(self):
+                    assert self._transport is not None
+                    self._transport.pause_reading()
+                    return
+                self._gate = None
             act = bytes(self._acts[: handshake.expects])
             del self._acts[: handshake.expects]
             answer = handshake.receive(act)
@@ -223,9 +261,8 @@ class Link(asyncio.Protocol):
             return
         assert self._opener is not None
         now_s = self._loop.time()
-        self._throttle.refill(now_s)
-        if self._shared is not None:
-            self._shared.refill(now_s)
+        for throttle in (self._throttle, *self._shared):
+            throttle.refill(now_s)
         self._corked = True
         try:
             self._hand_over(self._opener, now_s + TURN_S)
@@ -246,14 +283,13 @@ class Link(asyncio.Protocol):
                 if self._transport is not None and not self._transport.is_closing():
                     self._transport.resume_reading()
                 return
-            size = len(data) + FRAME_OVERHEAD
-            in_time = self._throttle.spend(size)
-            if self._shared is not None and not self._shared.spend(size):
-                in_time = False
+            in_time = self._throttle.spend(len(data) + FRAME_OVERHEAD)
+            for throttle in self._shared:
+                in_time = throttle.spend(len(data) + FRAME_OVERHEAD) and in_time
             self.owner.link_message(data)
             if self.closing or self._held:
                 return
-            if not in_time or self._throttle.debt_s() > 0:
+            if not in_time or self._throttle.owes:
                 self._pause()
                 return
             if self._loop.time() >= until_s:
@@ -263,9 +299,8 @@ class Link(asyncio.Protocol):
     def _pause(self) -> None:
         allowance = self.owner.link_throttled()
         if allowance != self._throttle.allowance:
-            self.allow(allowance, self.owner.link_shared())
-        shared_s = self._shared.debt_s() if self._shared is not None else 0.0
-        self._pump_later(max(self._throttle.debt_s(), shared_s))
+            self.allow(allowance)
+        self._pump_later(max(throttle.debt_s() for throttle in (self._throttle, *self._shared)))
 
     def _pump_later(self, delay_s: float) -> None:
         assert self._transport is not None

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+from collections.abc import Callable
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -14,6 +15,7 @@ from coincurve import PrivateKey
 
 from protocol.messages import ErrorMessage, Hello
 from wire.codec import encode
+from wire.door import Door
 from wire.errors import (
     DialFailed,
     DialTimedOut,
@@ -26,18 +28,17 @@ from wire.errors import (
 from wire.greeting import GREETING_ALLOWANCE, Greeting
 from wire.handler import PeerHandler
 from wire.keeper import Keeper
-from wire.limits import Allowance, Limits, Throttle, Timing
+from wire.limits import Allowance, Limits, Timing
 from wire.link import Link
 from wire.noise import Initiator, Responder, is_node_key
 from wire.session import Session
+from wire.standings import Standings
 from wire.text import safe_text
 
 __all__ = ["PeerNetwork"]
 
 log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger(__name__)
 
-STRANGERS_BURST_S: Final = 0.05
-"""What strangers together may send at once, in seconds of their rate: so long others wait for them at most."""
 BACKLOG: Final = 128
 """Connections that the kernel may hold until we accept them."""
 
@@ -62,8 +63,13 @@ class PeerNetwork:
         limits: Limits | None = None,
         timing: Timing | None = None,
         rng: random.Random | None = None,
+        stake: Callable[[bytes], int] | None = None,
     ) -> None:
-        """Take the node's key and what it says about itself. `rng` spreads retries, nothing secret."""
+        """Take the node's key and what it says about itself.
+
+        `stake`: how much a known peer has at stake with us; of two, the one with less gives way when no connection
+        is left. `rng` spreads retries and chooses who gives way, nothing secret.
+        """
         encode(hello)  # a hello out of its bounds shows itself here, not at the first peer
         self.node_id: bytes = node_key.public_key.format()
         """Our node key as peers know it: 33 bytes."""
@@ -72,19 +78,21 @@ class PeerNetwork:
         self._handler = handler
         self._limits = limits or Limits()
         self._timing = timing or Timing()
+        self._stake = stake or (lambda _: 0)
+        self._rng = rng or random.Random()  # noqa: S311
         self._sessions: dict[bytes, Session] = {}
-        self._strangers: dict[bytes, None] = {}  # in order of age
-        self._greetings: dict[Greeting, None] = {}
-        self._settling: dict[Link, None] = {}  # in order of age: incoming links that are no sessions
+        self._standings = Standings(self._limits, handler.is_known, self._is_chosen, self._rng)
+        self._chosen: set[bytes] = set()
+        self._greetings: dict[Link, Greeting] = {}
+        self._door = Door(self._limits, self._standings.known_at, self._give_way, self._rng)
+        self._farewells: dict[Link, None] = {}  # in order of age: links of sessions that have ended
         self._links: set[Link] = set()
         self._arrivals: dict[bytes, set[asyncio.Future[Session]]] = {}
         self._dialing: dict[Greeting, asyncio.Future[Session]] = {}
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._servers: list[asyncio.Server] = []
-        self._keeper = Keeper(self, self._limits.dials, self._timing, rng or random.Random())  # noqa: S311
+        self._keeper = Keeper(self, self._limits.dials, self._timing, self._rng)
         self._closed = False
-        now_s = asyncio.get_running_loop().time()
-        self._strangers_together = Throttle(self._limits.strangers_together, now_s, STRANGERS_BURST_S)
 
     # Listening.
 
@@ -104,37 +112,47 @@ class PeerNetwork:
         return str(name[0]), int(name[1])
 
     def _accept(self) -> Link:
-        link = Link(Responder(self._key), GREETING_ALLOWANCE, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        link = Link(Responder(self._key), GREETING_ALLOWANCE, loop, self._door)
         greeting = self._greet(link, dialed=False)
         if self._closed:
             greeting.give_up(NetworkClosed("this node is stopping"))
             return link
-        if len(self._settling) >= self._limits.handshakes:
-            self._drop_oldest()
-        self._settling[link] = None
-        greeting.expire_after(self._timing.handshake_s, asyncio.get_running_loop())
+        greeting.expire_after(self._timing.handshake_s, loop)
         return link
 
-    def _drop_oldest(self) -> None:
-        oldest = next(iter(self._settling))
-        del self._settling[oldest]
-        for greeting in self._greetings:
-            if greeting.link is oldest:
-                text = f"{self._limits.handshakes} handshakes are in flight and newer ones came"
-                greeting.give_up(PeerRefused("too_many_peers", text))
-                return
-        oldest.abort()
+    def _give_way(self, link: Link) -> None:
+        """End a connection whose place at the door another one has got."""
+        greeting = self._greetings.get(link)
+        if greeting is None:
+            link.abort()
+        else:
+            greeting.give_up(PeerRefused("too_many_peers", "more connections came than there are places at the door"))
 
     def _greet(self, link: Link, *, dialed: bool) -> Greeting:
         greeting = Greeting(link, self, self._hello, self._timing, dialed=dialed)
-        self._greetings[greeting] = None
+        self._greetings[link] = greeting
         self._links.add(link)
         link.gone.add_done_callback(lambda _: self._link_gone(link))
         return greeting
 
     def _link_gone(self, link: Link) -> None:
         self._links.discard(link)
-        self._settling.pop(link, None)
+        self._farewells.pop(link, None)
+        self._door.left(link)
+
+    # Whom we keep a place for.
+
+    def choose(self, peer: bytes) -> None:
+        """Keep a place for this node (33 bytes), whether it has money here or not, until `forget`: we want it."""
+        self._chosen.add(peer)
+
+    def _is_chosen(self, peer: bytes) -> bool:
+        return peer in self._chosen or self._keeper.keeps(peer)
+
+    def seen_at(self, peer: bytes, origin: str) -> None:
+        """Take note of an address where this node proved its key, perhaps before a restart. See `origin_of`."""
+        self._standings.seen(peer, origin)
 
     # Dialing.
 
@@ -177,7 +195,7 @@ class PeerNetwork:
             waiting.discard(arrival)
             if not waiting:
                 del self._arrivals[peer]
-            if greeting in self._greetings:
+            if link in self._greetings:
                 self._leave(greeting, arrival)
 
     async def _connect(self, link: Link, host: str, port: int, arrival: asyncio.Future[Session]) -> None:
@@ -203,7 +221,8 @@ class PeerNetwork:
             self._keeper.keep(peer, host, port)
 
     def forget(self, peer: bytes) -> None:
-        """Do not dial this node any more by ourselves. A session that exists goes on."""
+        """Do not dial this node any more by ourselves, and keep no place for it. A session that exists goes on."""
+        self._chosen.discard(peer)
         self._keeper.forget(peer)
 
     # Sessions.
@@ -223,7 +242,8 @@ class PeerNetwork:
         await self._keeper.close()
         for server in self._servers:
             server.close()
-        for greeting in tuple(self._greetings):
+        self._door.close()
+        for greeting in tuple(self._greetings.values()):
             greeting.give_up(NetworkClosed("this node is stopping"))
         for session in tuple(self._sessions.values()):
             session.end_now("this node is stopping")
@@ -244,12 +264,43 @@ class PeerNetwork:
             return PeerRefused("refused", "that is this node's own key")
         if peer in self._sessions:
             return None  # it replaces one, so no room is needed
-        known = self._handler.is_known(peer)
-        if not known and self._count_strangers() >= self._limits.strangers:
-            return PeerRefused("too_many_peers", "no room for another peer without a channel; try again later")
-        if len(self._sessions) >= self._limits.connections and not (known and self._drop_stranger()):
+        favoured = self._standings.favours(peer)
+        if not favoured and self._limits.strangers == 0:
+            return PeerRefused("too_many_peers", "no room for a peer without money in a channel; try again later")
+        if len(self._sessions) >= self._limits.connections and self._to_go(peer, favoured=favoured) is None:
             return PeerRefused("too_many_peers", f"all {self._limits.connections} connections are taken")
         return None
+
+    def _to_go(self, peer: bytes, *, favoured: bool) -> bytes | None:
+        """Return whose session ends for one with this peer when all connections are taken, or None."""
+        strangers = self._standings.strangers(self._sessions)
+        if len(strangers):
+            return strangers.one_of_the_fullest()
+        stake = self._stake(peer) if favoured else 0
+        poorest = min(
+            (other for other, session in self._sessions.items() if not session.dialed and not self._is_chosen(other)),
+            key=self._stake,
+            default=None,
+        )
+        return poorest if poorest is not None and self._stake(poorest) < stake else None
+
+    def _make_room(self, peer: bytes, origin: str) -> None:
+        """End the sessions that have to go for one with this peer, which was found to have a right to it."""
+        favoured, limits = self._standings.favours(peer), self._limits
+        strangers = self._standings.strangers(self._sessions)
+        if not favoured and strangers.count(origin) >= limits.strangers_per_address:
+            self._end_for(strangers.one_of(origin), "another peer from this address came")
+        elif not favoured and len(strangers) >= limits.strangers:
+            self._end_for(strangers.one_of_the_fullest(), "another peer came; those without money in a channel share")
+        if len(self._sessions) >= limits.connections:
+            goes = self._to_go(peer, favoured=favoured)
+            assert goes is not None, "greeting_secured found one"
+            self._end_for(goes, "a peer with more in its channels needs the room")
+
+    def _end_for(self, peer: bytes, why: str) -> None:
+        session = self._sessions[peer]
+        session.send(ErrorMessage("too_many_peers", why, b""))
+        session.end_now(why)
 
     def greeting_done(self, greeting: Greeting, peer: bytes, hello: Hello) -> PeerRefused | None:
         """Make the session, unless a simultaneous one is to be kept."""
@@ -263,7 +314,11 @@ class PeerNetwork:
             self._arrived(old)
             text = "both nodes dialed at the same moment; the other session is kept"
             return PeerRefused("duplicate_session", text)
-        del self._greetings[greeting]
+        if not greeting.dialed and not self._standings.may_begin(peer):
+            return PeerRefused("too_many_peers", "this node key opens one session after the other; try again later")
+        if old is None and not greeting.dialed:
+            self._make_room(peer, link.origin)
+        del self._greetings[link]
         greeting.settle()
         session = Session(
             link,
@@ -276,13 +331,12 @@ class PeerNetwork:
         )
         if old is not None:
             old.end_now("the peer opened a newer session")
-        self._settling.pop(link, None)
+        self._door.left(link)
         self._sessions[peer] = session
-        if not greeting.dialed and not self._handler.is_known(peer):
-            self._strangers[peer] = None
+        self._standings.came(peer, link.origin, dialed=greeting.dialed)
         link.owner = session
-        link.allow(self.allowance(peer), self.shared(peer))
-        log.info(
+        link.allow(self.allowance(peer), self._standings.shared(peer, link.origin))
+        self._note(peer)(
             "peer.connected",
             peer=peer.hex(),
             address=session.address,
@@ -296,7 +350,7 @@ class PeerNetwork:
 
     def greeting_failed(self, greeting: Greeting, error: DialFailed) -> None:
         """Tell who dialed; for those who dialed us, the log is the place."""
-        self._greetings.pop(greeting, None)
+        self._greetings.pop(greeting.link, None)
         arrival = self._dialing.get(greeting)
         if arrival is not None and not arrival.done():
             session = None if greeting.peer is None else self.session(greeting.peer)
@@ -310,29 +364,29 @@ class PeerNetwork:
             if greeting.peer is None:
                 log.debug("peer.greeting_failed", **facts)  # whoever scans ports must not fill the log
             else:
-                log.info("peer.refused", peer=greeting.peer.hex(), **facts)
+                self._note(greeting.peer)("peer.refused", peer=greeting.peer.hex(), **facts)
 
     def session_ended(self, session: Session, reason: str) -> None:
         """Forget a session and tell the handler."""
         link = session.link
         if self._sessions.get(session.peer) is session:
             del self._sessions[session.peer]
-            self._strangers.pop(session.peer, None)
+            self._standings.left(session.peer)
         if not session.dialed and not link.gone.done():
-            self._settling[link] = None  # its farewell takes a place of those that are no sessions
-            if len(self._settling) > self._limits.handshakes:
-                self._drop_oldest()
+            self._farewells[link] = None
+            if len(self._farewells) > self._limits.farewells:
+                next(iter(self._farewells)).abort()
         reason = safe_text(reason, 400)
-        log.info("peer.disconnected", peer=session.peer.hex(), address=session.address, reason=reason)
+        self._note(session.peer)("peer.disconnected", peer=session.peer.hex(), address=session.address, reason=reason)
         self._handler.disconnected(session, reason)
 
     def allowance(self, peer: bytes) -> Allowance:
         """Return what this peer may use now."""
         return self._limits.known if self._handler.is_known(peer) else self._limits.stranger
 
-    def shared(self, peer: bytes) -> Throttle | None:
-        """Return what this peer may use only together with all others without a channel."""
-        return None if self._handler.is_known(peer) else self._strangers_together
+    def _note(self, peer: bytes) -> Callable[..., object]:
+        """Return how a fact about a peer is logged: strangers come and go without filling the log."""
+        return log.info if self._standings.favours(peer) else log.debug
 
     def _keeps(self, old: Session, greeting: Greeting) -> bool:
         """Whether `old` is to be kept although `greeting` is newer: see the class."""
@@ -347,20 +401,6 @@ class PeerNetwork:
             if not arrival.done():
                 arrival.set_result(session)
         self._keeper.arrived(session.peer)
-
-    def _count_strangers(self) -> int:
-        for peer in [p for p in self._strangers if self._handler.is_known(p)]:
-            del self._strangers[peer]  # it opened a channel since
-        return len(self._strangers)
-
-    def _drop_stranger(self) -> bool:
-        self._count_strangers()
-        for peer in self._strangers:
-            session = self._sessions[peer]
-            session.send(ErrorMessage("too_many_peers", "a peer with a channel needs the room", b""))
-            session.end_now("a peer with a channel needs the room")
-            return True
-        return False
 
 
 def _plain(error: Exception) -> str:

@@ -9,14 +9,14 @@ from protocol.messages import ErrorMessage, Hello, Message, Ping, Pong
 from wire.codec import decode, encode
 from wire.errors import BadMessage, WireError
 from wire.handler import PeerHandler
-from wire.limits import Allowance, Throttle, Timing
+from wire.limits import Allowance, Timing
 from wire.link import Link
 
 __all__ = ["Session", "SessionHost"]
 
-IDLE_COST: Final = 20
-"""What a message counts as that has no effect: a session needs one now and then."""
-COMPLAINT_COST: Final = 500
+IDLE_COST_S: Final = 0.000_4
+"""What a message counts as that has no effect, in seconds of the peer's rate: a session needs one now and then."""
+COMPLAINT_COST_S: Final = 0.01
 """What a complaint counts as: it is shown to people, who read slowly."""
 
 
@@ -28,9 +28,6 @@ class SessionHost(Protocol):
 
     def allowance(self, peer: bytes) -> Allowance:
         """Return what this peer may use now."""
-
-    def shared(self, peer: bytes) -> Throttle | None:
-        """Return what it may use only together with others, if it is one without a channel."""
 
 
 class Session:
@@ -104,9 +101,11 @@ class Session:
         self.send(ErrorMessage(code, text, channel))
         self.close(f"{code}: {text}")
 
-    def charge(self, messages: float) -> None:
-        """Count the message that is being handled as so many more against the peer's rate: it cost more than most."""
-        self.link.charge(messages)
+    def charge(self, seconds: float) -> None:
+        """Count the message that is being handled as so many seconds' worth of what the peer may send: it cost more
+        than most.
+        """
+        self.link.charge(seconds)
 
     def hold(self) -> None:
         """Read nothing more from the peer until `release`: what it made us do is not done yet."""
@@ -150,16 +149,16 @@ class Session:
             return
         match message:
             case Ping():
-                self.charge(IDLE_COST)
+                self.charge(IDLE_COST_S)
                 self.send(Pong(message.nonce))
             case Pong() | None:
-                self.charge(IDLE_COST)  # a sign of life is all that a pong is; an unknown odd type may be ignored
+                self.charge(IDLE_COST_S)  # a sign of life is all that a pong is; an unknown odd type may be ignored
             case Hello():
                 self.fail("bad_message", "a second Hello")
             case ErrorMessage(code="duplicate_session"):
                 self.close("the peer keeps another session with this node")
             case ErrorMessage():
-                self.charge(COMPLAINT_COST)
+                self.charge(COMPLAINT_COST_S)
                 self._handler.peer_error(self, message)
             case _:
                 self._handler.received(self, message)
@@ -172,10 +171,6 @@ class Session:
     def link_throttled(self) -> Allowance:
         """Return what this peer may use now."""
         return self._host.allowance(self.peer)
-
-    def link_shared(self) -> Throttle | None:
-        """Return what peers like this one may use together."""
-        return self._host.shared(self.peer)
 
     def _check_silence(self) -> None:
         now_s = self._loop.time()

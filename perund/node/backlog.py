@@ -10,16 +10,12 @@ __all__ = ["Backlog", "Flow"]
 
 MOST_UNWRITTEN: Final = 64.0
 """Units of work. A session that goes by the protocol has a few: an update waits for its acknowledgement."""
-EFFORT_PER_UNIT: Final = 1_600.0
-"""What is rare and costly weighs as much as so many messages' worth of it: see `effort`."""
+UNIT_S: Final = 0.032
+"""A message that costs so many seconds of its sender's rate weighs as much as one unit more: see `effort`."""
 
 
 class Flow(Protocol):
     """The part of a session that can be slowed down."""
-
-    def charge(self, messages: float) -> None:
-        """Count the present message as so many more."""
-        ...
 
     def hold(self) -> None:
         """Read nothing more."""
@@ -41,7 +37,7 @@ class Backlog:
 
     def grew(self, effort: float) -> None:
         """Take note that a message was handled that made us write. `effort`: what it was charged with."""
-        self._units += 1 + effort / EFFORT_PER_UNIT
+        self._units += 1 + effort / UNIT_S
         if self._units >= MOST_UNWRITTEN and not self._held:
             self._held = True
             self._session.hold()

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from perund.node.effort import RESUME_AGAIN, effort_of
+from perund.node.effort import RESUME_AGAIN_S, effort_of
 from perund.node.noise import Noise
 from perund.node.waiting import Outcome, PaymentWaiters
 from perund.store.store import Store
@@ -199,7 +199,7 @@ class ChannelDriver:
         if isinstance(message, Resume):
             # One for each session, and one more after a loss; each makes us say again what is offered.
             self._resumes += 1
-            effort = RESUME_AGAIN if self._resumes > FREE_RESUMES else 0.0
+            effort = RESUME_AGAIN_S if self._resumes > FREE_RESUMES else 0.0
         self.perform(self._noise.quiet(step, now.elapsed_ns))
         return effort
 

@@ -1,7 +1,6 @@
-"""What a peer's message costs this node, in messages: what has no effect, or leads to nothing, counts for many.
+"""What a peer's message costs this node, in seconds of its rate: what has no effect, or leads to nothing, costs most.
 
-The rate of a peer is in messages, and most are cheap and useful. Who sends others is read more slowly; nobody who
-keeps to the protocol notices.
+Most messages are cheap and useful. Who sends others is read more slowly; nobody who keeps to the protocol notices.
 """
 
 from __future__ import annotations
@@ -12,39 +11,39 @@ from protocol.effects import EventRecord, PaymentsEndedRecord, Send, Step
 from protocol.messages import ChannelMessage, Decline, Offer, SignedStateMessage
 from protocol.payments import PAYMENT_ID_BYTES
 
-__all__ = ["NO_CHANNEL", "OPENING", "RESUME_AGAIN", "effort_of"]
+__all__ = ["NO_CHANNEL_S", "OPENING_S", "RESUME_AGAIN_S", "effort_of"]
 
-NO_EFFECT: Final = 20.0
-DECLINED: Final = 50.0
+NO_EFFECT_S: Final = 0.000_4
+DECLINED_S: Final = 0.001
 """An offer that is declined is a row on our disk."""
-KNOWN_BEFORE: Final = 10.0
+KNOWN_BEFORE_S: Final = 0.000_2
 """An offer that is in the books already was looked for in vain."""
-OFFERS_PER_MESSAGE: Final = 4
-"""Offers that wait cost memory and a look each."""
-SHOWN_STATE: Final = 100.0
+OFFER_S: Final = 0.000_005
+"""An offer that waits costs memory and a look."""
+SHOWN_STATE_S: Final = 0.002
 """Two signatures to verify, mostly for nothing."""
-RESUME_AGAIN: Final = 500.0
-"""The third `Resume` of a channel in one session, and what it makes us say again."""
-NO_CHANNEL: Final = 100.0
-OPENING: Final = 50.0
+RESUME_AGAIN_S: Final = 0.01
+"""The fourth `Resume` of a channel in one session, and what it makes us say again."""
+NO_CHANNEL_S: Final = 0.002
+OPENING_S: Final = 0.001
 
 
 def effort_of(message: ChannelMessage, step: Step) -> float:
-    """Return what a message about a channel counts for besides itself, by what it led to."""
+    """Return what a message about a channel counts for besides itself, in seconds, by what it led to."""
     if not step.durable:
-        effort = NO_EFFECT + (len(message.payments) // OFFERS_PER_MESSAGE if isinstance(message, Offer) else 0)
+        effort = NO_EFFECT_S + (len(message.payments) * OFFER_S if isinstance(message, Offer) else 0.0)
     elif isinstance(message, Offer):
         effort = 0.0
         for record in step.durable:
             if isinstance(record, PaymentsEndedRecord):
-                effort += DECLINED * len(record.ids) / PAYMENT_ID_BYTES
+                effort += DECLINED_S * len(record.ids) / PAYMENT_ID_BYTES
             elif isinstance(record, EventRecord):
-                effort += KNOWN_BEFORE * len(message.payments)
+                effort += KNOWN_BEFORE_S * len(message.payments)
     else:
-        return SHOWN_STATE if isinstance(message, SignedStateMessage) else 0.0
+        return SHOWN_STATE_S if isinstance(message, SignedStateMessage) else 0.0
     if isinstance(message, SignedStateMessage):
-        effort += SHOWN_STATE
+        effort += SHOWN_STATE_S
     for effect in step.outgoing:
         if isinstance(effect, Send) and isinstance(effect.message, Decline):
-            effort += KNOWN_BEFORE * len(effect.message.ids) / PAYMENT_ID_BYTES
+            effort += KNOWN_BEFORE_S * len(effect.message.ids) / PAYMENT_ID_BYTES
     return effort

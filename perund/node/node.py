@@ -17,7 +17,7 @@ import structlog
 from perund.log_budget import log_budget
 from perund.node.backlog import Backlog
 from perund.node.driver import ChannelDriver
-from perund.node.effort import NO_CHANNEL, OPENING
+from perund.node.effort import NO_CHANNEL_S, OPENING_S
 from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
 from perund.node.noise import Noise
@@ -370,15 +370,15 @@ class Node:
         """Take a message, and return what it counts for besides itself."""
         if isinstance(message, TowerMessage):
             self.towers.received(session, message)
-            return 0.0 if self.towers.has(session.peer) else NO_CHANNEL
+            return 0.0 if self.towers.has(session.peer) else NO_CHANNEL_S
         if not isinstance(message, ChannelMessage):
             self.openings_message(session, message)
-            return OPENING
+            return OPENING_S
         driver = self.drivers.get(message.channel)
         if driver is None or driver.channel.terms.peer != session.peer:
             # A channel belongs to the node id that opened it: from any other session it is unknown.
             session.send(ErrorMessage("unknown_channel", "this node has no such channel with you", message.channel))
-            return NO_CHANNEL
+            return NO_CHANNEL_S
         return driver.receive(session, message)
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:

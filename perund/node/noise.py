@@ -11,7 +11,6 @@ from typing import Final
 
 from perund.repeats import Repeats
 from protocol.effects import EventRecord, Record, Step
-from protocol.types import ChannelId
 
 __all__ = ["PEER_CAUSED", "Noise"]
 
@@ -56,16 +55,17 @@ class Noise:
         """Return the event, with how many like it were not told before, or None when it is not told either."""
         if record.kind not in PEER_CAUSED:
             return record
-        repeated = self._repeats.take((record.kind, record.channel), elapsed_ns / NS)
+        repeated = self._repeats.take((record.kind, record.channel), elapsed_ns / NS, record)
         if repeated is None:
             return None
         return replace(record, data={**record.data, "repeated": repeated}) if repeated else record
 
     def overdue(self, elapsed_ns: int) -> list[EventRecord]:
-        """Return an event with the count for each kind and channel that came again, was not told, and is quiet now."""
+        """Return the newest event, with a count, of each kind and channel that came again untold and is quiet."""
         found = []
-        for key, repeated in self._repeats.overdue(elapsed_ns / NS):
-            assert isinstance(key, tuple)
-            kind, channel = key
-            found.append(EventRecord(str(kind), ChannelId(channel) if channel else None, {"repeated": repeated}))
+        for _, repeated, newest in self._repeats.overdue(elapsed_ns / NS):
+            assert isinstance(newest, EventRecord)
+            # The others were told already: whoever is woken by such an event was.
+            facts = {key: value for key, value in newest.data.items() if key != "alarm"}
+            found.append(replace(newest, data={**facts, "repeated": repeated - 1} if repeated > 1 else facts))
         return found

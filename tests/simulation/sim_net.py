@@ -54,7 +54,7 @@ class SimSession:
             self.link.carry(self, data)
         life.effect(f"sent.{name}")
 
-    def charge(self, messages: float) -> None:
+    def charge(self, seconds: float) -> None:
         """Nobody floods here."""
 
     def hold(self) -> None:

@@ -106,6 +106,11 @@ class Link(asyncio.Protocol):
         """Count the message that was just handed over as so many seconds' worth of the peer's."""
         self._throttle.charge(seconds)
 
+    @property
+    def debt_s(self) -> float:
+        """After how many seconds the peer is read on, as far as it alone decides."""
+        return self._throttle.debt_s()
+
     def hold(self) -> None:
         """Hand over and read nothing more until `release`."""
         self._held = True
@@ -263,6 +268,9 @@ class Link(asyncio.Protocol):
         now_s = self._loop.time()
         for throttle in (self._throttle, *self._shared):
             throttle.refill(now_s)
+        if self._throttle.owes:  # what was charged while it was held
+            self._pause()
+            return
         self._corked = True
         try:
             self._hand_over(self._opener, now_s + TURN_S)

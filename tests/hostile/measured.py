@@ -20,7 +20,7 @@ from perund.demo.processes import NodeProcess
 from perund.node.daemon import STORE_NAME
 from tests.e2e.town import ICP, Town, within
 
-__all__ = ["ALLOWANCE_MS", "Cost", "Flooded", "Used", "attacked"]
+__all__ = ["ALLOWANCE_MS", "RATIO", "Cost", "Flooded", "Used", "attacked", "used"]
 
 RATIO: Final = 3.0
 ALLOWANCE_MS: Final = 25.0
@@ -128,8 +128,13 @@ class _Attack:
 
 
 @contextlib.asynccontextmanager
-async def attacked(town: Town, node: NodeProcess, kind: str, *, pays: int = 0) -> AsyncIterator[_Attack]:
-    """Run attackers of a kind against a node until the block is left. `pays`: what it gets from the node first."""
+async def attacked(
+    town: Town, node: NodeProcess, kind: str, *, pays: int = 0, network: str | None = None
+) -> AsyncIterator[_Attack]:
+    """Run attackers of a kind against a node until the block is left.
+
+    `pays`: what they get from the node first, in e8s; `network`: its network hash in hex, if it is a tower.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.hostile.attacker", kind,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -139,7 +144,7 @@ async def attacked(town: Town, node: NodeProcess, kind: str, *, pays: int = 0) -
     attack = _Attack(process)
     facts = {
         "address": node.address,
-        "network": node.info.network_hash,
+        "network": network or node.info.network_hash,
         "url": town.devnet.url,
         "root_key": town.devnet.root_key,
         "perun_canister": town.devnet.perun_canister,

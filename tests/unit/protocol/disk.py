@@ -170,7 +170,8 @@ class Disk:
         """Return what a user is told about a payment, or "unknown" when nothing of it is here."""
         row = self.rows.get((sender, payment_id))
         if row is None:
-            return "unknown"
+            below = sender != self.terms.our_index and payment_id <= self.declined_up_to
+            return "declined" if below else "unknown"
         if row.version is None:
             return row.status or "unknown"
         if sender != self.terms.our_index:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from protocol.messages import ErrorMessage, Ping, Pong
+from protocol.messages import ErrorMessage, Hello, Ping, Pong
 from tests.hostile.strangers import Stranger
 from tests.unit.wire.scene import Node, Scene, scene
 from tests.unit.wire.test_admission import befriend, place_of
@@ -74,8 +74,6 @@ async def test_a_new_session_does_not_pay_the_debts_of_the_old(at: Scene) -> Non
     friend.leave()
     again = Stranger(place_of(node), friend.key)
     await again.secure()
-    from protocol.messages import Hello
-
     again.say(Hello(1, place_of(node).network, 0, "again", 1))
     async with asyncio.timeout(10):
         while (session := node.network.session(friend.node_id)) is None or session.link.debt_s < 1:  # noqa: ASYNC110
@@ -96,11 +94,10 @@ async def test_complaints_take_what_others_may_say_to_people(at: Scene) -> None:
 
 def test_a_throttle_owes_at_most_so_much() -> None:
     throttle = Throttle(Allowance(50, 1_000, 0), 0)
-    assert not throttle.owes
     throttle.charge(3)
     assert throttle.owes
     assert throttle.debt_s() == pytest.approx(2)
     throttle.charge(1_000)
     assert throttle.debt_s() == pytest.approx(LONGEST_DEBT_S)
     throttle.refill(LONGEST_DEBT_S + 0.1)
-    assert not throttle.owes
+    assert throttle.debt_s() == 0

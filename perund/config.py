@@ -131,13 +131,46 @@ class Policy(_Section, frozen=True, kw_only=True):
         Meta(max_length=10_000, description="Node ids that may propose channels, 66 hex digits each. Empty: anybody."),
     ] = ()
     max_channels: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Channels in all that are not closed yet, 0 to 1000000.")
+        int, Meta(ge=0, le=1_000_000, description="Channels with money that are not closed yet, 0 to 1000000.")
     ] = 10_000
     max_channels_per_peer: Annotated[
         int, Meta(ge=0, le=1_000_000, description="The same with one peer, 0 to 1000000.")
     ] = 100
+    max_unfunded: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=10_000,
+            description=(
+                "Channels that peers without money here have proposed and not paid into yet, in all, 0 to 10000.\n"
+                "Those with money are counted by max_channels. 0: no channels with peers that have none."
+            ),
+        ),
+    ] = 100
+    max_unfunded_per_peer: Annotated[int, Meta(ge=0, le=10_000, description="The same of one peer, 0 to 10000.")] = 10
+    max_unfunded_per_address: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="The same from one IP address (of IPv6: a network of 64 bits), 0 to 10000."),
+    ] = 50
+    unfunded_place_s: Annotated[
+        int,
+        Meta(
+            ge=10,
+            le=43_200,
+            description=(
+                "Seconds after which such a channel, signed and not paid into, is not counted there any more,\n"
+                "10 to 43200. It can still be paid into until its funding deadline."
+            ),
+        ),
+    ] = 600
     min_total_e8s: Annotated[
-        E8sValue, Meta(description='Least money of both sides in a channel: e8s, or a text such as "0.1 ICP".')
+        E8sValue,
+        Meta(
+            description=(
+                'Least money of both sides in a channel: e8s, or a text such as "0.1 ICP". Also what a peer has to\n'
+                "have in a channel to count as one with money, whose connection has a place of its own."
+            )
+        ),
     ] = 1_000_000
     max_total_e8s: Annotated[
         E8sValue, Meta(description='Most money of both sides in a channel: e8s, or a text such as "10000 ICP".')
@@ -242,6 +275,16 @@ class Tower(_Section, frozen=True, kw_only=True):
             description="Channels of clients that have not shown money in any yet, all together, 1 to 1000000.",
         ),
     ] = 1_000
+    max_unfunded_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description=(
+                "The same of clients without money from one IP address (of IPv6: a network of 64 bits), 1 to 1000000."
+            ),
+        ),
+    ] = 250
     max_unfunded_per_client: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Channels of one client that have not shown money yet, 1 to 1000000.")
     ] = 100

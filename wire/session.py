@@ -79,6 +79,11 @@ class Session:
         return self.link.address
 
     @property
+    def origin(self) -> str:
+        """Its address, as far as places are counted by it."""
+        return self.link.origin
+
+    @property
     def is_open(self) -> bool:
         """Whether what is sent now can still arrive."""
         return not self._closing

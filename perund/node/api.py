@@ -177,7 +177,7 @@ class NodeService:
                     address=session.address if session else (f"{host}:{port}" if host else None),
                     connected=session is not None,
                     agent=session.hello.agent if session else None,
-                    channels=self._node.channels_with(peer),
+                    channels=len(self._node.by_peer.get(peer, ())),
                 )
             )
         return schema.PeerList(peers=peers)
@@ -283,6 +283,7 @@ class NodeService:
                 f"of {fee} e8s are needed: send ICP to {services.wallet_account.hex()}",
             )
         proposal_id = os.urandom(32)
+        services.network.choose(session.peer)
         self._node.openings.propose(
             session.peer,
             session,

@@ -32,6 +32,7 @@ from perund.node.payment_ids import PaymentIds
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
+from perund.open_files import raise_open_files
 from perund.recovery.backup import BackupFile
 from perund.recovery.taking_up import take_up_from_file
 from perund.stopping import STEP_S, Ending, bounded, unhurried
@@ -96,6 +97,8 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
     root_key = config.root_key
     perun_principal = principal_from_text(config.ic.perun_canister)
     ledger_principal = principal_from_text(config.ic.icp_ledger)
+    limits = Limits(connections=config.wire.max_connections)
+    raise_open_files(limits)
     network = network_hash(root_key, perun_principal, ledger_principal)
     identity = Ed25519Identity(keys.wallet_seed)
     clock = SystemClock()
@@ -147,8 +150,9 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
                 keys.node_key,
                 Hello(PROTOCOL_VERSION, network, 0, f"perund/{version}", config.policy.minimum_payment_e8s),
                 later,
-                Limits(connections=config.wire.max_connections),
+                limits,
                 Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
+                stake=later.stake_e8s,
             ),
             alarms=alarms,
             backup=BackupFile(data_dir, keys, network, config, store.read),

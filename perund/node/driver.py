@@ -76,6 +76,12 @@ class ChannelDriver:
         self.registered: RegisteredState | None = None
         self.durable_newest: SignedState = channel.newest
         """The newest fully signed state on the disk: what the watcher refutes with."""
+        self.holdings_seen: Callable[[tuple[int, int]], None] = lambda _: None
+        """Told what each certified look of a job shows the canister to hold, for participants 0 and 1."""
+        self.looks_often: Callable[[], bool] = lambda: True
+        """Whether the channel has a place while it waits for the peer's money: see `perund.node.places`."""
+        self.may_look: Callable[[], bool] = lambda: True
+        """Asked before each look while it waits for the peer's money."""
         self._store = store
         self._now = now
         self._look_soon = look_soon

@@ -15,7 +15,7 @@ from chain.ledger import IcpLedger
 from chain.perun import CanisterError, PerunCanister
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
-from perund.node.job import ChannelJob, Progress
+from perund.node.job import LAST_WAIT_S, ChannelJob, Progress
 from perund.node.lost_deposits import LostDeposits
 from perund.node.paid_by_others import records_of_gifts
 from perund.node.transfers import Transfers
@@ -41,6 +41,9 @@ log = structlog.get_logger()
 
 LOST_NAP_S: Final = 60.0
 """Between two searches for a deposit that may have been lost sight of: it can come until the funding deadline."""
+RARE_NAP_S: Final = 300.0
+"""Between two looks at a channel that has given its place up, unless its peer says something."""
+BUSY_NAP_S: Final = 1.0
 SETTLED_INTENTS: Final = (IntentStatus.CREDITED, IntentStatus.VOID)
 
 
@@ -69,6 +72,8 @@ class FundingJob(ChannelJob):
         self._lost = LostDeposits(driver.number, driver.channel.terms, store, ledger, transfers, canister_account)
         self._planning = False
         """Whether a deposit is decided on and not durable yet: the channel must not be forgotten meanwhile."""
+        self._idle = False
+        """Whether the last step found nothing to do but to wait for who proposed this channel, and no money in it."""
 
     @property
     def needed(self) -> bool:
@@ -98,8 +103,13 @@ class FundingJob(ChannelJob):
             reason = "the funding deadline passed before the peer was ready"
             self.driver.perform(channel.leave(self._time.now(), reason))
             return Progress.again()
+        if self._idle and not self.driver.may_look():
+            # Whoever proposed it can wake this job by any message, and has paid for nothing yet.
+            return Progress.wait("the peer's deposit", BUSY_NAP_S)
         holdings = (await self._held(0), await self._held(1))
         self.holdings = holdings
+        self.driver.holdings_seen(holdings)
+        self._idle = False
         if self._may_lack_deposits:
             await self._find_lost(holdings[terms.our_index])
         action = next_funding_action(
@@ -136,6 +146,9 @@ class FundingJob(ChannelJob):
                 return Progress.again()
             case Wait() if self._may_lack_deposits:
                 return Progress.wait(action.what, LOST_NAP_S)
+            case Wait() if terms.our_index == 1 and not any(holdings) and channel.phase is Phase.FUNDING:
+                self._idle = True
+                return Progress.wait(action.what, LAST_WAIT_S if self.driver.looks_often() else RARE_NAP_S)
             case Wait():
                 return Progress.wait(action.what)
             case _:

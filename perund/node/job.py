@@ -17,7 +17,7 @@ from perund.node.driver import ChannelDriver
 from perund.store.errors import StorageFailed
 from protocol.errors import PerundError
 
-__all__ = ["ChannelJob", "Progress"]
+__all__ = ["LAST_WAIT_S", "ChannelJob", "Progress"]
 
 log = structlog.get_logger()
 

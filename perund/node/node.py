@@ -22,11 +22,13 @@ from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
 from perund.node.noise import Noise
 from perund.node.openings import Openings, Refusal
+from perund.node.places import LookBudget, Places
 from perund.node.proposals import Proposals
 from perund.node.settlement_job import SettlementJob
+from perund.node.stakes import Stakes
 from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
-from perund.store.jobs import insert_channel, record_peer
+from perund.store.jobs import insert_channel, record_peer, record_seen_at
 from perund.tower.towers import Towers
 from protocol.channel import Channel
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
@@ -34,7 +36,7 @@ from protocol.errors import InvariantBroken, PerundError
 from protocol.following import Follower
 from protocol.funding import IntentStatus
 from protocol.memory import ChannelMemory
-from protocol.messages import ChannelMessage, ChannelProposal, ErrorMessage, OpeningMessage, TowerMessage
+from protocol.messages import ChannelMessage, ChannelProposal, ChannelReady, ErrorMessage, OpeningMessage, TowerMessage
 from protocol.opening import Opened
 from protocol.ordering import Orderer
 from protocol.signer import StateSigner
@@ -85,14 +87,19 @@ class Node:
         self.balance_e8s: int | None = None
         self._noise = Noise()
         self.towers = Towers(services, self.drivers, self._noise)
-        self.openings = Openings(services.config, services.keys, services.store, self, services.reason_not_to_open)
+        policy = services.config.policy
+        self.stakes = Stakes(services.store, policy.min_total_e8s, self._stake_changed)
+        self.places = Places(policy)
+        self._look_budget = LookBudget()
+        self._seen_at: dict[bytes, str] = {}
+        self.openings = Openings(
+            services.config, services.keys, services.store, self, services.reason_not_to_open, self.places
+        )
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
         self._tasks: set[asyncio.Task[None]] = set()
-        self._proposals = Proposals(
-            self.refresh_balance, lambda session, p: self.openings.received(session.peer, session, p), self.spawn
-        )
+        self._proposals = Proposals(self.refresh_balance, self._judge, self.spawn)
         self._backlogs: dict[Session, Backlog] = {}
 
     # --- starting and stopping ---------------------------------------------------------------------------
@@ -102,12 +109,15 @@ class Node:
 
         Raises `StoreDamaged`, before anything is signed or written: the backup file knows what the store lost.
         """
-        read = self.services.store.read
+        read, held = self.services.store.read, self.services.store.read.held()
         for row in read.live_channels():
             require_sound_channel(row, read, self._key(row.terms).public)
             self.services.store.name(row.terms.channel, row.number)
             driver = self._take_up(row.terms, row.memory, row.number)
             driver.registered = row.registered
+            self.stakes.take_up(row.terms, held.get(row.number, (0, 0)))
+            if self._waits_for_peer(driver):
+                self._promise(row.terms)
         # A crash may have come between a channel and the file: our signature is said again to who lost it.
         self.save_backup()
         for driver in self.drivers.values():
@@ -121,7 +131,13 @@ class Node:
             self.spawn(self._finish_send(intent.number), "send")
         # An opening goes on in a session, too: with a peer that has no channel yet, nobody else would begin one.
         wanted = self.by_peer.keys() | self.openings.peers()
+        self._seen_at = self.services.store.read.seen_at()
+        for peer, origin in self._seen_at.items():
+            self.services.network.seen_at(peer, origin)
+        for peer in self.openings.peers(ours=True):
+            self.services.network.choose(peer)
         for peer, (host, port) in self.services.store.read.peers().items():
+            self.services.network.choose(peer)
             if peer in wanted:
                 self.services.network.keep_connected(peer, host, port)
 
@@ -167,6 +183,7 @@ class Node:
         while True:
             if self.services.time.certified:
                 self.openings.expire()
+            self._give_promises_up()
             overdue = self._noise.overdue(self.services.time.elapsed_ns())
             if overdue:
                 self.services.store.commit(overdue)
@@ -218,6 +235,9 @@ class Node:
             self._changed,
             self._noise,
         )
+        driver.holdings_seen = lambda held: self.stakes.seen(terms, number, held)
+        driver.looks_often = lambda: self.places.has_place(terms.channel)
+        driver.may_look = lambda: self._look_budget.take(self.local_s())
         self.drivers[terms.channel] = driver
         self.by_peer.setdefault(terms.peer, {})[terms.channel] = None
         funding = FundingJob(
@@ -288,6 +308,8 @@ class Node:
         terms = driver.channel.terms
         self.services.watcher.unwatch(terms.channel)
         self.drivers.pop(terms.channel, None)
+        self.stakes.forget(terms)
+        self.places.end(terms.proposal_id)
         self.jobs.pop(terms.channel, None)
         self.towers.closed(driver)
         self.save_backup()
@@ -296,6 +318,48 @@ class Node:
         if not left:
             self.by_peer.pop(terms.peer, None)
             self.services.network.forget(terms.peer)
+
+    # --- who has money ------------------------------------------------------------------------------------
+
+    def local_s(self) -> float:
+        """Return seconds of a local clock that does not step."""
+        return asyncio.get_running_loop().time()
+
+    def _waits_for_peer(self, driver: ChannelDriver) -> bool:
+        """Whether a channel is one that the peer proposed and nobody has paid into."""
+        terms = driver.channel.terms
+        return terms.our_index == 1 and driver.channel.phase is Phase.FUNDING and not self.stakes.has_money(terms)
+
+    def _promise(self, terms: Terms) -> None:
+        """Count a channel of before the start among those that wait for their peer's money: for its key alone."""
+        now_s, known = self.local_s(), self.is_known(terms.peer)
+        self.places.add(terms.proposal_id, terms.peer, terms.peer.hex(), now_s, known=known)
+        self.places.signed(terms.proposal_id, terms.channel, now_s)
+
+    def _stake_changed(self, terms: Terms) -> None:
+        """Money appeared in a channel, or is gone."""
+        if self.stakes.has_money(terms):
+            self.places.end(terms.proposal_id)
+            session = self.services.network.session(terms.peer)
+            if session is not None:
+                self._remember_where(session)
+
+    def _remember_where(self, session: Session) -> None:
+        """Remember where a peer with money proved its key: handshakes from there have a room of their own."""
+        if self._seen_at.get(session.peer) != session.origin:
+            self._seen_at[session.peer] = session.origin
+            self.services.store.commit((record_seen_at(session.peer, session.origin),))
+        self.services.network.seen_at(session.peer, session.origin)
+
+    def _give_promises_up(self) -> None:
+        """Let go of what peers without money have asked for in too large numbers, and never paid into."""
+        for proposal_id, channel in self.places.overdue(self.local_s()):
+            driver = self.drivers.get(channel) if channel is not None else None
+            if driver is None:
+                self.openings.give_up(proposal_id)
+            elif driver.channel.phase is Phase.FUNDING and not driver.channel.recovering:
+                # It leaves by the road of every failed opening: if money is in after all, it comes out again.
+                driver.perform(driver.channel.leave(self.services.time.now(), "never paid into, and too many wait"))
 
     # --- watcher.ports.States, Reports and Notices -------------------------------------------------------
 
@@ -342,6 +406,8 @@ class Node:
     def connected(self, session: Session) -> None:
         """A peer is there: every channel with it says where it stands."""
         self._backlogs[session] = Backlog(session, self.services.store)
+        if self.is_known(session.peer):
+            self._remember_where(session)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_began(session, session.hello.minimum_payment_e8s)
         self.openings.session_began(session.peer, session)
@@ -379,7 +445,10 @@ class Node:
             # A channel belongs to the node id that opened it: from any other session it is unknown.
             session.send(ErrorMessage("unknown_channel", "this node has no such channel with you", message.channel))
             return NO_CHANNEL_S
-        return driver.receive(session, message)
+        effort = driver.receive(session, message)
+        if isinstance(message, ChannelReady) and (jobs := self.jobs.get(message.channel)) is not None:
+            jobs.funding.hurry()  # the peer says that the money is in: a job that looks rarely looks now
+        return effort
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:
         """Bring a message to the openings: a proposal that wants our money only after a look at the wallet."""
@@ -387,7 +456,10 @@ class Node:
         if isinstance(message, ChannelProposal) and 0 < message.allocation[1] <= most:
             self._proposals.received(session, message)
         else:
-            self.openings.received(session.peer, session, message)
+            self.openings.received(session.peer, session, message, session.origin)
+
+    def _judge(self, session: Session, proposal: ChannelProposal) -> None:
+        self.openings.received(session.peer, session, proposal, session.origin)
 
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
         """A peer complains. What it says is not trusted; it is shown."""
@@ -400,8 +472,8 @@ class Node:
             driver.perform(self._noise.quiet(Step((event,)), self.services.time.elapsed_ns()))
 
     def is_known(self, peer: bytes) -> bool:
-        """Whether a peer has a channel with us."""
-        return peer in self.by_peer
+        """Whether a certified look showed money in a channel with this peer."""
+        return self.stakes.of(peer) > 0
 
     def reached(self, peer: bytes, host: str, port: int) -> None:
         """Remember where a peer is, and keep a connection with it: from now on, and after a restart while there
@@ -417,8 +489,8 @@ class Node:
         return self.services.time.chain_ns()
 
     def channels_with(self, peer: bytes | None) -> int:
-        """Return how many channels are not closed."""
-        return len(self.drivers) if peer is None else len(self.by_peer.get(peer, ()))
+        """Return how many channels have money and are not closed."""
+        return self.stakes.channels if peer is None else self.stakes.channels_with(peer)
 
     def reserved_e8s(self) -> int:
         """Return what channels that are being opened or funded may still take from the wallet."""
@@ -427,6 +499,8 @@ class Node:
             funding = driver.channel.phase is Phase.FUNDING and not driver.channel.we_are_ready
             if funding and not driver.channel.recovering:
                 terms = driver.channel.terms
+                if not terms.allocation[terms.our_index]:
+                    continue  # any number of those may wait for their peers
                 paid = sum(
                     i.amount_e8s
                     for i in self.services.store.read.deposits(driver.number)
@@ -459,6 +533,7 @@ class Node:
             Phase.FUNDING, opened.signed, SignatureRecord(terms.channel, 0, state.digest, finalized=False)
         )
         driver = self._take_up(terms, memory, number)
+        self.places.signed(terms.proposal_id, terms.channel, self.local_s())
         rows = insert_channel(
             opened,
             number,
@@ -493,7 +568,8 @@ class Node:
     def signed_again(self, proposal_id: bytes, session: PeerSession) -> None:
         """Resume anew: without our signature the proposer had no channel that our first `Resume` could mean."""
         number = self.services.store.read.channel_of_proposal(proposal_id)
-        driver = next((d for d in self.drivers.values() if d.number == number), None)
+        row = self.services.store.read.channel(number) if number is not None else None
+        driver = self.drivers.get(row.terms.channel) if row is not None else None
         if driver is None:
             return
         live = self.services.network.session(driver.channel.terms.peer)

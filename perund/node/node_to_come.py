@@ -54,3 +54,6 @@ class NodeToCome:
 
     def is_known(self, peer: bytes) -> bool:
         return self.node.is_known(peer)
+
+    def stake_e8s(self, peer: bytes) -> int:
+        return self.node.stakes.of(peer)

@@ -12,6 +12,7 @@ import structlog
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.driver import PeerSession
+from perund.node.places import Places
 from perund.store.jobs import forget_opening, record_opening
 from perund.store.store import Store
 from perund.store.writer import Statement
@@ -44,8 +45,6 @@ __all__ = ["Openings", "Refusal"]
 
 log = structlog.get_logger()
 
-MAX_OPENINGS_PER_PEER = 2
-MAX_OPENINGS = 50
 SHARE_BYTES = 32
 
 
@@ -60,12 +59,20 @@ class Refusal:
 class Surroundings(Protocol):
     """What openings need of the node."""
 
+    def local_s(self) -> float:
+        """Return seconds of a local clock that does not step."""
+        ...
+
+    def is_known(self, peer: bytes) -> bool:
+        """Whether a peer has money in a channel with us."""
+        ...
+
     def chain_ns(self) -> Nanos:
         """Return the chain time."""
         ...
 
     def channels_with(self, peer: bytes | None) -> int:
-        """Return how many channels are not closed, with a peer or in all."""
+        """Return how many channels have money and are not closed, with a peer or in all."""
         ...
 
     def spendable_e8s(self) -> int | None:
@@ -105,6 +112,7 @@ class Openings:
         store: Store,
         surroundings: Surroundings,
         reason_not_to: Callable[[], str | None],
+        places: Places | None = None,
     ) -> None:
         """`reason_not_to`: why no channel may be opened now (a network that cannot be trusted), or None."""
         self._policy = config.policy
@@ -112,13 +120,21 @@ class Openings:
         self._store = store
         self._node = surroundings
         self._reason_not_to = reason_not_to
+        self._places = places = Places(config.policy) if places is None else places
         self._live: dict[bytes, OpeningPhase] = {
             phase.proposal.proposal_id: phase for phase in store.read.live_openings() if not isinstance(phase, Opened)
         }
+        for proposal_id, phase in self._live.items():
+            if isinstance(phase, Accepted):  # where it came from is forgotten: it counts for its key alone
+                places.add(proposal_id, phase.peer, phase.peer.hex(), surroundings.local_s(), known=False)
 
-    def peers(self) -> set[bytes]:
-        """Return with whom openings are under way."""
-        return {phase.peer for phase in self._live.values() if not isinstance(phase, Opened | Dead)}
+    def peers(self, *, ours: bool = False) -> set[bytes]:
+        """Return with whom openings are under way. `ours`: those that we proposed."""
+        return {
+            phase.peer
+            for phase in self._live.values()
+            if not isinstance(phase, Opened | Dead) and not (ours and isinstance(phase, Accepted))
+        }
 
     # --- ours --------------------------------------------------------------------------------------------
 
@@ -169,10 +185,13 @@ class Openings:
             if not isinstance(phase, Opened) and phase.peer == peer:
                 self._say(session, repeat(phase), phase)  # of one that became a channel, the channel speaks
 
-    def received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
-        """Take a message about an opening. What is impossible is answered with an error that names it."""
+    def received(self, peer: bytes, session: PeerSession, message: OpeningMessage, origin: str = "") -> None:
+        """Take a message about an opening. What is impossible is answered with an error that names it.
+
+        `origin`: the address that it came from, as places are counted by it.
+        """
         try:
-            self._received(peer, session, message)
+            self._received(peer, session, message, origin)
         except PeerViolation as violation:
             log.warning("opening.violated", peer=peer.hex(), code=violation.code, text=str(violation))
             if isinstance(message, ChannelProposal):
@@ -180,12 +199,12 @@ class Openings:
             else:
                 session.send(ErrorMessage(violation.code, str(violation)[:256], b""))
 
-    def _received(self, peer: bytes, session: PeerSession, message: OpeningMessage) -> None:
+    def _received(self, peer: bytes, session: PeerSession, message: OpeningMessage, origin: str) -> None:
         phase = self._live.get(message.proposal_id) or self._store.read.opening(message.proposal_id)
         if phase is None:
             done = self._done(message.proposal_id)
             if done is None and isinstance(message, ChannelProposal):
-                self._proposed(peer, session, message)
+                self._proposed(peer, session, message, origin)
                 return
             owner, repeated = done if done is not None else (None, ())
         elif isinstance(phase, Opened):
@@ -222,8 +241,11 @@ class Openings:
             return row.terms.peer, ()
         return row.terms.peer, (StateSignature(proposal_id, self._store.read.our_signature_0(row.number)),)
 
-    def _proposed(self, peer: bytes, session: PeerSession, proposal: ChannelProposal) -> None:
+    def _proposed(self, peer: bytes, session: PeerSession, proposal: ChannelProposal, origin: str) -> None:
         refusal = self._judge(peer, proposal)
+        now_s, known = self._node.local_s(), self._node.is_known(peer)
+        if refusal is None and not self._places.ask(peer, origin, now_s, known=known):
+            refusal = Refusal("too_many_openings", "too many openings are under way; try again later")
         if refusal is not None:
             log.info("opening.refused", peer=peer.hex(), code=refusal.code, text=refusal.text)
             session.send(ChannelReject(proposal.proposal_id, refusal.code, refusal.text[:256]))
@@ -231,6 +253,7 @@ class Openings:
         share = os.urandom(SHARE_BYTES)
         step = accept(peer, proposal, share, self._key(share).public, self._node.chain_ns())
         self._live[proposal.proposal_id] = step.phase
+        self._places.add(proposal.proposal_id, peer, origin, now_s, known=known)
         self._commit(step, session, (), we_proposed=False)
 
     def _judge(self, peer: bytes, proposal: ChannelProposal) -> Refusal | None:
@@ -238,10 +261,8 @@ class Openings:
         policy, node = self._policy, self._node
         total, ours = sum(proposal.allocation), proposal.allocation[1]
         challenge_s = proposal.challenge_duration_ns / 1e9
-        under_way = [p for p in self._live.values() if not isinstance(p, Opened | Dead)]
-        mine = [p for p in under_way if p.peer == peer]
         not_now = self._reason_not_to()
-        spendable = node.spendable_e8s()
+        spendable = node.spendable_e8s() if ours else None
         checks: list[tuple[bool, str, str]] = [
             (not policy.accept, "not_accepting", "this node accepts no channels"),
             (
@@ -251,13 +272,8 @@ class Openings:
             ),
             (not_now is not None, "not_now", not_now or ""),
             (
-                len(mine) >= MAX_OPENINGS_PER_PEER or len(under_way) >= MAX_OPENINGS,
-                "too_many_openings",
-                "too many openings are under way; try again later",
-            ),
-            (
                 node.channels_with(None) >= policy.max_channels
-                or node.channels_with(peer) >= policy.max_channels_per_peer,
+                or node.channels_with(peer) + self._places.of(peer) >= policy.max_channels_per_peer,
                 "too_many_channels",
                 "this node has as many channels as it wants",
             ),
@@ -294,6 +310,13 @@ class Openings:
             if step is None:
                 continue
             self._commit(step, None, (), we_proposed=not isinstance(phase, Accepted))
+
+    def give_up(self, proposal_id: bytes) -> None:
+        """End an opening that we accepted and its proposer has not signed. We signed nothing in it."""
+        phase = self._live.get(proposal_id)
+        if isinstance(phase, Accepted):
+            text = "it was not signed, and too many wait"
+            self._commit(OpeningStep(Dead(phase.peer, phase.proposal, "expired", text)), None, (), we_proposed=False)
 
     def _commit(
         self, step: OpeningStep, session: PeerSession | None, records: tuple[Statement, ...], *, we_proposed: bool
@@ -336,3 +359,5 @@ class Openings:
         """Let go of an opening whose end is on the disk."""
         proposal_id = phase.terms.proposal_id if isinstance(phase, Opened) else phase.proposal.proposal_id
         self._live.pop(proposal_id, None)
+        if isinstance(phase, Dead):
+            self._places.end(proposal_id)

@@ -105,6 +105,7 @@ class SettlementJob(ChannelJob):
         # Asked before the holdings: a deposit that is credited while they are read would be in neither.
         deposits_settled = self._deposits_settled()
         self.holdings = (await self._held(0), await self._held(1))
+        self.driver.holdings_seen(self.holdings)
         fee = (await self._ledger.fee()).value
         withdrawals = self._store.read.withdrawals(self.driver.number)
         row = self._store.read.channel(self.driver.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from perund.store.rows import CodeSeen, TransferIntent, WithdrawalIntent
 from perund.store.writer import Statement
@@ -19,15 +20,20 @@ __all__ = [
     "insert_transfer",
     "insert_withdrawal",
     "record_code",
+    "record_held",
     "record_opening",
     "record_peer",
     "record_request",
+    "record_seen_at",
     "set_force_after",
     "transfer_asked",
     "transfer_ended",
     "transfer_refused",
     "withdrawal_ended",
 ]
+
+
+MAX_STORED: Final = 2**63 - 1
 
 
 def insert_transfer(intent: TransferIntent) -> Statement:
@@ -116,6 +122,16 @@ def record_code(seen: CodeSeen) -> Statement:
 def record_peer(peer: bytes, host: str, port: int) -> Statement:
     """Where a peer was reached."""
     return Statement("INSERT OR REPLACE INTO peer VALUES (?, ?, ?)", (peer, host, port))
+
+
+def record_held(number: int, held: tuple[int, int]) -> Statement:
+    """What a certified look showed of participants 0 and 1, in e8s."""
+    return Statement("INSERT OR REPLACE INTO held VALUES (?, ?, ?)", (number, *(min(e8s, MAX_STORED) for e8s in held)))
+
+
+def record_seen_at(peer: bytes, origin: str) -> Statement:
+    """Where a peer that has money proved its key."""
+    return Statement("INSERT OR REPLACE INTO seen_at VALUES (?, ?)", (peer, origin))
 
 
 def record_request(key: str, method: str, arguments: bytes, result: str, now_ms: int) -> Statement:

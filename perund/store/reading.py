@@ -351,6 +351,18 @@ class Reader:
         """Return where peers were last reached."""
         return {row[0]: (row[1], row[2]) for row in self._rows("SELECT peer, host, port FROM peer")}
 
+    def held(self) -> dict[int, tuple[int, int]]:
+        """Return what certified looks showed the canister to hold for the channels that are not closed, by row."""
+        rows = self._rows(
+            "SELECT number, participant_0, participant_1 FROM held JOIN channel_state USING (number) "
+            "WHERE phase != 'closed'"
+        )
+        return {int(row[0]): (int(row[1]), int(row[2])) for row in rows}
+
+    def seen_at(self) -> dict[bytes, str]:
+        """Return where peers that had money proved their keys."""
+        return {row[0]: row[1] for row in self._rows("SELECT peer, origin FROM seen_at")}
+
     def request(self, key: str) -> RequestRow | None:
         """Return what was asked for under an idempotency key."""
         row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))

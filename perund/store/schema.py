@@ -202,6 +202,21 @@ CREATE TABLE tower_receipt(          -- the newest receipt of a watchtower for a
 """
 
 _V5: Final = """
+CREATE TABLE held(                   -- what the newest certified look showed the canister to hold: who has money here
+  number INTEGER PRIMARY KEY REFERENCES channel(number),
+  participant_0 INTEGER NOT NULL, participant_1 INTEGER NOT NULL   -- e8s, cut to 2^63-1
+);
+-- Of a channel that was ever open, a certified look showed both deposits.
+INSERT INTO held SELECT number, allocation_0, allocation_1 FROM channel_state
+WHERE phase IN ('open', 'closing') OR (phase = 'leaving' AND version > 0);
+
+CREATE TABLE seen_at(                -- where a peer that has money proved its key last, as places are counted by
+  peer BLOB PRIMARY KEY,
+  origin TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+_V6: Final = """
 -- Ids of the peer's payments up to this one that are in no state count as declined: it stands for many rows.
 ALTER TABLE channel_state ADD COLUMN declined_up_to BLOB NOT NULL DEFAULT x'';
 CREATE INDEX channel_state_phase ON channel_state(phase);
@@ -209,7 +224,7 @@ CREATE INDEX channel_state_phase ON channel_state(phase);
 CREATE INDEX event_kind ON event(kind, cursor) WHERE kind <> 'channel.updated';
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -21,6 +21,7 @@ from chain.principal import principal_from_text
 from perund.log_budget import log_budget
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
+from perund.open_files import raise_open_files
 from perund.setup_errors import ConfigError
 from perund.stopping import Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
@@ -35,6 +36,7 @@ from watcher.tower.policy import TowerPolicy
 from watcher.tower.proving import Proving
 from watcher.tower.receipts import Notary
 from watcher.tower.tower import Tower
+from watcher.tower.vouching import Vouching
 from watcher.watch import Watcher
 from wire.limits import Timing
 from wire.network import PeerNetwork
@@ -78,6 +80,7 @@ def policy_of(config: Config) -> TowerPolicy:
         max_channels_per_client=section.max_channels_per_client,
         max_unfunded=section.max_unfunded,
         max_unfunded_per_client=section.max_unfunded_per_client,
+        max_unfunded_per_address=section.max_unfunded_per_address,
         min_challenge_ns=Nanos(section.min_challenge_s * NS),
         max_challenge_ns=Nanos(section.max_challenge_s * NS),
         min_total_e8s=section.min_total_e8s,
@@ -151,9 +154,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
             hint_every_s=config.watch.interval_s,
         )
         proving = Proving(tower, books, CanisterHoldings(perun), time)
+        vouching = Vouching(CanisterHoldings(perun), time)
+        tower.vouch = vouching.vouch
         tower.start(watcher, proving.ask)  # watch first: what happened meanwhile is looked at before anything else
         proving_task = loop.create_task(proving.run(), name="proving")
-        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task]
+        vouching_task = loop.create_task(vouching.run(), name="vouching")
+        tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task, vouching_task]
         stack.push_async_callback(bounded("tasks", lambda: _end(tasks)))
         for task in tasks:
             task.add_done_callback(lambda done: failed(_why(done)) if not done.cancelled() else None)
@@ -164,12 +170,14 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
             tasks.append(loop.create_task(_until_time(time), name="chain time"))
         agent_name = f"perund-tower/{package_version('perund')}"
+        limits = tower_limits(config.wire.max_connections)
+        raise_open_files(limits)
         hello = Hello(PROTOCOL_VERSION, network, FEATURE_TOWER | FEATURE_RECALL, agent_name, 1)
         peers = PeerNetwork(
             keys.node_key,
             hello,
             TowerServer(tower),
-            tower_limits(config.wire.max_connections),
+            limits,
             Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
         )
         stack.push_async_callback(bounded("network", peers.close))
@@ -186,6 +194,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
         if unwritable.is_set():
             tower.guards_only = True
             proving_task.cancel()
+            vouching_task.cancel()
             await _remind(stop, failures[0])
         log.info("tower.stopping")
         ending(lambda: 1 if failures else 0)

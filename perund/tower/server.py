@@ -69,7 +69,7 @@ class TowerServer:
         match message:
             case TowerState():
                 try:
-                    self._tower.offer(session.peer, message, partial(self._answer, session))
+                    self._tower.offer(session.peer, message, partial(self._answer, session), session.origin)
                 except PeerViolation as error:
                     session.fail(error.code, str(error))
             case TowerForget():

@@ -321,9 +321,9 @@ async def main(kind: str) -> None:
     end = asyncio.ensure_future(lines.read())
     await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
     attack.over = True
+    attack.tell(sent=attack.sent)
     if work.done():
         work.result()
-    attack.tell(sent=attack.sent)
     os._exit(0)  # its sessions owe nobody a farewell
 
 

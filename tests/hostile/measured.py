@@ -161,7 +161,9 @@ async def attacked(
                 break
         yield attack
         process.stdin.close()
-        attack.sent = json.loads(await within(process.stdout.readline(), f"the count of {kind}"))["sent"]
+        told = await within(process.stdout.readline(), f"the count of {kind}")
+        assert told or node.returncode is not None, f"the attackers of kind {kind} ended too early"
+        attack.sent = json.loads(told)["sent"] if told else 0  # a node that stops takes its attackers along
         if opening is not None:
             opening.cancel()
     finally:

@@ -38,7 +38,7 @@ class SimSession:
         self.hello = peer.hello
         self.is_open = True
         self.dialed = False
-        self.address = "simulated"
+        self.address = self.origin = "simulated"
 
     def send(self, message: Message) -> None:
         life = self.network.life
@@ -95,6 +95,12 @@ class SimNetwork:
 
     def forget(self, peer: bytes) -> None:
         """The road keeps everybody connected."""
+
+    def choose(self, peer: bytes) -> None:
+        """The road has room for everybody."""
+
+    def seen_at(self, peer: bytes, origin: str) -> None:
+        """The road has no addresses."""
 
     def began(self, session: SimSession) -> None:
         """A session is there; it takes the place of an older one."""

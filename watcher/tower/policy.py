@@ -40,7 +40,9 @@ class TowerPolicy:
     """Slots in all."""
     max_channels_per_client: int = 10_000
     max_unfunded: int = 1_000
-    """Slots of all strangers together."""
+    """Slots of all strangers together. They take no room of known clients."""
+    max_unfunded_per_address: int = 250
+    """Of these, slots of strangers from one address."""
     max_unfunded_per_client: int = 100
     """Slots of one client whose money was not seen yet."""
     min_challenge_ns: Nanos = MIN_CHALLENGE_NS

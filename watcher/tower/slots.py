@@ -5,6 +5,7 @@ Only what decisions need is in memory, some hundred bytes for each; states are i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -57,6 +58,8 @@ class Guarded:
 
 @dataclass(slots=True)
 class _Client:
+    origin: str
+    """Where it came from with its first slot."""
     slots: int = 0
     proven: int = 0
 
@@ -70,6 +73,9 @@ class Slots:
         self.total = 0
         self.of_strangers = 0
         """Slots of clients that have no proven one."""
+        self._strangers_at: Counter[str] = Counter()
+        self.known_clients = 0
+        """How many clients have a proven one."""
 
     def __iter__(self) -> Iterator[Slot]:
         for guarded in self.channels.values():
@@ -100,13 +106,17 @@ class Slots:
         counted = self._clients.get(client)
         return counted is not None and counted.proven > 0
 
-    def add(self, slot: Slot, challenge_ns: Nanos) -> Guarded:
-        """Take a new slot up; return its channel."""
+    def of_strangers_at(self, origin: str) -> int:
+        """Return how many slots strangers from an address have."""
+        return self._strangers_at[origin]
+
+    def add(self, slot: Slot, challenge_ns: Nanos, origin: str = "") -> Guarded:
+        """Take a new slot up; return its channel. `origin`: the address that its client came from; empty: unknown."""
         guarded = self.channels.get(slot.channel)
         if guarded is None:
             guarded = self.channels[slot.channel] = Guarded(slot.channel, challenge_ns)
         guarded.slots[slot.client] = slot
-        self._count(slot.client, slots=1, proven=int(slot.proven))
+        self._count(slot.client, slots=1, proven=int(slot.proven), origin=origin)
         return guarded
 
     def prove(self, slot: Slot) -> None:
@@ -123,14 +133,22 @@ class Slots:
             del self.channels[slot.channel]
         self._count(slot.client, slots=-1, proven=-int(slot.proven))
 
-    def _count(self, client: bytes, *, slots: int, proven: int) -> None:
-        counted = self._clients.setdefault(client, _Client())
+    def _count(self, client: bytes, *, slots: int, proven: int, origin: str = "") -> None:
+        counted = self._clients.setdefault(client, _Client(origin or client.hex()))
         if counted.proven == 0:
             self.of_strangers -= counted.slots
+            self._strangers_at[counted.origin] -= counted.slots
+        else:
+            self.known_clients -= 1
         counted.slots += slots
         counted.proven += proven
         self.total += slots
         if counted.proven == 0:
             self.of_strangers += counted.slots
+            self._strangers_at[counted.origin] += counted.slots
+            if not self._strangers_at[counted.origin]:
+                del self._strangers_at[counted.origin]
+        else:
+            self.known_clients += 1
         if counted.slots == 0:
             del self._clients[client]

@@ -58,6 +58,8 @@ class Tower:
         """
         self.unproven: Callable[[Guarded], None] = lambda _: None
         """Told of every channel whose money is still to be seen, each time a state comes for it."""
+        self.vouch: Callable[[Params, str], bool] = lambda *_: False
+        """Whether a look showed money in a channel of whom there was no room for. Else it is found out meanwhile."""
         self._books = books
         self._notary = notary
         self._clock = clock
@@ -83,9 +85,9 @@ class Tower:
 
     # --- clients -----------------------------------------------------------------------------------------
 
-    def offer(self, client: bytes, message: TowerState, answer: Answer) -> None:
+    def offer(self, client: bytes, message: TowerState, answer: Answer, origin: str = "") -> None:
         """Take a state of a client (33 bytes, its node key), or refuse it; `answer` is called once, at once or
-        when the state is durable.
+        when the state is durable. `origin`: the address that it came from, as places are counted by it.
 
         Raises `PeerViolation` for what no channel can have.
         """
@@ -96,12 +98,12 @@ class Tower:
         if refused is None and not self._clock.certified:
             refused = Refused("not_ready", "this tower does not know the chain time yet; it needs the network")
         if refused is None:
-            refused = self._consider(client, params, signed, message, answer)
+            refused = self._consider(client, params, signed, message, answer, origin)
         if refused is not None:
             answer(TowerRefusal(params.channel_id, message.version, refused.code, refused.text))
 
     def _consider(
-        self, client: bytes, params: Params, signed: SignedState, message: TowerState, answer: Answer
+        self, client: bytes, params: Params, signed: SignedState, message: TowerState, answer: Answer, origin: str
     ) -> Refused | None:
         channel, state = params.channel_id, signed.state
         guarded = self.slots.channels.get(channel)
@@ -118,7 +120,7 @@ class Tower:
             return None
         refused = self.policy.refuses_state(params, state)
         if refused is None and slot is None:
-            refused = self._no_room(client)
+            refused = self._no_room(client, params, origin)
         if refused is None:
             refused = self._unsigned(params, signed)
         if refused is not None:
@@ -126,7 +128,7 @@ class Tower:
         now_ns = self._clock.chain_ns()
         if slot is None:
             slot = Slot(client, channel, -1, b"", now_ns, Nanos(now_ns + self.policy.funding_ns), now_ns)
-            guarded = self.slots.add(slot, params.challenge_duration_ns)
+            guarded = self.slots.add(slot, params.challenge_duration_ns, origin)
             if guarded.proven and self._spoken_for(guarded) < SLOTS_PROVEN_PER_CHANNEL:
                 self.slots.prove(slot)
         assert guarded is not None
@@ -147,24 +149,34 @@ class Tower:
         elif guarded.registered is not None and guarded.registered < guarded.version:
             self._guard.hurry(channel)  # it is in a dispute, and what we have just learnt decides it
 
-    def _no_room(self, client: bytes) -> Refused | None:
-        """Decide about room for one slot more, before anything costly is done for it."""
+    def _no_room(self, client: bytes, params: Params, origin: str) -> Refused | None:
+        """Decide about room for one slot more, before anything costly is done for it. Strangers have room of their
+        own, and none of what known clients have; one that has money shows it while it waits.
+        """
         slots, policy = self.slots, self.policy
-        if slots.count(client) == 0 and slots.clients >= policy.max_clients:
-            return Refused("full", f"this tower serves {policy.max_clients} clients already")
-        if slots.total >= policy.max_channels:
-            return Refused("full", f"this tower guards {policy.max_channels} channels already")
         if slots.count(client) >= policy.max_channels_per_client:
             return Refused("too_many_channels", f"it guards {policy.max_channels_per_client} channels for you already")
         if slots.unproven(client) >= policy.max_unfunded_per_client:
             return Refused(
                 "too_many_unfunded", f"{policy.max_unfunded_per_client} channels of yours have not shown money yet"
             )
-        if not slots.is_known(client) and client not in policy.clients:
-            if slots.of_strangers >= policy.max_unfunded:
+        if slots.known_clients >= policy.max_clients and not slots.is_known(client):
+            return Refused("full", f"this tower serves {policy.max_clients} clients already")
+        if slots.total - slots.of_strangers >= policy.max_channels:
+            return Refused("full", f"this tower guards {policy.max_channels} channels already")
+        if slots.is_known(client) or client in policy.clients:
+            return None
+        full = (
+            slots.of_strangers >= min(policy.max_unfunded, policy.max_channels)
+            or slots.of_strangers_at(origin or client.hex()) >= policy.max_unfunded_per_address
+        )
+        guarded = slots.channels.get(params.channel_id)
+        # One channel's money speaks for few, or one key with money would let any number of others in.
+        few = guarded is None or len(guarded.slots) < SLOTS_PROVEN_PER_CHANNEL
+        if (full or not self._stranger_may()) and not (few and self.vouch(params, origin or client.hex())):
+            if full:
                 return Refused("full", "this tower has no room for clients without money in a channel; come again")
-            if not self._stranger_may():
-                return Refused("busy", "too many strangers at once; come again")
+            return Refused("busy", "too many strangers at once; come again")
         return None
 
     def _stranger_may(self) -> bool:

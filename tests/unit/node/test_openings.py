@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from dataclasses import replace as changed
@@ -15,7 +16,8 @@ import pytest
 from perund.config import Config, Ic, Policy
 from perund.keys import Keys
 from perund.node.driver import PeerSession
-from perund.node.openings import MAX_OPENINGS, MAX_OPENINGS_PER_PEER, Openings, Refusal
+from perund.node.openings import Openings, Refusal
+from perund.node.places import Places
 from perund.recovery.backup import BackupFile, read_backup
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel
@@ -34,7 +36,7 @@ from protocol.messages import (
 )
 from protocol.opening import MAX_FUNDING_DEADLINE_NS, Accepted, Dead, Opened, Signing
 from protocol.signing import ChannelKey, verify_signed_state
-from protocol.types import Nanos, ParticipantKey
+from protocol.types import ChannelId, Nanos, ParticipantKey
 
 NETWORK = b"\x11" * 32
 ALICE, BOB, MALLORY = b"\x02" + b"\xaa" * 32, b"\x03" + b"\xbb" * 32, b"\x02" + b"\xee" * 32
@@ -85,6 +87,8 @@ class House:
         )
         self.keys = keys_of(name)
         self.now = START
+        self.local = 0.0
+        self.known: set[bytes] = set()
         self.spendable: int | None = 1_000 * ICP
         self.reason: str | None = None
         self.others = 0
@@ -98,7 +102,8 @@ class House:
         self.store = Store(path, NETWORK, self.failures.append)
         self.disk = open_reader(path)
         self.backup = BackupFile(self.directory, self.keys, NETWORK, self.config, self.store.read)
-        self.openings = Openings(self.config, self.keys, self.store, self, lambda: self.reason)
+        self.places = Places(self.config.policy, random.Random(1))
+        self.openings = Openings(self.config, self.keys, self.store, self, lambda: self.reason, self.places)
 
     def restart(self) -> None:
         self.store.close()
@@ -126,6 +131,12 @@ class House:
 
     def chain_ns(self) -> Nanos:
         return self.now
+
+    def local_s(self) -> float:
+        return self.local
+
+    def is_known(self, peer: bytes) -> bool:
+        return peer in self.known
 
     def channels_with(self, peer: bytes | None) -> int:
         rows = list(self.store.read.live_channels())
@@ -263,19 +274,22 @@ async def test_our_share_in_openings_is_promised_money(scene: Scene) -> None:
 
 # --- the policy -------------------------------------------------------------------------------------------
 
+CHANNEL = ChannelId(b"\x01" * 64)
 KEY = ParticipantKey(ChannelKey(b"\x05" * 32).public)
 GOOD = ChannelProposal(b"\x07" * 32, b"\x08" * 32, KEY, (5 * ICP, 0), Nanos(600 * 10**9), Nanos(START + HOUR_NS))
 
 
-def heard(house: House, proposal: OpeningMessage, peer: bytes = ALICE, session: Session | None = None) -> Session:
+def heard(
+    house: House, proposal: OpeningMessage, peer: bytes = ALICE, session: Session | None = None, origin: str = ""
+) -> Session:
     session = session or Session(house)
-    house.openings.received(peer, session, proposal)
+    house.openings.received(peer, session, proposal, origin)
     return session
 
 
-async def answer(house: House, proposal: ChannelProposal, peer: bytes = ALICE) -> str:
+async def answer(house: House, proposal: ChannelProposal, peer: bytes = ALICE, origin: str = "") -> str:
     """Return the code with which a proposal is refused, or `accepted`."""
-    session = heard(house, proposal, peer)
+    session = heard(house, proposal, peer, origin=origin)
     await house.store.write(())
     (message,) = session.take()
     if isinstance(message, ChannelReject):
@@ -358,20 +372,69 @@ def numbered(number: int) -> ChannelProposal:
     return changed(GOOD, proposal_id=number.to_bytes(32, "big"))
 
 
-async def test_openings_under_way_are_bounded_per_peer_and_in_all(scene: Scene) -> None:
-    bob = scene.bob
-    for number in range(MAX_OPENINGS_PER_PEER):
-        assert await answer(bob, numbered(number)) == "accepted"
-    assert await answer(bob, numbered(99)) == "too_many_openings"
-    assert await answer(bob, numbered(0)) == "accepted"  # the same again is none more
-    peers = [b"\x02" + n.to_bytes(32, "big") for n in range(MAX_OPENINGS)]
-    answers = [await answer(bob, numbered(1000 + n), peer) for n, peer in enumerate(peers)]
-    assert answers.count("accepted") == MAX_OPENINGS - MAX_OPENINGS_PER_PEER
-    assert answers[-1] == "too_many_openings"
-    bob.now = Nanos(START + HOUR_NS)
-    bob.openings.expire()
-    bob.now = START
-    assert await answer(bob, numbered(5000)) == "accepted"  # their room is free again
+async def test_openings_under_way_are_bounded_per_peer_and_by_address_and_in_all(tmp_path: Path) -> None:
+    policy = msgspec.structs.replace(
+        POLICY, max_channels_per_peer=50, max_unfunded=8, max_unfunded_per_peer=2, max_unfunded_per_address=4
+    )
+    bob = House(tmp_path / "bob", BOB, policy)
+    numbers = iter(range(1000))
+
+    async def proposes(peer: bytes, origin: str = "one") -> str:
+        return await answer(bob, numbered(next(numbers)), peer, origin)
+
+    assert [await proposes(ALICE) for _ in range(3)] == ["accepted", "accepted", "too_many_openings"]
+    assert await answer(bob, numbered(0), ALICE, "one") == "accepted"  # the same again is none more
+    assert [await proposes(MALLORY) for _ in range(2)] == ["accepted"] * 2
+    # One address is full: a newcomer there takes the place of a key that has more, and nothing of other addresses.
+    assert await proposes(peer_of(1)) == "accepted"
+    assert await proposes(peer_of(2)) == "accepted"
+    assert [await proposes(peer_of(3), "two"), await proposes(peer_of(4), "three")] == ["accepted"] * 2
+    for address in range(6):  # anybody from anywhere else gets in, whatever the first address does
+        assert await proposes(peer_of(100 + address), f"address {address}") == "accepted"
+    assert await proposes(peer_of(5)) == "too_many_openings"
+    bob.known.add(MALLORY)
+    assert await proposes(MALLORY) == "accepted"  # who has money takes no place of those
+    bob.store.close()
+
+
+async def test_a_place_is_given_up_long_before_the_promise(tmp_path: Path) -> None:
+    policy = msgspec.structs.replace(
+        POLICY, max_channels_per_peer=50, max_unfunded=2, max_unfunded_per_address=2, unfunded_place_s=600
+    )
+    bob = House(tmp_path / "bob", BOB, policy)
+    for number in range(2):
+        assert await answer(bob, numbered(number), peer_of(number)) == "accepted"
+    bob.places.signed(numbered(1).proposal_id, CHANNEL, bob.local)
+    assert await answer(bob, numbered(2), peer_of(2)) == "accepted"  # chance decides, and not again at once
+    assert await answer(bob, numbered(3), peer_of(3)) == "too_many_openings"
+    bob.local += 31  # nobody signed in time
+    assert await answer(bob, numbered(4), peer_of(4)) == "accepted"
+    bob.local += 600
+    assert bob.places.overdue(bob.local) == []
+    assert not bob.places.has_place(CHANNEL)
+    assert len(bob.places) == 4, "what was promised is kept"
+    assert await answer(bob, numbered(0), peer_of(0)) == "accepted"
+    bob.store.close()
+
+
+async def test_promises_that_nobody_keeps_are_bounded(tmp_path: Path) -> None:
+    policy = msgspec.structs.replace(POLICY, max_unfunded=3, max_unfunded_per_address=3, max_channels_per_peer=50)
+    bob = House(tmp_path / "bob", BOB, policy)
+    for number in range(100):
+        bob.local += 31
+        assert await answer(bob, numbered(number), peer_of(number)) == "accepted"
+        for proposal_id, _ in bob.places.overdue(bob.local):
+            bob.openings.give_up(proposal_id)
+    await bob.store.write(())
+    assert len(bob.places) <= 31
+    assert len(bob.openings._live) <= 31
+    assert len(bob.disk.live_openings()) <= 31
+    assert await answer(bob, numbered(99), peer_of(99)) == "accepted"  # the newest are still there
+    bob.store.close()
+
+
+def peer_of(number: int) -> bytes:
+    return b"\x02" + number.to_bytes(32, "big")
 
 
 # --- the same again, and something else -------------------------------------------------------------------

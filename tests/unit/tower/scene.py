@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from watcher.tower.policy import TowerPolicy
 from watcher.tower.proving import Proving
 from watcher.tower.receipts import Notary, verify_receipt
 from watcher.tower.tower import Tower
+from watcher.tower.vouching import Vouching
 from watcher.watch import Watcher
 
 NETWORK: Final = b"\x33" * 32
@@ -169,10 +171,13 @@ class Post:
         self.tower = Tower(self.policy, self.books, Notary(TOWER_KEY, NETWORK), self.coast)
         self.watcher = Watcher(self.tower, self.coast, self.tower, self.coast)
         self.proving = Proving(self.tower, self.books, self.coast, self.coast)
+        self.vouching = Vouching(self.coast, self.coast, random.Random(1))
+        self.tower.vouch = self.vouching.vouch
         self.tower.start(self.watcher, self.proving.ask)
         if running:
             loop = asyncio.get_running_loop()
-            self._tasks = [loop.create_task(self.watcher.run()), loop.create_task(self.proving.run())]
+            works = (self.watcher.run(), self.proving.run(), self.vouching.run())
+            self._tasks = [loop.create_task(work) for work in works]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -185,10 +190,10 @@ class Post:
         await self.close()
         self.open()
 
-    async def bring(self, who: int, state: TowerState) -> TowerReceipt | TowerRefusal:
+    async def bring(self, who: int, state: TowerState, origin: str = "") -> TowerReceipt | TowerRefusal:
         """Offer a state as a client, and return the answer; a receipt must be real."""
         answered: asyncio.Future[TowerReceipt | TowerRefusal] = asyncio.get_running_loop().create_future()
-        self.tower.offer(client(who), state, answered.set_result)
+        self.tower.offer(client(who), state, answered.set_result, origin)
         answer = await asyncio.wait_for(answered, PATIENCE_S)
         if isinstance(answer, TowerReceipt):
             assert verify_receipt(TOWER_ID, NETWORK, client(who), answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import tracemalloc
 from pathlib import Path
@@ -188,3 +189,51 @@ async def test_a_full_tower_gives_the_room_of_expired_promises_away(tmp_path: Pa
         assert tower.tower.slots.total == 9
         assert tower.version(channels[0]) == 3
         await tower.keep(1, message(await tower.coast.channel(11), 1))
+
+
+# --- room that strangers have filled ----------------------------------------------------------------------
+
+
+async def admitted(tower: Post, who: int, channel: Channel, origin: str = "") -> bool:
+    """Bring a state again and again, as a client does; whether it is taken before long."""
+    for _ in range(50):
+        answer = await tower.bring(who, message(channel, 0), origin)
+        if isinstance(answer, TowerReceipt):
+            return True
+        assert answer.code in ("full", "busy")
+        await asyncio.sleep(0.01)
+    return False
+
+
+async def test_who_has_money_gets_into_a_tower_that_strangers_have_filled(tmp_path: Path) -> None:
+    async with post(tmp_path, TowerPolicy(max_unfunded=5, max_clients=3)) as tower:
+        for stranger in range(10, 15):
+            await tower.keep(stranger, message(made_up(stranger), 0))
+        for stranger in range(20, 40):  # they go on asking, and are asked about
+            assert await tower.refuse(stranger, message(made_up(stranger), 0)) == "full"
+        real = await tower.coast.channel(1)
+        assert await admitted(tower, 1, real, "elsewhere")
+        assert not await admitted(tower, 50, made_up(50), "elsewhere")
+        # Its money speaks for few: not for any number of keys that bring its state.
+        crowd = [who for who in range(60, 80) if await admitted(tower, who, real, "elsewhere")]
+        assert len(crowd) <= SLOTS_PROVEN_PER_CHANNEL - 1
+
+
+async def test_strangers_from_one_address_leave_room_for_others(tmp_path: Path) -> None:
+    async with post(tmp_path, TowerPolicy(max_unfunded=10, max_unfunded_per_address=4)) as tower:
+        taken = [who for who in range(10, 20) if await admitted(tower, who, made_up(who), "here")]
+        assert len(taken) == 4
+        assert await admitted(tower, 30, made_up(30), "there")
+        for who in taken:  # whoever shows money is none of them any more
+            tower.tower.forget(client(who), ChannelId(made_up(who).id))
+        assert await admitted(tower, 40, made_up(40), "here")
+
+
+async def test_slots_of_strangers_take_no_room_of_known_clients(tmp_path: Path) -> None:
+    async with post(tmp_path, TowerPolicy(max_channels=6, max_clients=2, max_unfunded=6)) as tower:
+        for stranger in range(10, 16):
+            await tower.keep(stranger, message(made_up(stranger), 0))
+        real = await tower.coast.channel(1)
+        assert await admitted(tower, 1, real)
+        await tower.proven(real)
+        assert tower.tower.slots.known_clients == 1

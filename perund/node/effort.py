@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from protocol.effects import EventRecord, PaymentsEndedRecord, Send, Step
-from protocol.messages import ChannelMessage, Decline, Offer, SignedStateMessage
+from protocol.messages import ChannelMessage, Decline, Offer, SignedStateMessage, Update
 from protocol.payments import PAYMENT_ID_BYTES
 
 __all__ = ["NO_CHANNEL_S", "OPENING_S", "RESUME_AGAIN_S", "effort_of"]
@@ -19,7 +19,7 @@ DECLINED_S: Final = 0.001
 KNOWN_BEFORE_S: Final = 0.000_2
 """An offer that is in the books already was looked for in vain."""
 OFFER_S: Final = 0.000_005
-"""An offer that waits costs memory and a look."""
+"""A payment in a message that changes nothing was read all the same; an offer that waits also costs memory."""
 SHOWN_STATE_S: Final = 0.002
 """Two signatures to verify, mostly for nothing."""
 RESUME_AGAIN_S: Final = 0.01
@@ -31,7 +31,7 @@ OPENING_S: Final = 0.001
 def effort_of(message: ChannelMessage, step: Step) -> float:
     """Return what a message about a channel counts for besides itself, in seconds, by what it led to."""
     if not step.durable:
-        effort = NO_EFFECT_S + (len(message.payments) * OFFER_S if isinstance(message, Offer) else 0.0)
+        effort = NO_EFFECT_S + _payments_in(message) * OFFER_S
     elif isinstance(message, Offer):
         effort = 0.0
         for record in step.durable:
@@ -47,3 +47,15 @@ def effort_of(message: ChannelMessage, step: Step) -> float:
         if isinstance(effect, Send) and isinstance(effect.message, Decline):
             effort += KNOWN_BEFORE_S * len(effect.message.ids) / PAYMENT_ID_BYTES
     return effort
+
+
+def _payments_in(message: ChannelMessage) -> int:
+    match message:
+        case Offer():
+            return len(message.payments)
+        case Update():
+            return len(message.from_0) + len(message.from_1)
+        case Decline():
+            return len(message.ids) // PAYMENT_ID_BYTES
+        case _:
+            return 0

@@ -18,8 +18,8 @@ from perund.node.proposals import MOST_OF_ONE, MOST_WAITING, Proposals
 from perund.stopping import bounded
 from perund.store.store import Store
 from protocol.effects import NOTHING, EventRecord, PaymentsEndedRecord, PhaseRecord, Record, Send, Step
-from protocol.messages import ChannelProposal, ChannelReject, Confirm, Decline, Message, Offer
-from protocol.payments import Batch
+from protocol.messages import ChannelProposal, ChannelReject, Confirm, Decline, Message, Offer, Update
+from protocol.payments import EMPTY, Batch
 from protocol.types import ChannelId, Nanos, ParticipantKey
 from wire.session import Session
 
@@ -106,6 +106,8 @@ def test_what_leads_to_nothing_costs_more_than_what_is_useful() -> None:
     assert 0 < effort_of(Confirm(CHANNEL, 1), NOTHING) < 0.001
     assert effort_of(Confirm(CHANNEL, 1), useful) == 0
     assert effort_of(offer(1), NOTHING) < 0.001
+    assert effort_of(Decline(CHANNEL, bytes(16 * 4_000), "no"), NOTHING) >= 0.02
+    assert effort_of(Update(CHANNEL, 1, (1, 1), False, offer(2_000).payments, EMPTY, bytes(64)), NOTHING) >= 0.01
 
 
 # --- backpressure ---------------------------------------------------------------------------------------------

@@ -117,47 +117,43 @@ async def distant(place: Place, delay_s: float = 0.1) -> AsyncIterator[int]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def besieged(town: Town, node: NodeProcess, friend: NodeProcess) -> None:
+    """Fill a node with strangers that have signed channels, restart it, let them in again, and then its friend."""
+    crowd = Crowd(place_of(town, node))
+    async with Flood(crowd.settle, HERE, per_second=40, at_once=20) as flood:
+        await flood.reached(60)
+    await friend.kill()
+    await town.restart(node)
+    crowd.place = place_of(town, node)
+    async with Flood(crowd.come_again, HERE, per_second=60, at_once=60) as flood:
+        await flood.reached(60)
+        await friend.start()
+        assert await connected(node, friend) < SOON_S
+        assert (await node.control.call("node.info"))["peers"] <= 30
+    crowd.leave()
+
+
 async def test_a_peer_with_money_connects_after_a_restart_though_signed_channels_hold_every_place(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERUND_WIRE_MAX_CONNECTIONS", "30")
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 5)
-    crowd = Crowd(place_of(town, bob))
-    async with Flood(crowd.settle, HERE, per_second=40, at_once=20) as flood:
-        await flood.reached(60)
-    await town.restart(bob)
-    crowd.place = place_of(town, bob)
-    async with Flood(crowd.come_again, HERE, per_second=60, at_once=60) as flood:
-        await flood.reached(60)
-        assert await connected(bob, alice) < SOON_S
-        await town.pay(alice, channel, 1_000)
-        assert (await bob.control.call("node.info"))["peers"] <= 30
-    crowd.leave()
+    await besieged(town, bob, alice)
+    await town.pay(alice, channel, 1_000)
 
 
-async def test_the_acceptor_with_money_is_known_too(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flood is at participant 0, whose own money is what makes its peer a known one; it was dialed by nobody."""
-    monkeypatch.setenv("PERUND_WIRE_MAX_CONNECTIONS", "10")
+async def test_the_acceptor_is_known_to_the_proposer_too(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crowd is at participant 0, whose own money is what makes its peer a known one; it never dialed that peer."""
+    monkeypatch.setenv("PERUND_WIRE_MAX_CONNECTIONS", "30")
     alice, bob = await town.pair()
-    # Bob dials; alice proposes over that session, so she knows no address of his.
     await within(bob.control.call(PEER_CONNECT, schema.PeerConnectParams(alice.address)), "connecting")
     params = schema.ChannelOpenParams(
         peer=bob.info.node_id, mine_e8s=E8s(5 * ICP), theirs_e8s=E8s(0), challenge_s=Seconds(12), wait=True
     )
     channel = (await within(alice.control.call(CHANNEL_OPEN, params), "opening")).channel
-    await town.restart(alice)
-    place = place_of(town, alice)
-    stay: list[Stranger] = []
-
-    async def arrive(source: str) -> None:
-        stay.append(Stranger(place))
-        await stay[-1].arrive(source)
-
-    async with Flood(arrive, HERE, per_second=60, at_once=60) as flood:
-        await flood.reached(60)
-        assert await connected(alice, bob) < SOON_S
-        await town.pay(alice, channel, 1_000)
+    await besieged(town, alice, bob)
+    await town.pay(alice, channel, 1_000)
 
 
 async def test_nobody_without_money_keeps_others_from_opening(town: Town) -> None:
@@ -211,6 +207,9 @@ async def test_a_distant_peer_with_money_gets_through_half_open_connections(town
         for writer in held:
             writer.close()
         held.clear()
+    peer.session.close("the long way is gone")
+    peer.inbox.clear()
+    await peer.dial(bob)
     await line.resume()
     await line.pay(line.payment(1_000))
     await peer.close()

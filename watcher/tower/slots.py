@@ -140,6 +140,8 @@ class Slots:
         if counted.proven == 0:
             self.of_strangers -= counted.slots
             self._strangers_at[counted.origin] -= counted.slots
+            if not self._strangers_at[counted.origin]:
+                del self._strangers_at[counted.origin]
         else:
             self.known_clients -= 1
         counted.slots += slots
@@ -147,9 +149,8 @@ class Slots:
         self.total += slots
         if counted.proven == 0:
             self.of_strangers += counted.slots
-            self._strangers_at[counted.origin] += counted.slots
-            if not self._strangers_at[counted.origin]:
-                del self._strangers_at[counted.origin]
+            if counted.slots:
+                self._strangers_at[counted.origin] += counted.slots
         else:
             self.known_clients += 1
         if counted.slots == 0:

@@ -21,7 +21,7 @@ def test_counts_are_those_of_the_slots(actions: list[Action]) -> None:
         match action:
             case "add" if slot is None:
                 new = Slot(client(who), CHANNELS[which], which, b"", Nanos(0), Nanos(0), Nanos(0), proven=which == 3)
-                slots.add(new, Nanos(1))
+                slots.add(new, Nanos(1), f"address {who % 2}")
             case "prove" if slot is not None:
                 slots.prove(slot)
             case "remove" if slot is not None:
@@ -33,6 +33,10 @@ def test_counts_are_those_of_the_slots(actions: list[Action]) -> None:
         assert slots.total == len(present)
         assert slots.clients == len({s.client for s in present})
         assert slots.of_strangers == sum(s.client not in known for s in present)
+        assert slots.known_clients == len(known)
+        for parity in range(2):
+            here = {client(who) for who in range(4) if who % 2 == parity} - known
+            assert slots.of_strangers_at(f"address {parity}") == sum(s.client in here for s in present)
         for number in range(4):
             mine = [s for s in present if s.client == client(number)]
             assert slots.count(client(number)) == len(mine)

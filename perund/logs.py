@@ -13,6 +13,8 @@ from typing import Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from perund.log_budget import LogBudget
+
 __all__ = ["REDACTED", "configure_logs", "escape_control_characters", "redact_secrets"]
 
 REDACTED: Final = "[redacted]"
@@ -29,6 +31,7 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
     out = stream or sys.stderr
     terminal = out.isatty()
     console = form == "console" or (form == "auto" and terminal)
+    budget = LogBudget()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -45,12 +48,13 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(sort_keys=False)]
     )
     structlog.configure(
-        processors=[*shared, *ending],
+        processors=[budget, *shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=out),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)
+    handler.addFilter(budget)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

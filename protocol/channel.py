@@ -126,7 +126,7 @@ class Channel(ABC):
             change_e8s = received.total_e8s - sent.total_e8s
             self._uncounted.append(Agreed(self.newest.state, sent, received, change_e8s))
         self._proposed: tuple[Update, State] | None = None
-        self._alarms: set[tuple[str, str | int | bool]] = set()
+        self._alarms: dict[str, str | int | bool] = {}
 
     # --- what can be asked -------------------------------------------------------------------------------
 
@@ -644,9 +644,9 @@ class Channel(ABC):
         return NOTHING
 
     def _alarm(self, kind: str, facts: dict[str, str | int | bool]) -> Step:
-        if (kind, facts["registered"]) in self._alarms:
+        if self._alarms.get(kind) == facts["registered"]:
             return NOTHING
-        self._alarms.add((kind, facts["registered"]))
+        self._alarms[kind] = facts["registered"]  # what is registered only rises: one for each kind is enough
         return Step((EventRecord(kind, self.id, {**facts, "alarm": True}),))
 
     def _ask_look(self) -> Step:

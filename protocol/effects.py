@@ -17,6 +17,7 @@ from protocol.types import ChannelId, Nanos, ParticipantIndex, SignedState, Stat
 __all__ = [
     "NOTHING",
     "CountedRecord",
+    "DeclinesRecord",
     "Delivered",
     "Effect",
     "EventRecord",
@@ -156,6 +157,18 @@ class PaymentsEndedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclinesRecord:
+    """Every id of this sender up to `up_to` (16 bytes) that is in no state counts as declined from now on.
+
+    It stands for the declined ids themselves, which need not be remembered one by one any more.
+    """
+
+    channel: ChannelId
+    sender: ParticipantIndex
+    up_to: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PeerHoldsRecord:
     """The peer has shown that it holds this fully signed version."""
 
@@ -202,6 +215,7 @@ Record = (
     | PaymentsQueuedRecord
     | PaymentsOfferedRecord
     | PaymentsEndedRecord
+    | DeclinesRecord
     | PeerHoldsRecord
     | PhaseRecord
     | RegisteredRecord

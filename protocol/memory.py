@@ -42,3 +42,7 @@ class ChannelMemory:
     """Ours, offered (participant 1 only)."""
     highest_peer_id: bytes = b""
     """The largest id of the peer's payments so far: what is above it is new without a search."""
+    declined: int = 0
+    """How many of the peer's payments are remembered as declined."""
+    declined_up_to: bytes = b""
+    """Ids of the peer up to this one that are in no state count as declined."""

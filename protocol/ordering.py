@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from protocol.channel import DATA_LOSS, UPDATE_ROOM, Channel
 from protocol.effects import (
     NOTHING,
+    DeclinesRecord,
     Delivered,
     EventRecord,
     Moment,
@@ -42,6 +43,10 @@ __all__ = ["Orderer"]
 
 MAX_OFFERS = 100_000
 """Offers of the peer that wait for an update; more are declined."""
+MAX_OFFERED_BYTES = 8 * 2**20
+"""The same in bytes of a message: memos count."""
+MAX_DECLINED = 4_000
+"""Declined ids of a channel that are remembered one by one. Then one id stands for all up to it."""
 
 
 @dataclass
@@ -53,6 +58,10 @@ class Orderer(Channel):
         self._pending = self.memory.pending
         self._offers = PaymentQueue()
         self._offered_ids: set[bytes] = set()
+        self._offered_bytes = 0
+        self._declined = self.memory.declined
+        self._declined_up_to = self.memory.declined_up_to
+        self.highest_peer_id = max(self.highest_peer_id, self._declined_up_to)
         self._ack_comes = False
         """Whether the peer has shown in this session that it holds the outstanding update fully signed."""
 
@@ -129,6 +138,7 @@ class Orderer(Channel):
             return NOTHING, EMPTY
         batch = self._offers.take(UPDATE_ROOM // 2 if self.queue else UPDATE_ROOM)
         self._offered_ids.difference_update(batch.each_id())
+        self._offered_bytes -= room_of(batch)
         balance = self.newest.state.allocation[1]
         if batch.total_e8s <= balance:
             return NOTHING, batch
@@ -144,10 +154,27 @@ class Orderer(Channel):
 
     def _decline(self, ids: bytes, code: str) -> Step:
         # A decline is final on both sides, so it is durable before it is said.
-        return Step(
+        step = Step(
             (PaymentsEndedRecord(self.id, self.terms.peer_index, ids, "declined", code),),
             (Send(Decline(self.id, ids, code)),),
         )
+        self._declined += len(ids) // PAYMENT_ID_BYTES
+        return step + self._declines_in_one() if self._declined > MAX_DECLINED else step
+
+    def _declines_in_one(self) -> Step:
+        """Remember one id in the place of many: a peer may have any number of offers declined, at no cost.
+
+        Honest ids rise, so what is below was offered before. Offers that wait are judged already and stay good.
+        """
+        self._declined, self._declined_up_to = 0, self.highest_peer_id
+        return Step((DeclinesRecord(self.id, self.terms.peer_index, self._declined_up_to),))
+
+    def _new_ids(self, payments: Batch) -> dict[bytes, str]:
+        known = super()._new_ids(payments)
+        if payments and self._declined_up_to:
+            below = (i for i in payments.each_id() if i <= self._declined_up_to and i not in known)
+            known.update(dict.fromkeys(below, "declined"))
+        return known
 
     def _propose(self, finalized: bool, from_0: Batch, from_1: Batch) -> Step:  # noqa: FBT001
         old = self.newest.state
@@ -205,11 +232,14 @@ class Orderer(Channel):
             step += self._decline(b"".join(p.id for p in small), "amount_too_small")
             fresh = Batch.of([p for p in fresh if p.amount_e8s >= self.minimum_e8s])
         room = max(0, MAX_OFFERS - len(self._offers))
+        if self._offered_bytes + room_of(fresh) > MAX_OFFERED_BYTES:
+            room = 0
         if len(fresh) > room:
             surplus = list(fresh)
             step += self._decline(b"".join(p.id for p in surplus[room:]), "too_many_offers")
             fresh = Batch.of(surplus[:room])
         self._offers.append(fresh)
+        self._offered_bytes += room_of(fresh)
         self._offered_ids.update(fresh.each_id())
         return step + self.advance(now)
 
@@ -243,6 +273,7 @@ class Orderer(Channel):
     def _say_again(self) -> Step:
         self._ack_comes = False
         self._offers, self._offered_ids = PaymentQueue(), set()  # the peer offers again what it still wants
+        self._offered_bytes = 0
         return Step(outgoing=self._ready_again())
 
     def _resumed(self, theirs: Resume, now: Moment) -> Step:
@@ -276,7 +307,7 @@ class Orderer(Channel):
 
     def _end_undelivered(self, code: str, status: str = "failed") -> Step:
         waiting, self.queue = self.queue.peek(), PaymentQueue()
-        self._offers, self._offered_ids = PaymentQueue(), set()
+        self._offers, self._offered_ids, self._offered_bytes = PaymentQueue(), set(), 0
         return self._end(waiting.ids, status, code)
 
     def _retry(self, now: Moment) -> Step:

@@ -83,6 +83,10 @@ class Timing:
     """A session that lasted as long makes the next retry a first one."""
 
 
+LONGEST_DEBT_S: Final = 10.0
+"""What a message was charged for makes its sender wait no longer than this: below the silence that ends a session."""
+
+
 class Throttle:
     """Two token buckets, of messages and of bytes. Spending may overdraw; `debt_s` says how long to pause."""
 
@@ -107,6 +111,11 @@ class Throttle:
         self._bytes = min(most.bytes_per_s, self._bytes + passed * most.bytes_per_s)
 
     @property
+    def owes(self) -> bool:
+        """Whether more was spent or charged than there was."""
+        return self._messages < 0 or self._bytes < 0
+
+    @property
     def is_full(self) -> bool:
         """Whether nothing was used lately, as of the last `refill`."""
         return self._messages >= self.allowance.messages_per_s and self._bytes >= self.allowance.bytes_per_s
@@ -116,6 +125,11 @@ class Throttle:
         self._messages -= 1
         self._bytes -= size
         return self._messages >= 0 and self._bytes >= 0
+
+    def charge(self, seconds: float) -> None:
+        """Count a message that cost more than most as so many seconds' worth of messages."""
+        rate = self.allowance.messages_per_s
+        self._messages = max(self._messages - seconds * rate, -LONGEST_DEBT_S * rate)
 
     def debt_s(self) -> float:
         """Return the seconds until nothing is owed; 0 when nothing is."""

@@ -20,6 +20,8 @@ __all__ = ["Gate", "Link", "LinkOwner"]
 
 TURN_MESSAGES: Final = 64
 """Messages handed over in one turn of the event loop; then others have theirs."""
+TURN_S: Final = 0.002
+"""The same in seconds: some messages cost a hundred times what others do."""
 FLUSH_BYTES: Final = 256 * 1024
 """Frames of one turn are joined into one write, up to this much."""
 
@@ -88,6 +90,7 @@ class Link(asyncio.Protocol):
         self._gate = gate
         self._throttle = Throttle(allowance, self.heard_s)
         self._shared: tuple[Throttle, ...] = ()
+        self._held = False
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -101,6 +104,28 @@ class Link(asyncio.Protocol):
         self.unread_limit = allowance.unread_bytes
         self._throttle.allow(allowance)
         self._shared = shared
+
+    def charge(self, seconds: float) -> None:
+        """Count the message that was just handed over as so many seconds' worth of the peer's."""
+        self._throttle.charge(seconds)
+
+    @property
+    def debt_s(self) -> float:
+        """After how many seconds the peer is read on, as far as it alone decides."""
+        return self._throttle.debt_s()
+
+    def hold(self) -> None:
+        """Hand over and read nothing more until `release`."""
+        self._held = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Go on after `hold`, in the next turn of the loop."""
+        if self._held:
+            self._held = False
+            if not self.closing and self._pump_due is None and self._transport is not None:
+                self._pump_later(0)
 
     # What the owner does.
 
@@ -240,15 +265,18 @@ class Link(asyncio.Protocol):
     def _pump(self) -> None:
         """Hand over messages: as many as there are, as one turn allows, and as the peer is allowed."""
         self._pump_due = None
-        if self.closing:
+        if self.closing or self._held:
             return
         assert self._opener is not None
         now_s = self._loop.time()
         for throttle in (self._throttle, *self._shared):
             throttle.refill(now_s)
+        if self._throttle.owes:  # what was charged while it was held
+            self._pause()
+            return
         self._corked = True
         try:
-            self._hand_over(self._opener)
+            self._hand_over(self._opener, now_s + TURN_S)
         except BadFrame as error:
             self._fail(error)
         except BaseException:
@@ -259,7 +287,7 @@ class Link(asyncio.Protocol):
             self._corked = False
         self._flush()
 
-    def _hand_over(self, opener: Opener) -> None:
+    def _hand_over(self, opener: Opener, until_s: float) -> None:
         for _ in range(TURN_MESSAGES):
             data = opener.next()
             if data is None:
@@ -270,11 +298,13 @@ class Link(asyncio.Protocol):
             for throttle in self._shared:
                 in_time = throttle.spend(len(data) + FRAME_OVERHEAD) and in_time
             self.owner.link_message(data)
-            if self.closing:
+            if self.closing or self._held:
                 return
-            if not in_time:
+            if not in_time or self._throttle.owes:
                 self._pause()
                 return
+            if self._loop.time() >= until_s:
+                break
         self._pump_later(0)
 
     def _pause(self) -> None:

@@ -41,6 +41,7 @@ __all__ = ["PeerNetwork"]
 
 log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger(__name__)
 
+MOST_OWED: Final = 4_096
 BACKLOG: Final = 128
 """Connections that the kernel may hold until we accept them."""
 
@@ -95,6 +96,8 @@ class PeerNetwork:
         self._servers: list[asyncio.Server] = []
         self._keeper = Keeper(self, self._limits.dials, self._timing, self._rng)
         self._closed = False
+        self._owed: dict[bytes, float] = {}
+        """Until when peers have used up what they may send: a new session does not make up for it. In loop time."""
 
     # Listening.
 
@@ -355,6 +358,9 @@ class PeerNetwork:
         self._standings.came(peer, link.origin, dialed=greeting.dialed)
         link.owner = session
         link.allow(self.allowance(peer), self._standings.shared(peer, link.origin))
+        owed_s = self._owed.pop(peer, 0.0) - asyncio.get_running_loop().time()
+        if owed_s > 0:
+            link.charge(1 + owed_s)  # the first second's worth, which is free for others, and what it owes
         self._note(peer)(
             "peer.connected",
             peer=peer.hex(),
@@ -388,6 +394,10 @@ class PeerNetwork:
     def session_ended(self, session: Session, reason: str) -> None:
         """Forget a session and tell the handler."""
         link = session.link
+        if link.debt_s > 0:
+            self._owed[session.peer] = asyncio.get_running_loop().time() + link.debt_s
+            if len(self._owed) > MOST_OWED:
+                del self._owed[next(iter(self._owed))]
         if self._sessions.get(session.peer) is session:
             del self._sessions[session.peer]
             self._standings.left(session.peer)

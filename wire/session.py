@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from protocol.messages import ErrorMessage, Hello, Message, Ping, Pong
 from wire.address import Address
@@ -14,6 +14,11 @@ from wire.limits import Allowance, Timing
 from wire.link import Link
 
 __all__ = ["Session", "SessionHost"]
+
+IDLE_COST_S: Final = 0.000_4
+"""What a message counts as that has no effect, in seconds of the peer's rate: a session needs one now and then."""
+COMPLAINT_COST_S: Final = 0.01
+"""What a complaint counts as: it is shown to people, who read slowly."""
 
 
 class SessionHost(Protocol):
@@ -107,6 +112,20 @@ class Session:
         self.send(ErrorMessage(code, text, channel))
         self.close(f"{code}: {text}")
 
+    def charge(self, seconds: float) -> None:
+        """Count the message that is being handled as so many seconds' worth of what the peer may send: it cost more
+        than most.
+        """
+        self.link.charge(seconds)
+
+    def hold(self) -> None:
+        """Read nothing more from the peer until `release`: what it made us do is not done yet."""
+        self.link.hold()
+
+    def release(self) -> None:
+        """Read on."""
+        self.link.release()
+
     def close(self, reason: str) -> None:
         """End the session; what was sent is still delivered to a peer that reads.
 
@@ -141,14 +160,16 @@ class Session:
             return
         match message:
             case Ping():
+                self.charge(IDLE_COST_S)
                 self.send(Pong(message.nonce))
             case Pong() | None:
-                pass  # a sign of life is all that a pong is; an unknown odd type may be ignored
+                self.charge(IDLE_COST_S)  # a sign of life is all that a pong is; an unknown odd type may be ignored
             case Hello():
                 self.fail("bad_message", "a second Hello")
             case ErrorMessage(code="duplicate_session"):
                 self.close("the peer keeps another session with this node")
             case ErrorMessage():
+                self.charge(COMPLAINT_COST_S)
                 self._handler.peer_error(self, message)
             case _:
                 self._handler.received(self, message)

@@ -27,6 +27,7 @@ from perund.passphrase import STDIN, ask_passphrase
 from perund.phrase_file import read_phrase
 from perund.private_file import require_empty
 from perund.setup_errors import ConfigError
+from perund.stopping import end_in_time
 
 if TYPE_CHECKING:
     from devnet.server import Ready
@@ -184,7 +185,7 @@ def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool) -> None
         # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
         from perund.node.daemon import run_node  # noqa: PLC0415
 
-        return await run_node(data_dir, config, keys, take_over=take_over)
+        return await run_node(data_dir, config, keys, end_in_time, take_over=take_over)
 
     sys.exit(run_async(work))
 
@@ -204,7 +205,7 @@ def watch(data_dir: Path, *, once: bool) -> None:
         configure_logs(config.log.level, config.log.format)
         from perund.watching.process import run_watch  # noqa: PLC0415  (as in `run`)
 
-        return await run_watch(data_dir, config, once=once)
+        return await run_watch(data_dir, config, once=once, ending=end_in_time)
 
     sys.exit(run_async(work))
 
@@ -238,7 +239,7 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
         configure_logs(config.log.level, config.log.format)
         from perund.tower.daemon import run_watchtower  # noqa: PLC0415  (as in `run`)
 
-        return await run_watchtower(data_dir, config, keys)
+        return await run_watchtower(data_dir, config, keys, end_in_time)
 
     sys.exit(run_async(work))
 

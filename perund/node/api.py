@@ -25,6 +25,7 @@ from perund.node.paying import Paying
 from perund.node.transfers import FeeTooHigh, WalletTooLow
 from perund.node.views import channel_view, event_view, moment, payment_view
 from perund.store.jobs import set_force_after
+from perund.store.reading import UPDATED
 from perund.store.rows import EventRow
 from protocol.effects import Phase
 from protocol.errors import CallerMistake, PerundError
@@ -42,6 +43,12 @@ log = structlog.get_logger()
 NS = 1_000_000_000
 DEFAULT_FUNDING_S = 3_600
 EVENTS_PER_READ = 500
+EVENTS_PER_LOOK = 2_000
+"""Events that are looked through in one turn of the loop for those of a kind."""
+MOST_KINDS = 64
+"""Kinds in one subscription: each costs a look of its own."""
+VIEWS_PER_TURN = 20
+"""Channels that are shown in one turn of the loop: each costs ten reads."""
 
 
 class NodeService:
@@ -54,7 +61,7 @@ class NodeService:
         self._version = version
         self._keys = Idempotency(node.services.store)
         self._paying = Paying(node, self._find, self._keys)
-        self._wake: set[asyncio.Event] = set()
+        self._wake: dict[asyncio.Event, frozenset[str] | None] = {}
         node.services.store.listen(self._tell_subscribers)
 
     # --- node --------------------------------------------------------------------------------------------
@@ -330,8 +337,13 @@ class NodeService:
         after = _number(params.after)
         rows = self._services.store.read.channels_page(params.phase, after, params.limit + 1)
         page = rows[: params.limit]
+        views = []
+        for row in page:
+            views.append(self._view(row.number))
+            if len(views) % VIEWS_PER_TURN == 0:
+                await asyncio.sleep(0)
         return schema.ChannelPage(
-            channels=[self._view(row.number) for row in page],
+            channels=views,
             next=str(page[-1].number) if len(rows) > params.limit else None,
         )
 
@@ -450,28 +462,42 @@ class NodeService:
         newest = self._services.store.read.highest("event")
         cursor = newest if params.after is None else params.after
         kinds = frozenset(params.kinds) if params.kinds is not None else None
+        if kinds is not None and len(kinds) > MOST_KINDS:
+            raise RpcError(
+                "invalid_params", f"{len(kinds)} kinds are more than {MOST_KINDS}: leave `kinds` out for all"
+            )
         return EventFeed(cursor, self._events(cursor, kinds))
 
     async def _events(self, cursor: int, kinds: frozenset[str] | None) -> AsyncGenerator[schema.Event, None]:
         wake = asyncio.Event()
-        self._wake.add(wake)
+        self._wake[wake] = kinds
+        read = self._services.store.read
         try:
             while True:
                 wake.clear()
-                rows = self._services.store.read.events(cursor, EVENTS_PER_READ)
+                newest = read.highest("event")
+                if cursor >= newest:
+                    await wake.wait()
+                    continue
+                if kinds is None:
+                    up_to, rows = newest, read.events(cursor, EVENTS_PER_READ)
+                else:
+                    up_to = min(newest, cursor + EVENTS_PER_LOOK) if UPDATED in kinds else newest
+                    rows = read.events_of(kinds, cursor, up_to, EVENTS_PER_READ)
                 for row in rows:
                     cursor = row.cursor
-                    if kinds is None or row.kind in kinds:
-                        yield event_view(row)
-                if not rows:
-                    await wake.wait()
+                    yield event_view(row)
+                if len(rows) < EVENTS_PER_READ:
+                    cursor = max(cursor, up_to)
+                await asyncio.sleep(0)  # who looks through much of the history does not hold up the payments
         finally:
-            self._wake.discard(wake)
+            del self._wake[wake]
 
     def _tell_subscribers(self, events: list[EventRow]) -> None:
-        del events
-        for wake in self._wake:
-            wake.set()
+        came = {event.kind for event in events}
+        for wake, kinds in self._wake.items():
+            if kinds is None or not kinds.isdisjoint(came):
+                wake.set()
 
     # --- shared ------------------------------------------------------------------------------------------
 

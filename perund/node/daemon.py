@@ -22,6 +22,7 @@ from chain.principal import account_identifier, principal_from_text, principal_t
 from perund.config import Config
 from perund.control.server import ControlServer
 from perund.keys import Keys
+from perund.log_budget import log_budget
 from perund.node.api import NodeService
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
@@ -36,11 +37,12 @@ from perund.open_files import raise_open_files
 from perund.recovery.backup import BackupFile
 from perund.recovery.doubting import settle_doubt
 from perund.recovery.taking_up import take_up_from_file
+from perund.stopping import STEP_S, Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
 from perund.store.schema import STORE_NAME
 from perund.store.store import Store
-from perund.watching.alarms import Alarms
+from perund.watching.alarms import GRACE_S, Alarms
 from perund.watching.delivery import Delivery
 from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
@@ -59,19 +61,21 @@ PROTOCOL_VERSION: Final = 1
 FIRST_CHECK_S: Final = 10.0
 
 
-async def run_node(data_dir: Path, config: Config, keys: Keys, *, take_over: bool = False) -> int:
+async def run_node(
+    data_dir: Path, config: Config, keys: Keys, ending: Ending = unhurried, *, take_over: bool = False
+) -> int:
     """Run a node until it is stopped. Returns the exit status: 0, or 1 after a failed write (rule 8).
 
-    `take_over`: it signs again where another copy of it has stopped it.
+    `ending` is told when the stop begins; `take_over`: it signs again where another copy of it has stopped it.
 
     Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the store belongs to
     another network, the canister is none of ours.
     """
     with DirectoryLock(data_dir):
-        return await _run_locked(data_dir, config, keys, take_over=take_over)
+        return await _run_locked(data_dir, config, keys, ending, take_over=take_over)
 
 
-async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: bool) -> int:
+async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending, *, take_over: bool) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -105,14 +109,14 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
     clock = SystemClock()
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(alarms.close)
+        stack.push_async_callback(bounded("alarms", alarms.close, 2 * GRACE_S))
         doubted = settle_doubt(data_dir / STORE_NAME)
         found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
         store = Store(data_dir / STORE_NAME, network, failed, take_over=take_over)
         store.listen(alarms.heard)
         stack.callback(store.close)
         agent = Agent(config.ic.urls, root_key, identity, clock=clock)
-        stack.push_async_callback(agent.close)
+        stack.push_async_callback(bounded("agent", agent.close))
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)
         time = ChainTime(agent, clock, ledger_principal)
         trust = CanisterTrust(perun, config, store)
@@ -176,7 +180,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
             store.commit([EventRecord("node.store_is_old", None, {"channels": len(found), "alarm": True})])
         # Watch first: whatever happened while this node was down is looked at before anything else is done.
         node.load()
-        stack.push_async_callback(node.close)
+        stack.push_async_callback(bounded("node", node.close))
         watching = node.spawn(services.watcher.run(), "watcher")
         try:
             async with asyncio.timeout(FIRST_CHECK_S):
@@ -192,11 +196,11 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
             host, port = Address.to_listen_on(config.wire.listen)
             actual_host, actual_port = await services.network.listen(host, port)
             services.listening = Address.shown(actual_host, actual_port)
-        stack.push_async_callback(services.network.close)
+        stack.push_async_callback(bounded("network", services.network.close))
         service = NodeService(node, stop.set, version)
         control = ControlServer(service, data_dir, version=version)
         await control.start()
-        stack.push_async_callback(control.stop)
+        stack.push_async_callback(bounded("control", lambda: control.stop(STEP_S), 2 * STEP_S))
         stack.callback(service.end_waiting)
         node.background()
         # What is made by now lives as long as the node: the collector need not look at it again and again.
@@ -210,6 +214,12 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, *, take_over: 
         )
         await stop.wait()
         log.info("node.stopping")
+        ending(lambda: 1 if failures else 0)
         watching.cancel()
+        # Nobody is listened to any more: what peers still say would only be in the way of the rest.
+        await bounded("network", services.network.close)()
+        budget = log_budget()
+        if budget is not None:
+            budget.report()
     log.info("node.stopped")
     return 1 if failures else 0

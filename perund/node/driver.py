@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
+from perund.node.effort import RESUME_AGAIN_S, effort_of
+from perund.node.noise import Noise
 from perund.node.waiting import Outcome, PaymentWaiters
 from perund.store.store import Store
 from perund.store.writer import Statement
@@ -32,13 +34,16 @@ from protocol.effects import (
     Send,
     Step,
 )
-from protocol.messages import Ack, ChannelMessage, Message, SignedStateMessage, TowerHeld, Update
+from protocol.messages import Ack, ChannelMessage, Message, Resume, SignedStateMessage, TowerHeld, Update
 from protocol.payments import Batch
 from protocol.types import RegisteredState, SignedState
 
 __all__ = ["ChannelDriver", "PeerSession"]
 
 log = structlog.get_logger()
+
+FREE_RESUMES: Final = 3
+"""Of a channel in one session."""
 
 
 class PeerSession(Protocol):
@@ -60,9 +65,10 @@ class ChannelDriver:
         now: Callable[[], Moment],
         look_soon: Callable[[], None],
         changed: Callable[[ChannelDriver], None],
+        noise: Noise | None = None,
     ) -> None:
         """`number`: its row in the store; `look_soon`: asks the watcher for a look;
-        `changed`: called after a step that may need a job of the node.
+        `changed`: called after a step that may need a job of the node; `noise`: bounds what the peer makes us tell.
         """
         self.channel = channel
         self.number = number
@@ -80,6 +86,8 @@ class ChannelDriver:
         self._now = now
         self._look_soon = look_soon
         self._changed = changed
+        self._noise = noise or Noise()
+        self._resumes = 0
         self._session: PeerSession | None = None
         self._seen_settled = False
         self._unwritten = 0
@@ -186,6 +194,7 @@ class ChannelDriver:
     def session_began(self, session: PeerSession, minimum_payment_e8s: int) -> None:
         """A session with the peer began."""
         self._session = session
+        self._resumes = 0
         self.perform(self.channel.session_began(minimum_payment_e8s))
 
     def session_ended(self, session: PeerSession) -> None:
@@ -199,11 +208,19 @@ class ChannelDriver:
         """Whether a session with the peer is up."""
         return self._session is not None
 
-    def receive(self, session: PeerSession, message: ChannelMessage) -> None:
-        """Take a message of the peer."""
+    def receive(self, session: PeerSession, message: ChannelMessage) -> float:
+        """Take a message of the peer; return what it counts for besides itself: see `effort`."""
         if session is not self._session:
-            return
-        self.perform(self.channel.receive(message, self._now()))
+            return 0.0
+        now = self._now()
+        step = self.channel.receive(message, now)
+        effort = effort_of(message, step)
+        if isinstance(message, Resume):
+            # One for each session, and one more after a loss; each makes us say again what is offered.
+            self._resumes += 1
+            effort = RESUME_AGAIN_S if self._resumes > FREE_RESUMES else 0.0
+        self.perform(self._noise.quiet(step, now.elapsed_ns))
+        return effort
 
     def recalled(self, held: TowerHeld) -> None:
         """Take what a tower holds of the channel. Raises `PeerViolation` or `Undecodable` when that is nonsense."""

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from perund.log_budget import log_budget
+from perund.node.backlog import Backlog
 from perund.node.driver import ChannelDriver
+from perund.node.effort import NO_CHANNEL_S, OPENING_S, SHOWN_STATE_S
 from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
 from perund.node.lives import Lives
+from perund.node.noise import Noise
 from perund.node.openings import Openings, Refusal
 from perund.node.places import LookBudget, Places
+from perund.node.proposals import Proposals
 from perund.node.published import PublishedGuard
 from perund.node.settlement_job import SettlementJob
 from perund.node.stakes import Stakes
@@ -95,9 +100,9 @@ class Node:
         self.jobs: dict[ChannelId, _Jobs] = {}
         self.by_peer: dict[bytes, dict[ChannelId, None]] = {}
         """The channels with each peer, in the order in which they were taken up."""
-        self.refusals: dict[bytes, Refusal] = {}
         self.balance_e8s: int | None = None
-        self.towers = Towers(services, self.drivers)
+        self._noise = Noise()
+        self.towers = Towers(services, self.drivers, self._noise)
         policy = services.config.policy
         self.stakes = Stakes(services.store, policy.min_total_e8s, self._stake_changed)
         self.places = Places(policy)
@@ -112,7 +117,8 @@ class Node:
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
         self._tasks: set[asyncio.Task[None]] = set()
-        self._balance_read: asyncio.Task[None] | None = None
+        self._proposals = Proposals(self.refresh_balance, self._judge, self.spawn)
+        self._backlogs: dict[Session, Backlog] = {}
 
     # --- starting and stopping ---------------------------------------------------------------------------
 
@@ -217,6 +223,12 @@ class Node:
                 self.openings.expire()
             self.services.store.require_own_files()
             self._give_promises_up()
+            overdue = self._noise.overdue(self.services.time.elapsed_ns())
+            if overdue:
+                self.services.store.commit(overdue)
+            budget = log_budget()
+            if budget is not None:
+                budget.tick()
             await asyncio.sleep(TICK_S)
 
     def follow_send(self, number: int) -> None:
@@ -260,6 +272,7 @@ class Node:
             services.time.now,
             lambda: services.watcher.hurry(terms.channel),
             self._changed,
+            self._noise,
         )
         driver.holdings_seen = lambda held: self.stakes.seen(terms, number, held)
         driver.looks_often = lambda: self.places.has_place(terms.channel)
@@ -440,6 +453,7 @@ class Node:
         if not self.lives.session_began(session):
             self.services.network.forget(session.peer)
             return
+        self._backlogs[session] = Backlog(session, self.services.store)
         if self.is_known(session.peer):
             self._remember_where(session)
         for channel in list(self.by_peer.get(session.peer, ())):
@@ -450,53 +464,58 @@ class Node:
     def disconnected(self, session: Session, reason: str) -> None:
         """A session ended."""
         self.lives.session_ended(session.peer)
+        self._backlogs.pop(session, None)
         self.towers.disconnected(session, reason)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_ended(session)
 
     def received(self, session: Session, message: PeerMessage) -> None:
-        """Bring a message to its channel, to the openings, or to the towers."""
+        """Bring a message to its channel, to the openings, or to the towers; slow down who costs much."""
+        store = self.services.store
+        asked = store.asked
+        effort = self._take(session, message)
+        if effort:
+            session.charge(effort)
+        if store.asked != asked:
+            backlog = self._backlogs.get(session)
+            if backlog is not None:
+                backlog.grew(effort)
+
+    def _take(self, session: Session, message: PeerMessage) -> float:
+        """Take a message, and return what it counts for besides itself."""
         if isinstance(message, LifeMessage):
             self.lives.received(session, message)
-            return
+            return SHOWN_STATE_S
         if isinstance(message, TowerMessage | StandingMessage):
             self.towers.received(session, message)
-            return
+            return 0.0 if self.towers.has(session.peer) else NO_CHANNEL_S
         if self.lives.outlived(session.peer):
-            return  # it signs for a copy of the peer that is not to sign
+            return NO_CHANNEL_S  # it signs for a copy of the peer that is not to sign
         if not isinstance(message, ChannelMessage):
             self.openings_message(session, message)
-            return
+            return OPENING_S
         driver = self.drivers.get(message.channel)
         if driver is None or driver.channel.terms.peer != session.peer:
             # A channel belongs to the node id that opened it: from any other session it is unknown.
             session.send(ErrorMessage("unknown_channel", "this node has no such channel with you", message.channel))
-            return
-        driver.receive(session, message)
+            return NO_CHANNEL_S
+        effort = driver.receive(session, message)
         if isinstance(message, ChannelReady) and (jobs := self.jobs.get(message.channel)) is not None:
             jobs.funding.hurry()  # the peer says that the money is in: a job that looks rarely looks now
+        return effort
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:
         """Bring a message to the openings: a proposal that wants our money only after a look at the wallet."""
         if self.lives.stopped is not None and not isinstance(message, ChannelProposal):
             return
-        ours = message.allocation[1] if isinstance(message, ChannelProposal) else 0
-        if 0 < ours <= self.services.config.policy.contribute_max_e8s:
-            self.spawn(self._answer_with_balance(session, message), "proposal")
+        most = self.services.config.policy.contribute_max_e8s
+        if isinstance(message, ChannelProposal) and 0 < message.allocation[1] <= most:
+            self._proposals.received(session, message)
         else:
             self.openings.received(session.peer, session, message, session.origin)
 
-    async def _answer_with_balance(self, session: Session, message: OpeningMessage) -> None:
-        if self._balance_read is None or self._balance_read.done():
-            self._balance_read = self.spawn(self._read_balance(), "balance")
-        await asyncio.shield(self._balance_read)
-        self.openings.received(session.peer, session, message, session.origin)
-
-    async def _read_balance(self) -> None:
-        try:
-            await self.refresh_balance()
-        except PerundError as error:  # the last known balance decides, or none: then we put nothing in
-            log.warning("wallet.balance_unknown", error=str(error))
+    def _judge(self, session: Session, proposal: ChannelProposal) -> None:
+        self.openings.received(session.peer, session, proposal, session.origin)
 
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
         """A peer complains. What it says is not trusted; it is shown."""
@@ -505,7 +524,8 @@ class Node:
         driver = self.drivers.get(ChannelId(message.channel))
         if driver is not None and driver.channel.terms.peer == session.peer:
             facts: dict[str, str | int | bool] = {"code": message.code, "text": message.text}
-            driver.perform(Step((EventRecord("peer.complained", driver.channel.id, facts),)))
+            event = EventRecord("peer.complained", driver.channel.id, facts)
+            driver.perform(self._noise.quiet(Step((event,)), self.services.time.elapsed_ns()))
 
     def is_known(self, peer: bytes) -> bool:
         """Whether a certified look showed money in a channel with this peer."""

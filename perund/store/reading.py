@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -49,10 +49,12 @@ from wire.address import Address, BadAddress, NodeAddress
 from wire.codec import decode
 from wire.errors import BadMessage
 
-__all__ = ["Reader", "open_reader"]
+__all__ = ["UPDATED", "Reader", "open_reader"]
 
 CACHE_KIB: Final = 32_768
 BUSY_MS: Final = 5_000
+UPDATED: Final = "channel.updated"
+"""The one kind of which there is an event for each state."""
 
 _Value = int | str | bytes | None
 _Column = Any
@@ -63,7 +65,7 @@ _CHANNEL_COLUMNS = (
     "c.participant_0, c.participant_1, c.allocation_0, c.allocation_1, c.challenge_ns, c.deadline_ns, c.opened_ns, "
     "s.phase, s.frozen, s.reason, s.since_ns, s.force_after_ns, s.version, s.allocation_0, s.allocation_1, "
     "s.finalized, s.signature_0, s.signature_1, s.peer_holds, s.counted, s.signed_version, s.signed_digest, "
-    "s.signed_final, s.settled_version"
+    "s.signed_final, s.settled_version, s.declined_up_to"
 )
 
 
@@ -78,6 +80,7 @@ class Reader:
         """Take a connection that nobody writes with."""
         self._database = database
         self.path = Path(database.filename)
+        self._declines = False
 
     def _rows(self, sql: str, values: tuple[_Value, ...] = ()) -> list[tuple[_Column, ...]]:
         try:
@@ -108,9 +111,9 @@ class Reader:
 
     def channels_page(self, phase: str | None, after: int, limit: int) -> list[ChannelRow]:
         """Return channels by row number, from `after` on."""
-        where = "c.number > ?" + (" AND s.phase = ?" if phase else "")
+        where = "s.number > ?" + (" AND s.phase = ?" if phase else "")
         values = (after, phase) if phase else (after,)
-        return list(self._channels(f"{where} ORDER BY c.number LIMIT {int(limit)}", values))
+        return list(self._channels(f"{where} ORDER BY s.number LIMIT {int(limit)}", values))
 
     def find_by_prefix(self, prefix: bytes, half: int | None) -> list[bytes]:
         """Return at most two channel ids that begin with these bytes (and this half byte)."""
@@ -125,7 +128,8 @@ class Reader:
         return {str(phase): int(count) for phase, count in rows}
 
     def _channels(self, where: str, values: tuple[int | str | None, ...]) -> Iterator[ChannelRow]:
-        query = f"SELECT {_CHANNEL_COLUMNS} FROM channel c JOIN channel_state s USING (number) WHERE {where}"
+        columns = _CHANNEL_COLUMNS if self._has_declines() else _CHANNEL_COLUMNS.replace("s.declined_up_to", "x''")
+        query = f"SELECT {columns} FROM channel c JOIN channel_state s USING (number) WHERE {where}"
         for row in self._rows(query, values):
             try:
                 found = self._channel_row(row)
@@ -133,12 +137,19 @@ class Reader:
                 raise StoreDamaged(self.path, f"row {row[0]} of the channels: {error}") from error
             yield found
 
+    def _has_declines(self) -> bool:
+        """Whether the schema has that column. `perund check` and `perund backup` read older stores, too."""
+        if not self._declines:
+            found = self._row("SELECT 1 FROM pragma_table_info('channel_state') WHERE name = 'declined_up_to'")
+            self._declines = found is not None
+        return self._declines
+
     def _channel_row(self, row: tuple[_Column, ...]) -> ChannelRow:
         (
             number, channel, proposal_id, peer, our_index, nonce, our_share, peer_share, participant_0, participant_1,
             initial_0, initial_1, challenge_ns, deadline_ns, opened_ns, phase, frozen, reason, since_ns,
             force_after_ns, version, allocation_0, allocation_1, finalized, signature_0, signature_1, peer_holds,
-            counted, signed_version, signed_digest, signed_final, settled_version,
+            counted, signed_version, signed_digest, signed_final, settled_version, declined_up_to,
         ) = row  # fmt: skip
         params = Params(nonce, (ParticipantKey(participant_0), ParticipantKey(participant_1)), Nanos(challenge_ns))
         params.__dict__["channel_id"] = ChannelId(channel)  # computed when it was opened
@@ -163,6 +174,8 @@ class Reader:
             queued=self._waiting(number, ours, "queued"),
             offered=self._waiting(number, ours, "offered"),
             highest_peer_id=self._highest_id(number, terms.peer_index),
+            declined=self._declined(number, terms.peer_index) if ours == 0 else 0,
+            declined_up_to=declined_up_to,
         )
         return ChannelRow(
             number, terms, memory, reason, Nanos(opened_ns), Nanos(since_ns), Nanos(force_after_ns),
@@ -203,6 +216,13 @@ class Reader:
             "SELECT id FROM payment WHERE number = ? AND sender = ? ORDER BY id DESC LIMIT 1", (number, sender)
         )
         return row[0] if row else b""
+
+    def _declined(self, number: int, sender: ParticipantIndex) -> int:
+        row = self._row(
+            "SELECT count(*) FROM payment WHERE number = ? AND sender = ? AND status = 'declined'", (number, sender)
+        )
+        assert row is not None
+        return int(row[0])
 
     def registered(self, number: int, channel: ChannelId) -> RegisteredState | None:
         """Return what the newest look showed as registered."""
@@ -414,15 +434,15 @@ class Reader:
 
     def known_payments(self, number: int, sender: int, ids: Batch) -> dict[bytes, str]:
         """Return, of these ids, those that were in an update or declined, with their status."""
-        found: dict[bytes, str] = {}
-        for payment_id in ids.each_id():
-            row = self._row(
-                "SELECT coalesce(status, 'included') FROM payment WHERE number = ? AND sender = ? AND id = ?",
-                (number, sender, payment_id),
-            )
-            if row is not None:
-                found[payment_id] = str(row[0])
-        return found
+        if not ids:
+            return {}
+        rows = self._rows(
+            "WITH RECURSIVE place(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM place WHERE at + 16 < length(?3)) "
+            "SELECT id, coalesce(status, 'included') FROM place CROSS JOIN payment ON id = substr(?3, at, 16) "
+            "WHERE number = ?1 AND sender = ?2",
+            (number, sender, ids.ids),
+        )
+        return {bytes(payment_id): str(status) for payment_id, status in rows}
 
     def waiting_count(self, number: int, sender: ParticipantIndex) -> int:
         """Return how many of a sender's payments are queued or offered."""
@@ -481,10 +501,27 @@ class Reader:
 
     def events(self, after: int, limit: int) -> list[EventRow]:
         """Return events from a cursor on (exclusive)."""
+        return self._events("e.cursor > ? ORDER BY e.cursor LIMIT ?", (after, limit))
+
+    def events_of(self, kinds: Iterable[str], after: int, up_to: int, limit: int) -> list[EventRow]:
+        """Return the first events of some kinds after a cursor (exclusive), none above `up_to`.
+
+        It costs what is found, and a look for each kind, whatever else is there: `channel.updated` is found by its
+        place, so `up_to` has to bound how far is looked for it.
+        """
+        found: list[EventRow] = []
+        for kind in kinds:
+            index = "" if kind == UPDATED else " AND e.kind <> 'channel.updated'"
+            source = "event e NOT INDEXED" if kind == UPDATED else "event e INDEXED BY event_kind"
+            where = f"e.kind = ? AND e.cursor > ? AND e.cursor <= ?{index} ORDER BY e.cursor LIMIT ?"
+            found += self._events(where, (kind, after, up_to, limit), source)
+        return sorted(found, key=lambda event: event.cursor)[:limit]
+
+    def _events(self, where: str, values: tuple[_Value, ...], source: str = "event e") -> list[EventRow]:
         rows = self._rows(
-            "SELECT e.cursor, e.at_ms, e.kind, c.channel, e.data FROM event e "
-            "LEFT JOIN channel c ON c.number = e.number WHERE e.cursor > ? ORDER BY e.cursor LIMIT ?",
-            (after, limit),
+            f"SELECT e.cursor, e.at_ms, e.kind, c.channel, e.data FROM {source} "
+            f"LEFT JOIN channel c ON c.number = e.number WHERE {where}",
+            values,
         )
         return [EventRow(cursor, at, kind, channel, json.loads(data)) for cursor, at, kind, channel, data in rows]
 

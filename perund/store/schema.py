@@ -256,7 +256,15 @@ CREATE TABLE seen_at(                -- where a peer that has money proved its k
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
+_V9: Final = """
+-- Ids of the peer's payments up to this one that are in no state count as declined: it stands for many rows.
+ALTER TABLE channel_state ADD COLUMN declined_up_to BLOB NOT NULL DEFAULT x'';
+CREATE INDEX channel_state_phase ON channel_state(phase);
+-- One event comes with each state, and is found in order; the others are rare among them.
+CREATE INDEX event_kind ON event(kind, cursor) WHERE kind <> 'channel.updated';
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

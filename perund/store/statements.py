@@ -11,6 +11,7 @@ import msgspec
 from perund.store.writer import Statement
 from protocol.effects import (
     CountedRecord,
+    DeclinesRecord,
     EventRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
@@ -23,7 +24,7 @@ from protocol.effects import (
     StateRecord,
     UpdateRecord,
 )
-from protocol.payments import PAYMENT_ID_BYTES, Batch
+from protocol.payments import Batch
 from protocol.types import ChannelId
 from wire.codec import encode
 
@@ -79,21 +80,24 @@ def statements_of(
                 (number(record.channel), record.sender),
             )
         case PaymentsEndedRecord():
+            # A declined offer of the peer has no row yet: its id is remembered, because a decline is final.
+            yield Statement(
+                "WITH RECURSIVE place(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM place WHERE at + 16 < length(?3)) "
+                "INSERT INTO payment SELECT ?1, ?2, substr(?3, at, 16), 0, x'', NULL, ?4, ?5, ?6 FROM place WHERE true "
+                "ON CONFLICT DO UPDATE SET version = NULL, status = excluded.status, code = excluded.code",
+                (number(record.channel), record.sender, record.ids, record.status, record.code, now_ms),
+            )
+        case DeclinesRecord():
             row = number(record.channel)
-            for start in range(0, len(record.ids), PAYMENT_ID_BYTES):
-                # A declined offer of the peer has no row yet: its id is remembered, because a decline is final.
-                yield Statement(
-                    "INSERT INTO payment VALUES (?, ?, ?, 0, x'', NULL, ?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET version = NULL, status = excluded.status, code = excluded.code",
-                    (
-                        row,
-                        record.sender,
-                        record.ids[start : start + PAYMENT_ID_BYTES],
-                        record.status,
-                        record.code,
-                        now_ms,
-                    ),
-                )
+            yield Statement(
+                "UPDATE channel_state SET declined_up_to = max(declined_up_to, ?) WHERE number = ?",
+                (record.up_to, row),
+            )
+            yield Statement(  # rows of our own payments have amounts; these are ids and nothing else
+                "DELETE FROM payment "
+                "WHERE number = ? AND sender = ? AND status = 'declined' AND amount = 0 AND id <= ?",
+                (row, record.sender, record.up_to),
+            )
         case PeerHoldsRecord():
             yield Statement(
                 "UPDATE channel_state SET peer_holds = max(peer_holds, ?) WHERE number = ?",

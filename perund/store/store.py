@@ -28,8 +28,19 @@ __all__ = ["Store", "connect"]
 
 CHECKPOINT_PAGES = 4_000
 KEPT_EVENTS = 1_000_000
+"""Of `channel.updated` those among so many newest events; of the rest, which no stream of payments makes, as many again
+of their own.
+"""
+FORGET_EVERY = 1_000
+"""Events between two times that old ones are forgotten."""
 KEPT_REQUESTS = 1_000_000
 KEPT_REQUESTS_MS = 60 * 86_400 * 1_000
+
+_NEWEST_EVENT: Final = "SELECT coalesce(max(cursor), 0) FROM event"
+_FORGET_OTHERS: Final = (
+    "DELETE FROM event WHERE kind <> 'channel.updated' AND cursor <= (SELECT cursor FROM event "
+    "INDEXED BY event_kind WHERE kind <> 'channel.updated' ORDER BY cursor DESC LIMIT 1 OFFSET ?)"
+)
 
 _SIDES: Final[tuple[ParticipantIndex, ParticipantIndex]] = (0, 1)
 
@@ -98,7 +109,11 @@ class Store:
             self.life = begin_life(database, time.time_ns() // 1_000_000, take_over=take_over)
             # History is bounded: of events the newest; of idempotency keys the newest and those of the last weeks. By
             # age alone, one start with a wrong clock would forget them all, and who repeats a call would pay twice.
-            database.execute("DELETE FROM event WHERE cursor <= (SELECT max(cursor) FROM event) - ?", (KEPT_EVENTS,))
+            self._forgotten = 0
+            self._cursor = int(str(database.execute(_NEWEST_EVENT).get))
+            for statement in self._forget_events():
+                database.execute(statement.sql, statement.values)
+            database.execute(_FORGET_OTHERS, (KEPT_EVENTS,))
             database.execute(
                 "DELETE FROM request WHERE recorded_ms < min(?, "
                 "(SELECT recorded_ms FROM request ORDER BY recorded_ms DESC LIMIT 1 OFFSET ?))",
@@ -113,7 +128,8 @@ class Store:
             database.close()
             raise
         self._numbers: dict[ChannelId, int] = {}
-        self._cursor = self.read.highest("event")
+        self.asked = 0
+        """How many units of work this store was asked for."""
         self._unwritten: list[_Unwritten] = []
         self._listeners: list[Callable[[list[EventRow]], None]] = []
 
@@ -134,6 +150,7 @@ class Store:
 
         Raises `StorageFailed` when an earlier write failed.
         """
+        self.asked += 1
         now_ms = time.time_ns() // 1_000_000
         statements: list[Statement] = []
         events: list[EventRow] = []
@@ -144,12 +161,16 @@ class Store:
             events.append(EventRow(self._cursor, now_ms, record.kind, record.channel, record.data))
             return self._cursor
 
+        before = self._cursor
         for record in records:
             if isinstance(record, Statement):
                 statements.append(record)
                 continue
             statements.extend(statements_of(record, self.number, now_ms, number_event))
             payments += self._note_unwritten(record)
+
+        if self._cursor // FORGET_EVERY != before // FORGET_EVERY:
+            statements += self._forget_events()
 
         def durable() -> None:
             del self._unwritten[:payments]
@@ -206,6 +227,14 @@ class Store:
     def close(self) -> None:
         """Write what is queued, and close."""
         self._writer.close()
+
+    def _forget_events(self) -> list[Statement]:
+        """Return what bounds the history of states: a stream of payments pushes out its own old events, no others."""
+        start, self._forgotten = self._forgotten, max(self._forgotten, self._cursor - KEPT_EVENTS)
+        if self._forgotten == start:
+            return []
+        values = (start, self._forgotten)
+        return [Statement("DELETE FROM event WHERE cursor > ? AND cursor <= ? AND kind = 'channel.updated'", values)]
 
     # --- the books, as `protocol.channel.Books` asks -----------------------------------------------------
 

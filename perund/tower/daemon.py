@@ -18,10 +18,12 @@ from chain.errors import ChainError
 from chain.identity import Anonymous
 from chain.perun import PerunCanister
 from chain.principal import principal_from_text
+from perund.log_budget import log_budget
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
 from perund.open_files import raise_open_files
 from perund.setup_errors import ConfigError
+from perund.stopping import Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
 from perund.tower.books import STORE_NAME, TowerBooks
@@ -92,8 +94,10 @@ def policy_of(config: Config) -> TowerPolicy:
     )
 
 
-async def run_watchtower(data_dir: Path, config: Config, keys: Keys) -> int:
+async def run_watchtower(data_dir: Path, config: Config, keys: Keys, ending: Ending = unhurried) -> int:
     """Serve until SIGINT or SIGTERM. Returns the exit status: 0, or 1 after a failed write.
+
+    `ending` is told when the stop begins.
 
     After a failed write nothing is taken or promised any more, and what is on the disk is guarded, and given back to
     whom it belongs, until the stop: a tower whose disk is full may not be able to start again (rule 8).
@@ -103,10 +107,10 @@ async def run_watchtower(data_dir: Path, config: Config, keys: Keys) -> int:
     if not config.wire.listen:
         raise ConfigError("`wire.listen` is empty", "a watchtower has to be reached: give host:port")
     with DirectoryLock(data_dir):
-        return await _run_locked(data_dir, config, keys)
+        return await _run_locked(data_dir, config, keys, ending)
 
 
-async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
+async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending) -> int:
     loop = asyncio.get_running_loop()
     stop, unwritable = asyncio.Event(), asyncio.Event()
     failures: list[Exception] = []
@@ -138,7 +142,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         stack.callback(books.close)
         # Nothing that a tower calls needs a caller with a name: who refutes is nobody's business.
         agent = Agent(config.ic.urls, config.root_key, Anonymous(), clock=clock)
-        stack.push_async_callback(agent.close)
+        stack.push_async_callback(bounded("agent", agent.close))
         perun, time = PerunCanister(agent, perun_principal), ChainTime(agent, clock, ledger_principal)
         tower = Tower(policy_of(config), books, Notary(keys.node_key, network), time)
         canister = WatchedCanister(perun)
@@ -160,7 +164,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
         vouching_task = loop.create_task(vouching.run(), name="vouching")
         asking = loop.create_task(_ask_for_files(books), name="own files")
         tasks = [loop.create_task(watcher.run(), name="watcher"), proving_task, vouching_task, asking]
-        stack.push_async_callback(_end, tasks)
+        stack.push_async_callback(bounded("tasks", lambda: _end(tasks)))
         for task in tasks:
             task.add_done_callback(lambda done: failed(_why(done)) if not done.cancelled() else None)
         try:
@@ -180,7 +184,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             limits,
             Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
         )
-        stack.push_async_callback(peers.close)
+        stack.push_async_callback(bounded("network", peers.close))
         host, port = Address.to_listen_on(config.wire.listen)
         actual_host, actual_port = await peers.listen(host, port)
         log.info(
@@ -197,6 +201,10 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys) -> int:
             vouching_task.cancel()
             await _remind(stop, failures[0])
         log.info("tower.stopping")
+        ending(lambda: 1 if failures else 0)
+        budget = log_budget()
+        if budget is not None:
+            budget.report()
     log.info("tower.stopped")
     return 1 if failures else 0
 

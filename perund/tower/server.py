@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 KIB: Final = 1024
 STRANGER: Final = Allowance(messages_per_s=20, bytes_per_s=16 * KIB, unread_bytes=64 * KIB)
+STRANGERS: Final = Allowance(messages_per_s=400, bytes_per_s=256 * KIB, unread_bytes=64 * KIB)
+"""All clients together that have not shown money, and those of one address: many come through one."""
 KNOWN: Final = Allowance(messages_per_s=100, bytes_per_s=64 * KIB, unread_bytes=1024 * KIB)
 """A state takes about 350 bytes, and a third of a millisecond to verify and promise: no client may take more than a
 thirtieth of the processor, which has others to guard.
@@ -43,7 +45,13 @@ thirtieth of the processor, which has others to guard.
 
 def tower_limits(connections: int) -> Limits:
     """Return what clients may use of a tower: a state now and then, nothing like the traffic of payments."""
-    return Limits(connections=connections, stranger=STRANGER, known=KNOWN)
+    return Limits(
+        connections=connections,
+        stranger=STRANGER,
+        strangers_together=STRANGERS,
+        strangers_of_address=STRANGERS,
+        known=KNOWN,
+    )
 
 
 class TowerServer:

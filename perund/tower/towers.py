@@ -32,6 +32,7 @@ from wire.address import NodeAddress
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
+    from perund.node.noise import Noise
     from perund.node.services import Services
     from wire.session import Session
 
@@ -43,8 +44,9 @@ log = structlog.get_logger()
 class Towers:
     """The links, and what they need of the node. Implements `perund.tower.link.Household`."""
 
-    def __init__(self, services: Services, drivers: dict[ChannelId, ChannelDriver]) -> None:
-        """`drivers`: the node's channels, by reference."""
+    def __init__(self, services: Services, drivers: dict[ChannelId, ChannelDriver], noise: Noise) -> None:
+        """`drivers`: the node's channels, by reference; `noise`: bounds what towers make us tell."""
+        self._noise = noise
         self._services = services
         self._drivers = drivers
         self.links: dict[bytes, TowerLink] = {}
@@ -123,6 +125,10 @@ class Towers:
             link.forget(driver.channel.id)
         self._services.store.commit([forget_receipts(driver.number)])
 
+    def has(self, peer: bytes) -> bool:
+        """Whether a peer is a tower of this node."""
+        return peer in self.links
+
     def connected(self, session: Session) -> None:
         """A session began, perhaps with a tower."""
         link = self.links.get(session.peer)
@@ -186,7 +192,9 @@ class Towers:
 
     def event(self, kind: str, channel: ChannelId | None, facts: dict[str, str | int | bool]) -> None:
         """Tell users."""
-        self._services.store.commit([EventRecord(kind, channel, facts)])
+        told = self._noise.event(EventRecord(kind, channel, facts), self.elapsed_ns())
+        if told is not None:
+            self._services.store.commit([told])
 
     def dropped(self, tower: bytes) -> None:
         """Dial a tower no more."""

@@ -22,6 +22,7 @@ from chain.perun import PerunCanister
 from chain.principal import principal_from_text
 from perund.config import Config
 from perund.node.canister import WatchedCanister
+from perund.stopping import Ending, unhurried
 from perund.store.errors import StoreError, WrongNetwork
 from perund.store.schema import STORE_NAME
 from perund.watching.alarms import Alarms
@@ -128,7 +129,7 @@ class _Watch:
             await asyncio.sleep(max(POLL_S, SHARE * (time.monotonic() - began)))
 
 
-async def run_watch(data_dir: Path, config: Config, *, once: bool = False) -> int:
+async def run_watch(data_dir: Path, config: Config, *, once: bool = False, ending: Ending = unhurried) -> int:
     """Watch until SIGTERM or SIGINT, or for one round (`once`). Returns the exit status.
 
     0 after a stop, and after a round in which nothing was wrong; 1 after a round in which something was: a state below
@@ -168,6 +169,7 @@ async def run_watch(data_dir: Path, config: Config, *, once: bool = False) -> in
             for task in done:
                 await task  # neither ends by itself: a defect ends the process, and its supervisor starts it again
         finally:
+            ending(lambda: 0 if stop.is_set() else 1)
             for task in (*work, stopped):
                 task.cancel()
             await asyncio.gather(*work, stopped, return_exceptions=True)

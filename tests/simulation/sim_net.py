@@ -63,6 +63,15 @@ class SimSession:
         """Nobody here sends what is no message."""
         raise AssertionError(f"{code}: {text}")
 
+    def charge(self, seconds: float) -> None:
+        """Nobody floods here."""
+
+    def hold(self) -> None:
+        """What is on its way arrives all the same."""
+
+    def release(self) -> None:
+        """As `hold`."""
+
     def end(self, reason: str) -> None:
         """This side knows that it is over."""
         if self.is_open:

@@ -53,6 +53,8 @@ class Guarded:
     settled_ns: Nanos | None = None
     registered: int | None = None
     """The version that the newest look showed registered."""
+    alarms: dict[str, int] = field(default_factory=dict)
+    """How often there was a reason for each kind of alarm, in this run."""
 
     @property
     def proven(self) -> bool:

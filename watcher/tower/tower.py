@@ -369,6 +369,11 @@ class Tower:
     def _alarm(self, kind: str, channel: ChannelId, facts: dict[str, str | int | bool]) -> None:
         guarded = self.slots.channels.get(channel)
         if guarded is not None and guarded.proven:  # what strangers sign with their own keys wakes nobody up
+            times = guarded.alarms[kind] = guarded.alarms.get(kind, 0) + 1
+            if times & (times - 1):
+                return  # both participants can sign any number of conflicts: told at the 1st, 2nd, 4th, 8th …
+            if times > 1:
+                facts = {**facts, "times": times}
             log.error(kind, channel=channel.hex()[:16], alarm=True, **facts)
             self._note(kind, channel, {**facts, "alarm": True})
 

@@ -8,6 +8,7 @@ from typing import assert_never
 from protocol.counting import Counted
 from protocol.effects import (
     CountedRecord,
+    DeclinesRecord,
     EventRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
@@ -55,6 +56,9 @@ class Disk:
     signed: dict[int, bytes] = field(default_factory=dict)
     """Digest by version of everything that we signed."""
     rows: dict[tuple[int, bytes], Row] = field(default_factory=dict)
+    declined_up_to: bytes = b""
+    declined_before: set[bytes] = field(default_factory=set)
+    """Ids whose rows are gone because `declined_up_to` stands for them: they are declined for ever all the same."""
     events: list[EventRecord] = field(default_factory=list)
     transactions: int = 0
 
@@ -116,11 +120,21 @@ class Disk:
                 self.events.append(record)
             case RegisteredRecord():
                 pass
+            case DeclinesRecord():
+                self.declined_up_to = max(self.declined_up_to, record.up_to)
+                gone = [k for k, r in self.rows.items() if self._stands_for(record, k, r)]
+                self.declined_before |= {self.rows.pop(key).payment.id for key in gone}
             case _:
                 assert_never(record)
 
+    @staticmethod
+    def _stands_for(record: DeclinesRecord, key: tuple[int, bytes], row: Row) -> bool:
+        return key[0] == record.sender and row.status == "declined" and key[1] <= record.up_to
+
     def _include(self, sender: int, batch: Batch, version: int) -> None:
         for payment in batch:
+            declined = sender != self.terms.our_index and payment.id in self.declined_before
+            assert not declined, f"payment {payment.id.hex()} was declined, and is included"
             earlier = self.rows.get((sender, payment.id))
             if earlier is not None:
                 assert earlier.version in (None, version), f"payment {payment.id.hex()} is in two updates"
@@ -146,6 +160,8 @@ class Disk:
             queued=self._waiting("queued"),
             offered=self._waiting("offered"),
             highest_peer_id=max((i for s, i in self.rows if s != ours), default=b""),
+            declined=sum(s != ours and row.status == "declined" for (s, _), row in self.rows.items()),
+            declined_up_to=self.declined_up_to,
         )
 
     def _above_counted(self, sender: int) -> Batch:
@@ -167,7 +183,8 @@ class Disk:
         """Return what a user is told about a payment, or "unknown" when nothing of it is here."""
         row = self.rows.get((sender, payment_id))
         if row is None:
-            return "unknown"
+            below = sender != self.terms.our_index and payment_id <= self.declined_up_to
+            return "declined" if below else "unknown"
         if row.version is None:
             return row.status or "unknown"
         counted = Counted(self.counted, self.peer_holds, self.settled_version)

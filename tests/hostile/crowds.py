@@ -1,8 +1,8 @@
-"""A crowd as a process of its own: `python -m tests.hostile.crowds KIND ADDRESS NETWORK PER_SECOND`.
+"""A crowd as a process of its own: `python -m tests.hostile.crowds KIND ADDRESS NETWORK PER_SECOND ADDRESSES`.
 
 It says `ready` when the flood has begun, and floods until its standard input ends. It is niced: it may use what
 processor time nobody else wants, as a crowd elsewhere would not take ours. ADDRESS: NODEID@host:port; NETWORK: 32
-bytes, in hex.
+bytes, in hex; ADDRESSES: from how many it comes, 0: from 127.0.0.1, where everybody is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.hostile.strangers import Flood, Place, Stranger, addresses, half_open
 __all__ = ["KINDS"]
 
 Act = Callable[[str], Coroutine[None, None, None]]
-AT_ONCE: Final = 400
+AT_ONCE: Final = 1_000
 
 
 def arriving(place: Place) -> Act:
@@ -92,11 +92,11 @@ KINDS: Final[dict[str, Callable[[Place], Act]]] = {
 }
 
 
-async def _main(kind: str, address: str, network: str, per_second: float) -> None:
+async def _main(kind: str, address: str, network: str, per_second: float, count: int) -> None:
     os.nice(10)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     act = KINDS[kind](Place(address, bytes.fromhex(network)))
-    async with Flood(act, addresses(60), per_second=per_second, at_once=AT_ONCE) as flood:
+    async with Flood(act, addresses(count) or ["127.0.0.1"], per_second=per_second, at_once=AT_ONCE) as flood:
         while flood.started < min(per_second, AT_ONCE):  # noqa: ASYNC110  (the flood is under way)
             await asyncio.sleep(0.02)
         print("ready", flush=True)
@@ -105,4 +105,4 @@ async def _main(kind: str, address: str, network: str, per_second: float) -> Non
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))
+    asyncio.run(_main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), int(sys.argv[5])))

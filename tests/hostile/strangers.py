@@ -19,6 +19,7 @@ from coincurve import PrivateKey
 from protocol.messages import (
     ChannelAccept,
     ChannelProposal,
+    ChannelReject,
     ErrorMessage,
     Hello,
     Message,
@@ -192,6 +193,8 @@ class Stranger:
         proposal = self.proposal(mine_e8s, key=key)
         self.say(proposal)
         answer = await self.answer()
+        while not isinstance(answer, ChannelAccept | ChannelReject | ErrorMessage):
+            answer = await self.answer()  # about an earlier channel
         if not isinstance(answer, ChannelAccept):
             raise TurnedAway(f"the proposal was answered by {answer}")
         params = Params(

@@ -402,6 +402,8 @@ class Node:
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
         """A peer complains. What it says is not trusted; it is shown."""
         log.warning("peer.complained", peer=session.peer.hex(), code=message.code, text=message.text)
+        if self.lives.outlived(session.peer):
+            return  # a copy of the peer that is not to sign: what it thinks of our channels is old
         self.towers.complained(session, message)
         driver = self.drivers.get(ChannelId(message.channel))
         if driver is not None and driver.channel.terms.peer == session.peer:

@@ -92,6 +92,7 @@ class Node:
         self.towers = Towers(services, self.drivers)
         self.lives = Lives(services, self.drivers, lambda peer: peer in self.by_peer)
         self.openings = Openings(services.config, services.keys, services.store, self, self.reason_not_to_open)
+        self.lives.on_stop = self.openings.stop
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1

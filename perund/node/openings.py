@@ -112,9 +112,14 @@ class Openings:
         self._store = store
         self._node = surroundings
         self._reason_not_to = reason_not_to
+        self._stopped = False
         self._live: dict[bytes, OpeningPhase] = {
             phase.proposal.proposal_id: phase for phase in store.read.live_openings() if not isinstance(phase, Opened)
         }
+
+    def stop(self) -> None:
+        """Say nothing more: another copy of this node runs, and what was signed for an opening does not leave."""
+        self._stopped = True
 
     def peers(self) -> set[bytes]:
         """Return with whom openings are under way."""
@@ -147,7 +152,7 @@ class Openings:
         """Send after everything that was asked to be durable before is (rule 2). `of`: while this is its phase."""
 
         def then() -> None:
-            if of is None or self._is_now(of):
+            if (of is None or self._is_now(of)) and not self._stopped:
                 for message in messages:
                     session.send(message)
 
@@ -320,7 +325,7 @@ class Openings:
             if step.signed is not None and not self._node.save_backup():
                 return  # our signature on a state 0 leaves only when the channel could be found again
             # What ended meanwhile, and is forgotten with the same write, is not said any more.
-            if session is not None and (isinstance(phase, Dead) or self._is_now(phase)):
+            if session is not None and not self._stopped and (isinstance(phase, Dead) or self._is_now(phase)):
                 for message in step.send:
                     session.send(message)
             if isinstance(phase, Dead) and we_proposed:

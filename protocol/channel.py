@@ -168,7 +168,8 @@ class Channel(ABC):
     @property
     def recovering(self) -> bool:
         """Whether this node may have lost data of the channel: it only refutes, adopts and closes (rule 7)."""
-        return self.frozen.startswith(DATA_LOSS)
+        over = self.outlived and not self.frozen.startswith(RISK_ACCEPTED)  # also when it is frozen for another reason
+        return self.frozen.startswith(DATA_LOSS) or over
 
     @property
     def may_lack_records(self) -> bool:

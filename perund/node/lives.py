@@ -47,6 +47,8 @@ class Lives:
         """Our word that we sign nothing any more; it leaves when it is durable."""
         self.older: LifeStopped | None = None
         """The word of an older life that ran beside this one."""
+        self.on_stop: Callable[[], None] = lambda: None
+        """Called when this life stops: what else could sign stops with it."""
         self._durable = self.stopped is not None
         self._has_channels = has_channels
         self._hearing = Hearing(self._network, services.store.read.heard_lives(), has_channels, self._keep)
@@ -122,6 +124,8 @@ class Lives:
 
     def _stopped(self, session: Session, stop: LifeStopped) -> None:
         ours = (stop.by_number, stop.by_nonce) == (self.life.number, self.life.nonce)
+        if ours and self.older is not None:
+            return
         if ours and verify_stop(self._services.network.node_id, self._network, stop):
             self._has_older(session.peer, stop)
             return
@@ -133,7 +137,7 @@ class Lives:
 
     def _has_older(self, peer: bytes, stop: LifeStopped) -> None:
         mine = Life(stop.number, stop.nonce, b"")
-        if self.older is not None or same_life(mine, self.life):
+        if same_life(mine, self.life):
             return
         self.older = stop
         facts: dict[str, str | int | bool] = {
@@ -156,6 +160,7 @@ class Lives:
             "life": stop.number, "other": stop.by_number, "peer": peer.hex(), "alarm": True,
             "in_flight": sum(driver.writing for driver in self._drivers.values()),
         }  # fmt: skip
+        self.on_stop()
         store.commit([record_stop(stop), EventRecord("node.stopped_signing", None, facts)])
         for driver in list(self._drivers.values()):
             self.freeze(driver)

@@ -112,6 +112,7 @@ class Node:
         self.openings = Openings(
             services.config, services.keys, services.store, self, self.reason_not_to_open, self.places
         )
+        self.lives.on_stop = self.openings.stop
         self._guard = PublishedGuard(services.perun, services.ledger, services.store, services.time)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
@@ -520,6 +521,8 @@ class Node:
     def peer_error(self, session: Session, message: ErrorMessage) -> None:
         """A peer complains. What it says is not trusted; it is shown."""
         log.warning("peer.complained", peer=session.peer.hex(), code=message.code, text=message.text)
+        if self.lives.outlived(session.peer):
+            return  # a copy of the peer that is not to sign: what it thinks of our channels is old
         self.towers.complained(session, message)
         driver = self.drivers.get(ChannelId(message.channel))
         if driver is not None and driver.channel.terms.peer == session.peer:

@@ -119,12 +119,17 @@ class Openings:
         self._node = surroundings
         self._reason_not_to = reason_not_to
         self._places = places = Places(config.policy) if places is None else places
+        self._stopped = False
         self._live: dict[bytes, OpeningPhase] = {
             phase.proposal.proposal_id: phase for phase in store.read.live_openings() if not isinstance(phase, Opened)
         }
         for proposal_id, phase in self._live.items():
             if isinstance(phase, Accepted):  # where it came from is forgotten: it counts for its key alone
                 places.add(proposal_id, phase.peer, phase.peer.hex(), surroundings.local_s(), known=False)
+
+    def stop(self) -> None:
+        """Say nothing more: another copy of this node runs, and what was signed for an opening does not leave."""
+        self._stopped = True
 
     def peers(self, *, ours: bool = False) -> set[bytes]:
         """Return with whom openings are under way. `ours`: those that we proposed."""
@@ -161,7 +166,7 @@ class Openings:
         """Send after everything that was asked to be durable before is (rule 2). `of`: while this is its phase."""
 
         def then() -> None:
-            if of is None or self._is_now(of):
+            if (of is None or self._is_now(of)) and not self._stopped:
                 for message in messages:
                     session.send(message)
 
@@ -339,7 +344,7 @@ class Openings:
             if isinstance(phase, Dead):
                 self._forget(phase)
             # What ended meanwhile, and is forgotten with the same write, is not said any more.
-            if session is not None and (isinstance(phase, Dead) or self._is_now(phase)):
+            if session is not None and not self._stopped and (isinstance(phase, Dead) or self._is_now(phase)):
                 for message in step.send:
                     session.send(message)
             if isinstance(phase, Dead) and we_proposed:

@@ -26,7 +26,7 @@ from protocol.messages import (
     TowerStanding,
     TowerState,
 )
-from protocol.tower_digest import Entry
+from protocol.tower_digest import Entry, bucket_of
 from protocol.types import ChannelId, Params, SignedState
 from watcher.tower.receipts import verify_receipt
 from wire.address import NodeAddress
@@ -266,14 +266,14 @@ class TowerLink:
         if nonsense is not None:
             self._drop(nonsense)
             return
+        if isinstance(message, TowerList):
+            # After each page: from here on a missing state is known by nothing else, if the session ends now.
+            for channel in [c for c in self._live if bucket_of(c) == message.bucket and c not in self._in_flight]:
+                found = self._household.newest(channel)
+                if found is not None and not self._covers(channel, found[1]):
+                    self.mark(channel)
         if question is not None:
             session.send(question)
-            return
-        if isinstance(message, TowerList) and self.standing.settled:
-            for channel in self._live:
-                found = self._household.newest(channel)
-                if found is not None and channel not in self._in_flight and not self._covers(channel, found[1]):
-                    self.mark(channel)
         self._wake.set()
 
     def _nonsense(self, receipt: TowerReceipt, sent: _Sent) -> str | None:

@@ -238,5 +238,5 @@ class Standing:
                 self._held.pop(channel, None)
 
     def doubtful(self, channels: Iterator[ChannelId]) -> int:
-        """Return of how many of these channels the tower has not said in this session what it holds."""
-        return sum(not self.is_sure(channel) for channel in channels)
+        """Return of how many of these channels the tower has not said in this session that it holds them."""
+        return sum(not self.is_sure(channel) or channel not in self._held for channel in channels)

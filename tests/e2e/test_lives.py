@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from coincurve import PrivateKey
 
 from perund.config import FILE_NAME
 from perund.control import schema
@@ -15,9 +16,12 @@ from perund.control.errors import RpcError
 from perund.demo.processes import NodeProcess
 from perund.node.daemon import STORE_NAME
 from perund.store.store import connect
+from protocol.lives import sign_life
+from protocol.messages import ErrorMessage, LifeHeard, LifeStopped
+from tests.e2e.peer import Peer
 from tests.e2e.test_recovery import restored
 from tests.e2e.town import FEE, ICP, LOOK_AGAIN_S, Town, free_port, within
-from tests.e2e.watchtower import node_with, served, tower_in
+from tests.e2e.watchtower import network_of, node_with, served, tower_in
 
 
 @pytest.fixture(autouse=True)
@@ -233,3 +237,27 @@ async def test_a_restored_node_outlives_the_one_that_it_was(
     view = await town.closed(again, channel)
     assert view.payout_e8s == 20 * ICP - FEE
     await again.stop()
+
+
+async def test_a_peer_that_lies_about_lives_stops_nobody(town: Town) -> None:
+    """Only the node's own key stops it: a peer that has heard of no other life has nothing to show."""
+    alice = await town.node("alice", icp=0)
+    peer = Peer(town.devnet)
+    key = PrivateKey()
+    forged = sign_life(key, network_of(town), 2**62, bytes(32))
+    lies = (
+        LifeHeard(2**63 - 1, bytes(32), bytes(64)),
+        LifeHeard(forged.number, forged.nonce, forged.signature),
+        LifeStopped(1, bytes(32), 2**62, bytes(32), bytes(64)),
+        forged,
+    )
+    for lie in lies:
+        await peer.dial(alice)
+        peer.session.send(lie)
+        await peer.hear(ErrorMessage, "bad_life")
+        await peer.session.closed()
+    await peer.close()
+    health = await alice.control.call("node.health")
+    assert not [p for p in health["problems"] if p["code"] in ("stopped_signing", "older_life")]
+    assert "node.stopped_signing" not in [row.kind for row in town.reader(alice).events(0, 100_000)]
+    assert town.reader(alice).heard_lives() == {}

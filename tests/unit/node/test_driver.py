@@ -379,3 +379,27 @@ async def test_that_it_settled_is_told_once_and_not_with_every_look(pair: Pair) 
     for _ in range(3):
         look(settled=True)
     assert side.changes == before + 1
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+async def test_what_a_life_had_signed_and_not_sent_does_not_leave_when_it_is_over(pair: Pair, name: str) -> None:
+    """The signature is on its way to the disk when the other copy of the node is heard of (ADR 0012)."""
+    pair.connect()
+    await pair.run()
+    side = pair.alice if name == "alice" else pair.bob
+    assert pair.lines is not None
+    pair.alice.driver.pay(batch(1), None)
+    pair.alice.driver.flush()
+    if name == "bob":
+        await pair.alice.driver.settle_writes()
+        [update] = [m for m in pair.lines[0].said if isinstance(m, Update)]
+        side.driver.receive(pair.lines[1], update)
+    said = pair.lines[0 if name == "alice" else 1].said
+    assert side.driver.writing
+    side.driver.channel.outlived = True
+    await side.driver.settle_writes()
+    assert not [m for m in said if isinstance(m, Update | Ack)]
+    row = side.disk.channel(1)
+    assert row is not None
+    assert row.memory.last_signature is not None
+    assert row.memory.last_signature.version == 1, "that it was signed is remembered"

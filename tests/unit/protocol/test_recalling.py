@@ -332,3 +332,38 @@ def test_a_violation_by_a_tower_is_no_violation_by_the_peer() -> None:
     scene.pay("alice", 1)
     scene.run()
     assert scene.allocation == (999, 1001)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_life_that_is_over_signs_not_even_the_end_of_a_loss(name: str) -> None:
+    """Another copy of the node goes on: a final state far above would end the channel under its hands (ADR 0012)."""
+    scene, newest = after_a_loss(name)
+    channel = scene[name].channel
+    channel.outlived = True
+    scene.connect()
+    recall(scene, name, newest)
+    answered(scene, name)
+    scene.close(PEER[name])
+    scene.run()
+    assert channel.version == newest.state.version
+    assert not scene[name].disk.newest.state.finalized
+    assert max(scene[name].disk.signed) == newest.state.version, "only what came back is in the record"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_life_that_is_over_neither_proposes_nor_acknowledges(name: str) -> None:
+    scene = Scene().ready()
+    scene.pay("alice", 1)
+    scene.run()
+    before = {kind: len(scene.sent(name, kind)) for kind in (Update, Ack)}
+    scene[name].channel.outlived = True
+    for payer in ("alice", "bob"):
+        scene.pay(payer, 5)
+        scene.run()
+    scene.cut()
+    scene.connect()  # what was outstanding is not said again either
+    scene.run()
+    scene.close("alice")
+    scene.run()
+    assert {kind: len(scene.sent(name, kind)) for kind in (Update, Ack)} == before
+    assert scene[name].channel.version == 1

@@ -1,0 +1,98 @@
+"""A store's lives: each start begins one that is higher, and one that was stopped stays so."""
+
+from __future__ import annotations
+
+import apsw
+import pytest
+
+from perund.recovery.copying import mark_as_copy
+from perund.store.lives import begin_life, record_stop
+from perund.store.schema import migrate
+from protocol.messages import LifeStopped
+
+NOW_MS = 1_700_000_000_000
+
+
+def store() -> apsw.Connection:
+    database = apsw.Connection(":memory:")
+    migrate(database)
+    database.execute("INSERT INTO about VALUES (1, ?, 1)", (bytes(32),))
+    return database
+
+
+def copy(database: apsw.Connection) -> apsw.Connection:
+    other = apsw.Connection(":memory:")
+    other.deserialize("main", database.serialize("main"))
+    return other
+
+
+def stop(database: apsw.Connection, number: int, by: int) -> None:
+    statement = record_stop(LifeStopped(number, bytes(32), by, b"\x01" * 32, bytes(64)))
+    database.execute(statement.sql, statement.values)
+
+
+def test_each_start_has_a_higher_number_and_a_nonce_of_its_own() -> None:
+    database = store()
+    lives = [begin_life(database, NOW_MS, take_over=False) for _ in range(5)]
+    assert [life.number for life in lives] == [1, 2, 3, 4, 5]
+    assert len({life.nonce for life in lives}) == 5
+
+
+def test_a_store_of_before_goes_on_above_its_runs() -> None:
+    database = store()
+    database.execute("UPDATE about SET runs = 58")
+    assert begin_life(database, NOW_MS, take_over=False).number == 58
+
+
+def test_two_from_one_store_have_one_number_and_two_nonces() -> None:
+    database = store()
+    begin_life(database, NOW_MS, take_over=False)
+    one, other = (begin_life(each, NOW_MS, take_over=False) for each in (copy(database), copy(database)))
+    assert one.number == other.number
+    assert one.nonce != other.nonce
+
+
+def test_one_that_stopped_stays_so_until_its_operator_says_otherwise() -> None:
+    database = store()
+    number = begin_life(database, NOW_MS, take_over=False).number
+    stop(database, number, by=70)
+    for _ in range(3):
+        life = begin_life(database, NOW_MS, take_over=False)
+        assert life.stopped is not None
+        assert life.number == number
+    life = begin_life(database, NOW_MS, take_over=True)
+    assert (life.number, life.stopped) == (71, None)
+    assert begin_life(database, NOW_MS, take_over=False).number == 72
+
+
+def test_taking_over_what_nobody_stopped_is_a_start_like_others() -> None:
+    database = store()
+    assert begin_life(database, NOW_MS, take_over=True).number == 1
+    assert begin_life(database, NOW_MS, take_over=True).number == 2
+
+
+def test_a_copy_that_is_marked_and_a_restored_store_are_above_every_earlier_life() -> None:
+    original = store()
+    for _ in range(40):
+        begin_life(original, NOW_MS, take_over=False)
+    marked = copy(original)
+    mark_as_copy(marked, "this store is a copy")
+    first = begin_life(marked, NOW_MS, take_over=False)
+    assert first.number > 10**6
+    assert begin_life(marked, NOW_MS, take_over=False).number == first.number + 1
+
+    restored = store()
+    mark_as_copy(restored, "this node was restored from a backup")
+    later = begin_life(restored, NOW_MS + 1, take_over=False)
+    assert later.number > first.number + 10**6
+    assert later.number < 2**63
+    far = store()
+    mark_as_copy(far, "restored by a clock that is wrong")
+    assert begin_life(far, 2**60, take_over=False).number < 2**63
+
+
+def test_a_number_never_falls() -> None:
+    database = store()
+    begin_life(database, NOW_MS, take_over=False)
+    with pytest.raises(apsw.ConstraintError, match="does not rise"):
+        database.execute("UPDATE own_life SET number = 1")

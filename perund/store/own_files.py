@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,7 @@ __all__ = ["FileId", "OwnFiles", "Stamp", "log_of", "shared_memory_of"]
 
 LOG_HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
-MAGIC: Final = (0x377F0682, 0x377F0683)
+MAGIC: Final = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 """How a log begins. Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log"""
 SALTS: Final = slice(16, 24)
 """Where the header of the log has what each frame of it repeats (in the place `FRAME_SALTS`)."""
@@ -98,10 +97,13 @@ class OwnFiles:
         database.set_wal_hook(self._committed)
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._others_wrote = self._count_of_others()
-        self._stamp = Stamp.of(self.path)
+        self._name = str(self.path)
+        self._take_stamp()
         self._lock_path = self.path.with_name(LOCK_NAME)
         self._lock = _id_of(self._lock_path)
         self._names = {name: FileId.of(name) for name in (self._log_path, shared_memory_of(self.path))}
+        others = [*self._names.items(), *([(self._lock_path, self._lock)] if self._lock is not None else [])]
+        self._seen = [(str(name), (file.device, file.inode)) for name, file in others]
         self._directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if _has_moved(database):
             raise FilesReplaced(self.path, " is another file than the one that was opened", Fate.UNKNOWN)
@@ -115,6 +117,42 @@ class OwnFiles:
 
     def require(self) -> None:
         """Return when all is as this store left it. Raises `FilesReplaced`, after saving what can be saved."""
+        if self._as_left() and self._count_of_others() == self._others_wrote:
+            return
+        self._examine()
+
+    def begin(self) -> None:
+        """Return when nobody else has written. To be called where a transaction has begun: then it costs next to
+        nothing, and nobody can write until the transaction ends. Raises as `require`; the transaction is rolled back.
+        """
+        cut_off = os.fstat(self._log).st_size < self._log_bytes
+        if cut_off or self._count_of_others() != self._others_wrote:
+            self._database.execute("ROLLBACK")
+            self._examine()
+
+    def committed(self) -> None:
+        """Return when what was just committed is in this store's files. Raises as `require`."""
+        if not self._as_left():
+            self._examine()
+
+    def _as_left(self) -> bool:
+        """Whether names and log lead to what this store left. In the way of each transaction: a few microseconds."""
+        try:
+            for name, seen in self._seen:
+                found = os.stat(name)  # noqa: PTH116  (no path is made here)
+                if (found.st_dev, found.st_ino) != seen:
+                    return False
+            found = os.stat(self._name)  # noqa: PTH116
+            at = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            if at != self._at or self._log_damaged():
+                return False
+            self._log_bytes = os.fstat(self._log).st_size
+        except OSError:
+            return False
+        return True
+
+    def _examine(self) -> None:
+        """Say what is wrong. Raises `FilesReplaced`."""
         try:
             wrong = self._elsewhere() or self._log_damaged() or self._overwritten()
             harmless = "" if wrong else self._shared()
@@ -126,18 +164,21 @@ class OwnFiles:
             raise FilesReplaced(self.path, wrong, Fate.UNKNOWN, self._saved(), self._directory)
         if harmless:
             raise FilesReplaced(self.path, harmless, Fate.WHOLE)
-        self._log_bytes = os.fstat(self._log).st_size
 
     def write_back(self) -> None:
         """Bring a long log into the database, so that it is used again from its beginning. Raises `apsw.Error`."""
         if self._pages >= self._pages_written_back > 0:
             self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._stamp = Stamp.of(self.path)
+            self._take_stamp()
             self._pages = 0  # asked again after the next commit
 
     def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._pages = pages
         return apsw.SQLITE_OK
+
+    def _take_stamp(self) -> None:
+        self._stamp = stamp = Stamp.of(self.path)
+        self._at = stamp.file.device, stamp.file.inode, stamp.size, stamp.written_ns
 
     # --- what can be wrong -------------------------------------------------------------------------------
 
@@ -160,8 +201,7 @@ class OwnFiles:
             header = os.pread(self._log, LOG_HEADER_BYTES, 0)
             last = LOG_HEADER_BYTES + (self._pages - 1) * self._frame_bytes
             frame = os.pread(self._log, FRAME_HEADER_BYTES, last)
-            begins = len(header) == LOG_HEADER_BYTES and struct.unpack_from(">I", header)[0] in MAGIC
-            if not begins or header[SALTS] != frame[FRAME_SALTS]:
+            if header[:4] not in MAGIC or header[SALTS] != frame[FRAME_SALTS]:
                 return f"'s log {self._log_path.name} was overwritten"
         return ""
 

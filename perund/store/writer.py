@@ -144,10 +144,11 @@ class Writer:
     def _write(self, units: list[_Unit]) -> None:
         database = self._database
         statements = [s for unit in units for s in unit.statements]
-        self._files.require()
         if not statements:
+            self._files.require()
             return
         database.execute("BEGIN IMMEDIATE")
+        self._files.begin()
         try:
             for statement in statements:
                 database.execute(statement.sql, statement.values)
@@ -156,7 +157,7 @@ class Writer:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
-        self._files.require()
+        self._files.committed()
         self.transactions += 1
 
     def _back_up(self, parts: list[bytes]) -> None:

@@ -14,7 +14,6 @@ from typing import Any, cast
 
 from coincurve import PrivateKey
 
-from perund.tower.address import TowerAddress
 from perund.tower.link import TowerLink
 from protocol.hearing import Heard
 from protocol.messages import (
@@ -36,6 +35,7 @@ from watcher.tower.policy import TowerPolicy
 from watcher.tower.receipts import Notary
 from watcher.tower.slots import Guarded, Slot
 from watcher.tower.tower import Tower, read_state
+from wire.address import NodeAddress
 from wire.session import Session
 
 __all__ = ["Believed", "run"]
@@ -167,7 +167,7 @@ class Town:
         """Whether the tower says what it holds; else it is one of before."""
         self._start_tower()
         self.line: Line | None = None
-        self.link = TowerLink(TowerAddress(TOWER_ID, "tower", 1), self, NETWORK, NODE_ID, {})
+        self.link = TowerLink(NodeAddress(TOWER_ID, "tower", 1), self, NETWORK, NODE_ID, {})
 
     def _start_tower(self) -> None:
         self.disk.count += 1

@@ -1,6 +1,8 @@
 """A lost disk costs time and fees: the phrase and the backup file find every channel again (rule 7)."""
 
+import asyncio
 import json
+import random
 import shutil
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from perund.control.errors import RpcError
 from perund.demo.processes import PASSPHRASE, NodeProcess
 from perund.keystore import KeyStore
 from perund.node.daemon import STORE_NAME
-from perund.recovery.backup import BACKUP_NAME
+from perund.recovery.backup import BACKUP_NAME, read_backup
+from perund.store.reading import open_reader
 from tests.e2e.shell import perund
 from tests.e2e.town import FEE, ICP, Town
 
@@ -152,3 +155,33 @@ async def test_a_node_that_lacks_a_channel_of_its_backup_file_takes_it_up(
     view = await town.closed(alice, first)
     assert (view.version, view.payout_e8s) == (2**32, 50 * ICP - FEE)
     assert await town.balance(alice) == 300 * ICP - 7 * ICP - 4 * FEE
+
+
+async def test_a_node_that_is_killed_while_channels_open_left_a_file_that_has_each_of_them(town: Town) -> None:
+    """The file as the kill left it, on its own: what the other side can hold our signature for is in it."""
+    alice, bob = await town.pair()
+    keys = {node: KeyStore(node.dir).open(PASSPHRASE) for node in (alice, bob)}
+    rng = random.Random(7)
+    await town.open(alice, bob, 1)
+    for turn in range(6):
+        killed, other = (alice, bob) if turn % 2 else (bob, alice)
+        openings = [asyncio.create_task(town.propose(alice, bob, 1)) for _ in range(2)]
+        await asyncio.sleep(rng.uniform(0.001, 0.2))  # the moment of a kill is what is tried here
+        await killed.kill()
+        for opening in openings:
+            opening.cancel()
+        await asyncio.gather(*openings, return_exceptions=True)
+        found = read_backup(killed.dir / BACKUP_NAME, keys[killed])
+        assert found.faults == []
+        shares = {channel.our_share for channel in found.channels} | {share for _, share in found.half_open}
+        theirs = [row.terms for row in open_reader(other.dir / STORE_NAME).channels_page(None, 0, 999)]
+        assert {terms.peer_share for terms in theirs} <= shares, "our signature left before the file had it"
+        await killed.start()
+    for node in (alice, bob):
+        await node.stop()
+        rows = open_reader(node.dir / STORE_NAME).channels_page(None, 0, 999)
+        found = read_backup(node.dir / BACKUP_NAME, keys[node])
+        assert {row.terms.proposal_id for row in rows if row.memory.phase != "closed"} <= {
+            channel.proposal_id for channel in found.channels
+        }
+        assert len(rows) > 1, "something was opened"

@@ -122,4 +122,5 @@ def published_network() -> LocalNetwork:
         {"perun_canister": to_text(PERUN_CANISTER_ID), "icp_ledger": to_text(ICP_LEDGER_ID)},
         None,
         clock,
+        change_fee=ledger.change_fee,
     )

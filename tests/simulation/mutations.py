@@ -97,6 +97,7 @@ SLOW: Final = frozenset(
         "update during a dispute",
         "allocation not checked",
         "job that wakes itself",
+        "look age from the certificate's time",
     }
 )
 """Those that it takes hundreds of seeds to catch."""

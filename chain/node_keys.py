@@ -26,7 +26,7 @@ __all__ = ["NodeKeys"]
 
 RESPONSE_DOMAIN: Final = b"\x0bic-response"
 KEYS_TTL_NS: Final = 300 * SECOND
-KEYS_PATIENCE_S: Final = 3.0
+KEYS_PATIENCE_S: Final = 2.0
 NO_KEYS_TTL_NS: Final = 10 * SECOND
 """Where keys were not to be had, they are not asked for again before: each query's answer would wait for them."""
 MAX_ANSWER_AGE_NS: Final = 300 * SECOND

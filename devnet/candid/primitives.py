@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from devnet.candid import wire
 from devnet.candid.shape import Shape, TypeTable, sleb128, uleb128
-from devnet.candid.wire import Reader, Ref
+from devnet.candid.wire import NotCandid, Reader, Ref
 
 __all__ = ["BOOL", "INT", "NAT", "NAT8", "NAT32", "NAT64", "NULL", "PRINCIPAL", "TEXT"]
 
@@ -28,12 +28,20 @@ class _Primitive(Shape[T]):
         del table
         return self.code
 
+    @property
+    def optional(self) -> bool:
+        return self.code == wire.NULL
+
+    def absent(self) -> T:
+        return self.take(Reader(b"")) if self.optional else super().absent()
+
     def fits(self, reader: Reader, ref: Ref) -> bool:
         del reader
-        return ref == self.code
+        return ref in {self.code, wire.EMPTY}  # of a type without values, all are of every type
 
     def read(self, reader: Reader, ref: Ref) -> T:
-        del ref
+        if ref == wire.EMPTY:
+            raise NotCandid("a value of type empty, which has none")
         reader.spend(1)
         return self.take(reader)
 
@@ -47,9 +55,11 @@ class _Int(_Primitive[int]):
 
     def fits(self, reader: Reader, ref: Ref) -> bool:
         del reader
-        return ref in {wire.INT, wire.NAT}
+        return ref in {wire.INT, wire.NAT, wire.EMPTY}
 
     def read(self, reader: Reader, ref: Ref) -> int:
+        if ref == wire.EMPTY:
+            raise NotCandid("a value of type empty, which has none")
         reader.spend(1)
         return reader.uleb() if ref == wire.NAT else reader.sleb()
 

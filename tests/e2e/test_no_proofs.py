@@ -69,15 +69,12 @@ async def shown(town: Town, channel: ChannelId) -> int | None:
     """Return the version that is shown, with or without a proof."""
     found = None
     try:
-        async with asyncio.timeout(2):
-            found = (await town.perun.query_state(channel)).value
+        found = (await town.perun.query_state_everywhere(channel, 3.0)).value
     except ChainError as error:
         found = shown_state(error, channel)
-    except TimeoutError:
-        pass
     if found is None:
         with suppress(ChainError, TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(5):
                 found = await town.perun.hint_state(channel)
     return found.state.version if found is not None else None
 

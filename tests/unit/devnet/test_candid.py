@@ -6,6 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from devnet.candid import (
     INT,
     NAT,
     NAT8,
+    NAT32,
     NAT64,
     NULL,
     PRINCIPAL,
@@ -37,7 +39,8 @@ from devnet.candid import (
 from devnet.ledger.interface import ACCOUNT, GET_BLOCKS_ARGS, TRANSFER_ARGS, TRANSFER_RESULT
 from devnet.perun.interface import FULLY_SIGNED_STATE, FUNDING, PARAMS, REGISTERED_STATE, WITHDRAWAL_REQUEST, State
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "candid.json").read_text())
+FOLDER = Path(__file__).parents[2] / "vectors"
+VECTORS = json.loads((FOLDER / "candid.json").read_text())
 BY_NAME = {vector["name"]: bytes.fromhex(vector["rust_hex"]) for vector in VECTORS["vectors"]}
 STATE = record(State, channel=BLOB, version=NAT64, allocation=vec(NAT), finalized=BOOL)
 SHAPES: dict[str, tuple[AnyShape, ...]] = {
@@ -181,3 +184,48 @@ def test_values_come_back(nat: int, number: int, text: str, blob: bytes, small: 
     shapes = (NAT, INT, vec(tuple_of(TEXT, BLOB)), opt(NAT8))
     values = (nat, number, ((text, blob),) * 3, small)
     assert decode(encode(shapes, *values), *shapes) == values
+
+
+SIMPLE: dict[str, AnyShape] = {
+    "null": NULL, "bool": BOOL, "nat": NAT, "int": INT, "nat8": NAT8, "nat32": NAT32, "nat64": NAT64, "text": TEXT,
+    "principal": PRINCIPAL,
+}  # fmt: skip
+
+
+def shape_of(kind: Any) -> AnyShape | None:
+    """Return a type of the published tests, None for one that the devnet has no shape for."""
+    match kind:
+        case str():
+            return SIMPLE.get(kind)
+        case ["vec", "nat8"]:
+            return BLOB
+        case [("opt" | "vec") as what, inner]:
+            shape = shape_of(inner)
+            return None if shape is None else opt(shape) if what == "opt" else vec(shape)
+        case [what, {**fields}]:
+            shapes = {str(name): shape_of(part) for name, part in fields.items()}
+            known = {name: shape for name, shape in shapes.items() if shape is not None and not name.startswith("_")}
+            if len(known) < len(shapes):
+                return None
+            return record(SimpleNamespace, **known) if what == "record" else variant(**known)
+    raise AssertionError(kind)
+
+
+def test_the_published_conformance_tests() -> None:
+    """What a canister takes for an argument (tests/vectors/candid-conformance.json)."""
+    failed, made = [], 0
+    for case in json.loads((FOLDER / "candid-conformance.json").read_text()):
+        shapes = [shape_of(kind) for kind in case["types"]]
+        known = [shape for shape in shapes if shape is not None]
+        if len(known) < len(shapes):
+            continue
+        made += 1
+        try:
+            decode(bytes.fromhex(case["hex"]), *known)
+            good = True
+        except NotCandid:
+            good = False
+        if good != case["good"]:
+            failed.append(case)
+    assert made > 150
+    assert failed == []

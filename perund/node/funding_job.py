@@ -115,7 +115,11 @@ class FundingJob(ChannelJob):
         if self._idle and not self.driver.may_look():
             # Whoever proposed it can wake this job by any message, and has paid for nothing yet.
             return Progress.wait("the peer's deposit", BUSY_NAP_S)
-        holdings = (await self._held(0), await self._held(1))
+        theirs = await self._held(terms.peer_index)
+        # Whoever proposes pays first, and what we have no share in is not asked about before: any number may wait.
+        nothing = terms.our_index == 1 and not theirs and not terms.allocation[1] and not channel.may_lack_records
+        ours = 0 if nothing else await self._held(terms.our_index)
+        holdings = (theirs, ours) if terms.our_index == 1 else (ours, theirs)
         self.holdings = holdings
         self.driver.holdings_seen(holdings)
         self._idle = False

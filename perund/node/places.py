@@ -27,7 +27,7 @@ PROMISES: Final = 10
 """So many times the number of places may wait without one."""
 KNOWN_AT_ONCE: Final = 20
 """Channels that a peer with money in another one may have unfunded. They take no place of anybody."""
-LOOKS_PER_S: Final = 20.0
+LOOKS_PER_S: Final = 5.0
 """At holdings of channels that wait for a peer's money, in all."""
 
 

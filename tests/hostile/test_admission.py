@@ -19,7 +19,7 @@ from perund.control import schema
 from perund.control.methods import CHANNEL_OPEN, PEER_CONNECT
 from perund.control.values import E8s, Seconds
 from perund.demo.processes import NodeProcess
-from protocol.messages import ChannelAccept
+from protocol.messages import ChannelAccept, ChannelReady
 from tests.e2e.peer import Peer
 from tests.e2e.town import ICP, Town, within
 from tests.e2e.watchtower import network_of
@@ -191,6 +191,26 @@ async def test_signed_channels_that_nobody_pays_for_do_not_fill_the_policy(
     carol = await town.node("carol")
     await town.open(carol, bob, 5)
     crowd.leave()
+
+
+async def test_a_promise_outlives_its_place(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only place goes to another; who paid late opens its channel all the same."""
+    monkeypatch.setenv("PERUND_POLICY_MAX_UNFUNDED", "1")
+    bob = await town.node("bob", icp=0)
+    peer = Peer(town.devnet)
+    await town.mint(peer.account, 100 * ICP)
+    await peer.dial(bob)
+    line = await peer.agree(5 * ICP)
+    other = await Stranger(place_of(town, bob)).arrive("127.9.9.9")
+    other.say(Stranger.proposal())
+    await other.hear(ChannelAccept)
+    await line.deposit()
+    await line.resume()
+    peer.say(ChannelReady(line.id))
+    await peer.hear(ChannelReady)
+    await line.pay(line.payment(1_000))
+    other.leave()
+    await peer.close()
 
 
 async def test_a_distant_peer_with_money_gets_through_half_open_connections(town: Town) -> None:

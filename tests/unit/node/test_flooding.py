@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import cast
@@ -241,3 +243,15 @@ async def test_a_step_that_fails_says_so() -> None:
 
     with pytest.raises(OSError, match="it fails"):
         await bounded("it", step)()
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    """As a name server that does not answer does: `asyncio.run` waits for its threads, for minutes."""
+    program = (
+        "import asyncio, threading; from perund.stopping import end_in_time\n"
+        "async def main():\n"
+        "    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)\n"
+        "    end_in_time(lambda: 3, 0.3)\n"
+        "asyncio.run(main())"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=30, check=False).returncode == 3

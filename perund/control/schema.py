@@ -131,7 +131,9 @@ class TowerHealth(Result, frozen=True, kw_only=True):
     tower: Annotated[str, Meta(description="Its node id.")]
     address: Annotated[str, Meta(description="NODEID@host:port, as configured.")]
     connected: bool
-    channels_behind: Annotated[int, Meta(description="Channels whose newest state it has not promised to guard.")]
+    channels_behind: Annotated[
+        int, Meta(description="Channels whose newest state it has not promised to guard, or not confirmed since.")
+    ]
     oldest_undelivered_s: Annotated[float | None, Meta(description="Age of the oldest of these states.")] = None
     problem: Annotated[str | None, Meta(description="What is wrong with it, as last seen.")] = None
     dropped: Annotated[str | None, Meta(description="Why it is used no more, until the node starts again.")] = None

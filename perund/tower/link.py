@@ -266,6 +266,11 @@ class TowerLink:
         if nonsense is not None:
             self._drop(nonsense)
             return
+        if isinstance(message, TowerStanding):
+            for channel in list(self._waiting):
+                found = self._household.newest(channel)
+                if found is None or self._covers(channel, found[1]):
+                    del self._waiting[channel]
         if isinstance(message, TowerList):
             # After each page: from here on a missing state is known by nothing else, if the session ends now.
             for channel in [c for c in self._live if bucket_of(c) == message.bucket and c not in self._in_flight]:

@@ -8,6 +8,7 @@ alone. A life that has stopped stays so over restarts, until its operator says t
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import structlog
 
@@ -51,6 +52,8 @@ class Lives:
         """Called when this life stops: what else could sign stops with it."""
         self._durable = self.stopped is not None
         self._has_channels = has_channels
+        self._announcing: WeakSet[Session] = WeakSet()
+        """Sessions in which the peer has said its life."""
         self._hearing = Hearing(self._network, services.store.read.heard_lives(), has_channels, self._keep)
 
     def _keep(self, node: bytes, heard: Heard) -> None:
@@ -94,25 +97,34 @@ class Lives:
         """The last channel with a peer is closed."""
         self._services.store.commit([forget_life(peer)])
 
-    def received(self, session: Session, message: LifeMessage) -> None:
-        """Take what a peer says of its life, or shows us of ours."""
+    def received(self, session: Session, message: LifeMessage) -> bool:
+        """Take what a peer says of its life, or shows us of ours.
+
+        Returns whether channels and openings may be talked about from now on: the peer has said which life it is, no
+        other one has followed it, and this one goes on. What it is shown of its life leaves before anything of these.
+        """
         match message:
             case Life():
-                self._announced(session, message)
+                return self._announced(session, message)
             case LifeHeard():
                 self._shown(session, message)
             case LifeStopped():
                 self._stopped(session, message)
+        return False
 
-    def _announced(self, session: Session, life: Life) -> None:
+    def _announced(self, session: Session, life: Life) -> bool:
+        again = session in self._announcing
         answers = self._hearing.announced(session.peer, life)
         if answers is None:
             session.fail("bad_life", "a life that is not signed by its node key")
-            return
+            return False
         for answer in answers:
             session.send(answer)
         if self._hearing.outlived(session.peer):
             log.warning("peer.outlived", peer=session.peer.hex(), life=life.number)
+            return False
+        self._announcing.add(session)
+        return not again and self.stopped is None
 
     def _shown(self, session: Session, shown: LifeHeard) -> None:
         if self.stopped is not None or not outlives(shown, self.life):

@@ -42,6 +42,7 @@ from protocol.following import Follower
 from protocol.funding import IntentStatus
 from protocol.memory import ChannelMemory
 from protocol.messages import (
+    FEATURE_LIVES,
     ChannelMessage,
     ChannelProposal,
     ChannelReady,
@@ -457,10 +458,15 @@ class Node:
         self._backlogs[session] = Backlog(session, self.services.store)
         if self.is_known(session.peer):
             self._remember_where(session)
+        self.towers.connected(session)
+        # Who does not know yet which life of the peer this is says nothing by which an older one could sign.
+        if not session.hello.features & FEATURE_LIVES:
+            self._resume(session)
+
+    def _resume(self, session: Session) -> None:
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_began(session, session.hello.minimum_payment_e8s)
         self.openings.session_began(session.peer, session)
-        self.towers.connected(session)
 
     def disconnected(self, session: Session, reason: str) -> None:
         """A session ended."""
@@ -485,7 +491,8 @@ class Node:
     def _take(self, session: Session, message: PeerMessage) -> float:
         """Take a message, and return what it counts for besides itself."""
         if isinstance(message, LifeMessage):
-            self.lives.received(session, message)
+            if self.lives.received(session, message) and session.is_open:
+                self._resume(session)
             return SHOWN_STATE_S
         if isinstance(message, TowerMessage | StandingMessage):
             self.towers.received(session, message)

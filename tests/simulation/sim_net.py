@@ -118,6 +118,7 @@ class SimNetwork:
         old = self._sessions.get(session.peer)
         if old is not None:
             old.end("the peer opened a newer session")
+            old.link.cut()  # the other end of it, which may be another copy of the peer, notices in its own time
         self._sessions[session.peer] = session
         if self.life.house.tell is not None:
             self.life.house.tell(f"{self.life.house.name} has a session")

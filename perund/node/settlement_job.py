@@ -312,7 +312,10 @@ class SettlementJob(ChannelJob):
         """Send the same call again: its first copy may never have arrived, or its reply was lost."""
         async with self._guard.turn() as published:
             if published and not await self._pool.can_pay(intent.holdings_e8s):
-                # It was paid, or would be refused: when the call has expired, the ledger's blocks tell.
+                # It was paid, or would be refused: the ledger's blocks tell, for certain when the call has expired.
+                block = await self._search(intent)
+                if block is not None:
+                    return await self._paid(intent, block)
                 return Progress.wait("the withdrawal's call to expire: the canister cannot pay it now")
             return await self._submit(intent, call)
 

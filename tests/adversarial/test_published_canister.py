@@ -291,3 +291,18 @@ async def test_a_trap_at_the_door_is_asked_again_at_once(house: House, tmp_path:
     await node.closed()
     assert [w.status for w in node.services.store.read.withdrawals(1)] == ["void"] * 3 + ["paid"]
     await node.stop()
+
+
+async def test_a_lost_reply_is_found_on_the_ledger_at_once(house: House, tmp_path: Path) -> None:
+    """The pool is empty because we were paid: nothing is sent again, and nobody waits for the call to expire."""
+    node = await settling(house, tmp_path)
+    leave_only(house, node, OURS - ICP + FEE)
+    axe = Axe(node, "withdraw is answered")
+    node.start(watching=False)
+    await axe.fallen()
+    node = (await node.crash()).start()
+    await node.closed()
+    assert published(house).asked == [OURS - ICP]
+    assert house.transfers(node.canister, node.wallet) == [OURS - ICP]
+    assert fees_sent(house, node) == []
+    await node.stop()

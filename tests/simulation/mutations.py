@@ -86,6 +86,7 @@ SLOW: Final = frozenset(
         "update during a dispute",
         "allocation not checked",
         "job that wakes itself",
+        "cursor from a query",
     }
 )
 """Those that it takes hundreds of seeds to catch."""

@@ -98,6 +98,7 @@ SLOW: Final = frozenset(
         "allocation not checked",
         "job that wakes itself",
         "look age from the certificate's time",
+        "cursor from a query",
     }
 )
 """Those that it takes hundreds of seeds to catch."""

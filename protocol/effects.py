@@ -19,8 +19,11 @@ __all__ = [
     "Delivered",
     "Effect",
     "EventRecord",
+    "GivenUpRecord",
+    "IncludedRecord",
     "Look",
     "LookNow",
+    "LossEndRecord",
     "Moment",
     "PaymentsEnded",
     "PaymentsEndedRecord",
@@ -107,6 +110,35 @@ class UpdateRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenUpRecord:
+    """Participant 0's update that was given up before it was acknowledged. Its signature is out: the peer may complete
+    it at any time, so what it contains is kept until a fully signed state of a higher version makes it void.
+    """
+
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedRecord:
+    """These payments turned out to be in the state of this version, which the canister settled on."""
+
+    channel: ChannelId
+    version: int
+    from_0: Batch
+    from_1: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class LossEndRecord:
+    """On the shares of this version a loss of data may be ended (rule 7): it was adopted, or its operator declared it
+    the newest.
+    """
+
+    channel: ChannelId
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class StateRecord:
     """The newest fully signed state, with the payments that lead to it (empty for what is recorded already)."""
 
@@ -186,6 +218,9 @@ class EventRecord:
 Record = (
     SignatureRecord
     | UpdateRecord
+    | GivenUpRecord
+    | IncludedRecord
+    | LossEndRecord
     | StateRecord
     | PaymentsQueuedRecord
     | PaymentsOfferedRecord

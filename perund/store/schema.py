@@ -201,7 +201,18 @@ CREATE TABLE tower_receipt(          -- the newest receipt of a watchtower for a
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4)
+_V5: Final = """
+CREATE TABLE given_up(               -- participant 0's updates, given up unacknowledged: the peer may complete them
+  number INTEGER NOT NULL REFERENCES channel(number),
+  version INTEGER NOT NULL,
+  message BLOB NOT NULL,             -- as on the wire; until a fully signed state of a higher version makes it void
+  PRIMARY KEY (number, version)
+) WITHOUT ROWID;
+
+ALTER TABLE channel_state ADD COLUMN loss_end_version INTEGER;  -- on whose shares a loss may be ended; null: on none
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -7,6 +7,9 @@ from typing import assert_never
 
 from protocol.effects import (
     EventRecord,
+    GivenUpRecord,
+    IncludedRecord,
+    LossEndRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
     PaymentsQueuedRecord,
@@ -47,6 +50,8 @@ class Disk:
     frozen: str = ""
     reason: str = ""
     outstanding: Update | None = None
+    given_up: dict[int, Update] = field(default_factory=dict)
+    loss_end_version: int | None = None
     peer_holds: int = 0
     settled_version: int | None = None
     signed: dict[int, bytes] = field(default_factory=dict)
@@ -76,11 +81,20 @@ class Disk:
                 self.outstanding = record.update
                 self._include(0, record.update.from_0, record.update.version)
                 self._include(1, record.update.from_1, record.update.version)
+            case GivenUpRecord():
+                self.given_up[record.update.version] = record.update
+            case IncludedRecord():
+                self._include(0, record.from_0, record.version)
+                self._include(1, record.from_1, record.version)
+            case LossEndRecord():
+                self.loss_end_version = record.version
             case StateRecord():
                 self.newest = record.signed
                 version = record.signed.state.version
                 if self.outstanding is not None and self.outstanding.version <= version:
                     self.outstanding = None
+                if record.signed.state.finalized:
+                    self.given_up = {v: u for v, u in self.given_up.items() if v >= version}
                 self._include(0, record.from_0, version)
                 self._include(1, record.from_1, version)
             case PaymentsQueuedRecord():
@@ -119,7 +133,9 @@ class Disk:
             if earlier is not None:
                 assert earlier.version in (None, version), f"payment {payment.id.hex()} is in two updates"
                 assert earlier.payment == payment, f"payment {payment.id.hex()} changed on its way into an update"
-                assert earlier.status in (None, "queued", "offered"), f"an ended payment ({earlier.status}) is included"
+                assert earlier.status in (None, "queued", "offered", "unknown"), (
+                    f"an ended payment ({earlier.status}) is included"
+                )
             self.rows[(sender, payment.id)] = Row(payment, version, None)
 
     # --- what a restart, and the machine, ask for --------------------------------------------------------
@@ -134,6 +150,8 @@ class Disk:
             pending=self.outstanding if ours == 0 else None,
             peer_holds=self.peer_holds,
             frozen=self.frozen,
+            given_up=tuple(self.given_up.values()) if ours == 0 else (),
+            loss_end_version=self.loss_end_version,
             queued=self._waiting("queued"),
             offered=self._waiting("offered"),
             highest_peer_id=max((i for s, i in self.rows if s != ours), default=b""),

@@ -37,6 +37,7 @@ def check(world: World) -> None:
             if house.honest:
                 _channel_books(house, world)
                 _nothing_stolen(house, world)
+                _no_hostage(house, world)
         return
     for house in world.houses:
         _channel_books(house, world)
@@ -162,6 +163,15 @@ def _nothing_stolen(house: House, world: World) -> None:
     actual = world.chain.ledger.balance(house.account)
     if actual < expected and not lost_books:
         world.rules.fail(f"{house.name} has {actual} e8s; {expected} are due to it ({actual - expected:+})")
+
+
+def _no_hostage(house: House, world: World) -> None:
+    """Who lost nothing never believes that it did, whatever a liar shows it: it would not dispute any more (rule 7)."""
+    for channel, frozen in house.disk.all(
+        "SELECT c.channel, s.frozen FROM channel c JOIN channel_state s USING (number)"
+    ):
+        if channel not in house.lost and str(frozen).startswith(("data_loss", "risk_accepted")):
+            world.rules.fail(f"rule 7: {house.name} lost no data, and a liar has it believe so: {frozen}")
 
 
 def _no_accusations(house: House, world: World) -> None:

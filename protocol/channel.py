@@ -17,8 +17,10 @@ from protocol.effects import (
     CountedRecord,
     Delivered,
     EventRecord,
+    IncludedRecord,
     Look,
     LookNow,
+    LossEndRecord,
     Moment,
     PaymentsEnded,
     PaymentsEndedRecord,
@@ -61,6 +63,8 @@ RISK_ACCEPTED: Final = "risk_accepted"
 """The same, after the operator accepted the risk."""
 SETTLED_WITHOUT_IT: Final = "settled_without_it"
 """The code of a payment that the state on which the canister settled leaves out."""
+SUPERSEDED: Final = "superseded"
+"""Why a payment of an update that was given up ends, when a later state without it is fully signed."""
 UPDATE_ROOM: Final = 65_535 - 512
 """Bytes for payments in an update: what a frame holds less the fixed fields."""
 
@@ -103,6 +107,12 @@ class Channel(ABC):
     """Whether there are towers that may hold a newer state and were not asked: a loss is not ended before (rule 7)."""
     outlived: bool = field(init=False, default=False)
     """Whether another copy of this node runs: this one signs nothing any more, not even what ends a loss."""
+    loss_end_version: int | None = field(init=False)
+    """The version on whose shares a loss of data may be ended: an adopted state, or one that the operator declared the
+    newest. What the peer says, or does not show, never sets it (rule 7).
+    """
+    peer_version: int | None = field(init=False, default=None)
+    """What the peer last called its newest fully signed version: a claim."""
     highest_peer_id: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +120,7 @@ class Channel(ABC):
         self.newest = self.memory.newest
         self.peer_holds = self.memory.peer_holds
         self.frozen = self.memory.frozen
+        self.loss_end_version = self.memory.loss_end_version
         self.highest_peer_id = self.memory.highest_peer_id
         self.queue = PaymentQueue()
         self.queue.append(self.memory.queued)
@@ -117,12 +128,17 @@ class Channel(ABC):
         self._resume_sent = False
         self._claim_open = False
         self._settled = False
+        self._given_up = {u.version: u for u in self.memory.given_up if u.version >= self.newest.state.version}
+        """What we gave up unacknowledged, by version. Also that of the newest state, which is undone if the final state
+        that was signed since is completed: what it pays counts when the canister settled on it, and not before.
+        """
         self.counted = self.memory.counted
         self._uncounted: list[Agreed] = []
         self._undecided: list[tuple[Batch, int]] = []
         """Ours, in states that the peer holds: the canister decides about them, because it settles already."""
         sent, received = self.memory.uncounted_sent, self.memory.uncounted_received
-        if sent or received:  # the states between are one step for who is told of it now
+        if (sent or received) and self.version not in self._given_up:
+            # The states between are one step for who is told of it now.
             change_e8s = received.total_e8s - sent.total_e8s
             self._uncounted.append(Agreed(self.newest.state, sent, received, change_e8s))
         self._proposed: tuple[Update, State] | None = None
@@ -172,6 +188,16 @@ class Channel(ABC):
         return self.frozen.startswith(DATA_LOSS) or over
 
     @property
+    def loss_is_proven(self) -> bool:
+        """Whether the newest state was adopted, or declared the newest by the operator: its shares may end the loss."""
+        return self.recovering and self.loss_end_version == self.version
+
+    @property
+    def proposed_end(self) -> State | None:
+        """The final state that the peer proposes to a node that recovers, and that waits (participant 1 only)."""
+        return None
+
+    @property
     def may_lack_records(self) -> bool:
         """Whether the store may lack what happened: the channel recovers, or its operator took the risk of it."""
         return self.recovering or self.frozen.startswith(RISK_ACCEPTED)
@@ -180,9 +206,10 @@ class Channel(ABC):
     def _stopped(self) -> bool:
         """Whether it makes no update, not even the final one that ends a loss.
 
-        Rule 7: the peer alone might hide the newest state, so that one waits until the towers were asked.
+        Rule 7: the peer alone might hide the newest state. So that one waits until the towers were asked, and is signed
+        only on the shares of a state that was adopted, or that the operator declared the newest.
         """
-        return self.outlived or (bool(self.frozen) and (not self.recovering or self.awaits_towers))
+        return self.outlived or (bool(self.frozen) and (self.awaits_towers or not self.loss_is_proven))
 
     @property
     def final(self) -> SignedState | None:
@@ -258,6 +285,12 @@ class Channel(ABC):
 
     def close(self, now: Moment, reason: str) -> Step:
         """Close together: the last update is final and carries no payments."""
+        if self.recovering and not self.loss_is_proven and self.phase in (Phase.OPEN, Phase.CLOSING):
+            raise CallerMistake(
+                "channel_recovering",
+                "this node may have lost data of the channel, and a final state that it signs now may give away what "
+                "it received since: `perun recover` shows what is known, and how to go on",
+            )
         if self.phase is Phase.CLOSING:
             return NOTHING
         if self.phase is not Phase.OPEN:
@@ -297,7 +330,7 @@ class Channel(ABC):
             look = replace(look, asked_ns=self.look.asked_ns)
         self.look = look
         if look.version is None:
-            return self._count_received(now) + self._retry(now)
+            return self._count_received(now) + self._end_frozen(now) + self._retry(now)
         step = NOTHING
         if self.phase in (Phase.FUNDING, Phase.OPEN) or (self.phase is Phase.CLOSING and self.final is None):
             step = self._enter(Phase.LEAVING, now, f"version {look.version} is registered on the canister")
@@ -309,7 +342,7 @@ class Channel(ABC):
         pending, step = self.pending, NOTHING
         ours_is_settled = pending is not None and digest == self._state_of(pending).digest
         # A settled state that this store never saw may contain anything: nobody knows then how these ended.
-        lost = not ours_is_settled and (version > self.version or self.recovering)
+        lost = not self.signed_here(version, digest) and (version > self.version or self.recovering)
         status, code = ("unknown", "data_loss") if lost else ("failed", SETTLED_WITHOUT_IT)
         step += self._count(tuple(agreed for agreed in self._uncounted if agreed.state.version <= version))
         self._uncounted.clear()
@@ -318,11 +351,13 @@ class Channel(ABC):
         self._undecided.clear()
         if pending is not None and ours_is_settled:
             # Our own pending state counts as delivered if it is the one settled (DESIGN, section 8).
-            ours, theirs = (pending.from_0, pending.from_1) if self.ours == 0 else (pending.from_1, pending.from_0)
-            told = (*((Delivered(ours, version),) if ours else ()), *((Received(theirs, version),) if theirs else ()))
-            step += Step((PeerHoldsRecord(self.id, version),), told)
+            agreed = self._agreed_in(pending)
+            told = (Delivered(agreed.sent, version),) if agreed.sent else ()
+            step += Step((PeerHoldsRecord(self.id, version),), told) + self._told_of(agreed)
         elif pending is not None:
             step += self._end(self._ours_in(pending).ids, status, code)
+        if not lost:
+            step += self._settle_given_up(version, digest)
         return step + self._end_undelivered(code, status) + self._forget_pending()
 
     def closed(self, now: Moment, reason: str) -> Step:
@@ -364,11 +399,11 @@ class Channel(ABC):
         return self._retry(now)
 
     def freeze(self, code: str, text: str, now: Moment) -> Step:
-        """Stop updating for good, tell the peer why, and raise an alarm."""
+        """Stop updating for good, tell the peer why, and raise an alarm. What a violation froze is left."""
         if self.frozen:
             return NOTHING
         self.frozen = f"{code}: {text}"
-        return Step(
+        frozen = Step(
             (
                 PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),
                 EventRecord(
@@ -377,6 +412,52 @@ class Channel(ABC):
             ),
             (Send(ErrorMessage(code, text[:256], self.id)),),
         )
+        return frozen + self._end_frozen(now)
+
+    def _end_frozen(self, now: Moment) -> Step:
+        """Begin to leave what froze without a loss: a freeze in which nobody acts would hold the money for ever.
+
+        An acknowledgement that is on its way may still come: the node settles alone after the time that it waits for a
+        peer that does not close. A channel that is not open yet is left at once.
+        """
+        if not self.frozen or self.recovering:
+            return NOTHING
+        why = f"it no longer updates ({self.frozen})"
+        if self.phase is Phase.FUNDING:
+            return self._enter(Phase.LEAVING, now, why)
+        return self._enter(Phase.CLOSING, now, why) if self.phase is Phase.OPEN else NOTHING
+
+    def declare_newest(self, version: int, now: Moment) -> Step:
+        """The operator of a node that recovers declares its state of this version the newest: the loss may be ended on
+        its shares (rule 7). Whoever knows of a later one can still not be made to show it.
+
+        Raises `CallerMistake`: there is nothing to end like this, or another state is the newest by now.
+        """
+        if not self.recovering:
+            raise CallerMistake("not_recovering", "this node has lost no data of the channel, as far as it knows")
+        if self._settled or self.phase in (Phase.LEAVING, Phase.CLOSED) or self.final is not None:
+            raise CallerMistake(
+                "channel_closing", f"the channel is {self.phase.value}: no final state is signed any more"
+            )
+        if self.phase is Phase.FUNDING:
+            raise CallerMistake(
+                "channel_not_open",
+                "the canister does not show both deposits: a final state could not be enforced; wait, or leave alone",
+            )
+        if version != self.version:
+            raise CallerMistake(
+                "version_changed", f"the newest state that is known here is version {self.version}, not {version}"
+            )
+        if self.outlived:
+            raise CallerMistake("stopped_signing", "another copy of this node runs: this one signs nothing any more")
+        if self.awaits_towers:
+            raise CallerMistake("towers_not_asked", "watchtowers are still being asked for a newer state")
+        self.loss_end_version = version
+        facts: dict[str, str | int | bool] = {"version": version, "mine_e8s": str(self.balance_e8s)}
+        step = Step((LossEndRecord(self.id, version), EventRecord("channel.declared_newest", self.id, facts)))
+        if self.phase is Phase.OPEN:
+            step += self._enter(Phase.CLOSING, now, "its operator ends the loss of data on the newest state known here")
+        return step + self._retry(now)
 
     def _receive(self, message: ChannelMessage, now: Moment) -> Step:
         if self._settled:
@@ -385,6 +466,7 @@ class Channel(ABC):
             case Resume():
                 self.peer_stopped = message.phase is ResumePhase.CLOSING
                 self.peer_recovering = message.recovering
+                self.peer_version = max(message.version, message.pending_version)
                 return self._resumed(message, now)
             case SignedStateMessage() if self._claim_open and self.recovering and message.version <= self.version:
                 # It shows what it has, and a tower was faster: its claim holds nothing up any more.
@@ -489,6 +571,64 @@ class Channel(ABC):
         self.frozen = self.frozen.replace(DATA_LOSS, RISK_ACCEPTED, 1)
         return Step((PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),))
 
+    # --- what our store shows that we signed ---------------------------------------------------------------
+
+    def signed_here(self, version: int, digest: bytes) -> bool:
+        """Whether our own store shows that we signed this content. It proves no loss: it is what we proposed, perhaps
+        acknowledged late, and perhaps after we gave it up (rule 7).
+        """
+        if self.signer.has_signed(version, digest):
+            return True
+        proposed = (self.pending, self._given_up.get(version))
+        return any(u is not None and u.version == version and self._state_of(u).digest == digest for u in proposed)
+
+    def _acknowledged(self, signed: SignedState, now: Moment) -> Step:
+        """Take a state that we signed and that comes back with both signatures."""
+        pending, state = self.pending, signed.state
+        if pending is not None and state == self._state_of(pending):
+            return self._receive_updating(Ack(self.id, state.version, signed.signatures[1]), now)
+        return self._acknowledged_late(signed)
+
+    def _acknowledged_late(self, signed: SignedState) -> Step:
+        """Take the acknowledgement of what we gave up: it is the newest fully signed state.
+
+        We signed a final state without it since, which the peer can still complete: what is paid in it, either way,
+        is paid when it is settled, and not before (rule 4).
+        """
+        version = signed.state.version
+        given_up = self._given_up.get(version)
+        from_0, from_1 = (given_up.from_0, given_up.from_1) if given_up is not None else (EMPTY, EMPTY)
+        self.newest = signed
+        over = [self._given_up.pop(v) for v in list(self._given_up) if v < version]
+        step = Step(tuple(r for update in over for r in self._given_up_ended(update, SUPERSEDED).durable))
+        step += Step((StateRecord(signed, from_0, from_1),))
+        facts: dict[str, str | int | bool] = {"version": version, "received": len(from_1 if self.ours == 0 else from_0)}
+        step += Step((EventRecord("channel.acknowledged_late", self.id, facts),))
+        if self.look is not None and self.look.version is not None:
+            step += self._ask_look()  # what is registered may be below it
+        return step
+
+    def _settle_given_up(self, version: int, digest: bytes) -> Step:
+        """What we gave up is in the settled state, if it is that one; else its payments failed."""
+        step, given_up, self._given_up = NOTHING, self._given_up, {}
+        for update in given_up.values():
+            if update.version == version and self._state_of(update).digest == digest:
+                included = IncludedRecord(self.id, version, update.from_0, update.from_1)
+                step += Step((included, PeerHoldsRecord(self.id, version)))
+                step += self._told_of(self._agreed_in(update))
+            else:
+                step += self._given_up_ended(update, SETTLED_WITHOUT_IT)
+        return step
+
+    def _agreed_in(self, update: Update) -> Agreed:
+        sent, received = (update.from_0, update.from_1) if self.ours == 0 else (update.from_1, update.from_0)
+        return Agreed(self._state_of(update), sent, received, received.total_e8s - sent.total_e8s)
+
+    def _given_up_ended(self, update: Update, code: str) -> Step:
+        """Its payments are in no state. Their user was told that nobody knew."""
+        both: tuple[tuple[ParticipantIndex, Batch], ...] = ((0, update.from_0), (1, update.from_1))
+        return Step(tuple(PaymentsEndedRecord(self.id, i, b.ids, "failed", code) for i, b in both if b))
+
     def _claims_newer(self, theirs: Resume) -> Step:
         """The peer says that it holds more than we do. Only the state itself proves that we lost data (rule 7).
 
@@ -513,14 +653,17 @@ class Channel(ABC):
         )
         if signed.state.total != self.terms.total or not verify_signed_state(self.terms.params, signed):
             raise PeerViolation("bad_signature", f"the state of version {message.version} is not signed by both")
-        pending = self.pending
-        if pending is not None and signed.state == self._state_of(pending):
-            return self._receive_updating(Ack(self.id, message.version, message.signature_1), now)
+        if self.signed_here(signed.state.version, signed.state.digest):
+            return self._acknowledged(signed, now)
         facts: dict[str, str | int | bool] = {"version": message.version, "had": self.version, "from": source}
-        self.newest = signed
+        self.newest, self.loss_end_version = signed, message.version
+        self._given_up = {v: u for v, u in self._given_up.items() if v > message.version}
+        proof = LossEndRecord(self.id, message.version)
         # What was under way here may or may not be in that state: nobody can tell any more.
-        step = Step((*self.signer.adopted(signed.state), StateRecord(signed, EMPTY, EMPTY)))
-        step += self._abandon_pending("unknown", DATA_LOSS) + self._end_undelivered(DATA_LOSS, "unknown")
+        step = Step((*self.signer.adopted(signed.state), StateRecord(signed, EMPTY, EMPTY), proof))
+        if self.pending is None or self.pending.version <= message.version:
+            step += self._abandon_pending("unknown", DATA_LOSS)
+        step += self._end_undelivered(DATA_LOSS, "unknown")
         step += Step((EventRecord("channel.adopted", self.id, facts),))
         step += self.freeze(DATA_LOSS, f"version {message.version} came from {source}: this node had lost it", now)
         if self.look is not None and self.look.version is not None:
@@ -558,10 +701,12 @@ class Channel(ABC):
         """
         before, self.newest = self.newest.state.allocation[self.ours], signed
         sent, received = (from_0, from_1) if self.ours == 0 else (from_1, from_0)
+        over = [self._given_up.pop(v) for v in list(self._given_up) if v < signed.state.version]
+        ended = Step(tuple(r for update in over for r in self._given_up_ended(update, SUPERSEDED).durable))
         agreed = Agreed(signed.state, sent, received, signed.state.allocation[self.ours] - before)
         counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted
         payments = (EMPTY, EMPTY) if recorded else (from_0, from_1)
-        step = Step((StateRecord(signed, *payments, counts=counts),))
+        step = ended + Step((StateRecord(signed, *payments, counts=counts),))
         if counts:
             self.counted = signed.state.version
             return step + self._told_of(agreed)
@@ -583,7 +728,7 @@ class Channel(ABC):
 
     def _count_received(self, now: Moment) -> Step:
         """Count what waited for a fresh look that shows nothing registered."""
-        if self.counted >= self.version or not self.may_update(now):
+        if self.counted >= self.version or self.version in self._given_up or not self.may_update(now):
             return NOTHING
         agreed, self._uncounted = tuple(self._uncounted), []
         return self._count(agreed, self.version)
@@ -629,15 +774,15 @@ class Channel(ABC):
 
     def _judge_registered(self, look: Look, now: Moment) -> Step:
         """Compare whole states: what the canister has with what we have (DESIGN, section 8)."""
-        pending, mine = self.pending, self.newest.state
+        mine = self.newest.state
         facts: dict[str, str | int | bool] = {"registered": look.version or 0, "ours": mine.version}
         if look.version is None or look.digest == mine.digest:
             return NOTHING
         if look.version == mine.version:
             return self._alarm("channel.conflicting_state_registered", facts)
         if look.version > mine.version:
-            if pending is not None and look.digest == self._state_of(pending).digest:
-                return NOTHING
+            if self.signed_here(look.version, look.digest):
+                return NOTHING  # our own proposal: it settles, acknowledged late
             text = f"version {look.version} is registered, which this node does not have"
             return self._alarm("channel.newer_state_registered", facts) + self.freeze(DATA_LOSS, text, now)
         if look.settled:

@@ -21,8 +21,11 @@ __all__ = [
     "Delivered",
     "Effect",
     "EventRecord",
+    "GivenUpRecord",
+    "IncludedRecord",
     "Look",
     "LookNow",
+    "LossEndRecord",
     "Moment",
     "PaymentsEnded",
     "PaymentsEndedRecord",
@@ -106,6 +109,35 @@ class UpdateRecord:
     """Participant 0's outstanding update. It is sent again byte for byte until it is acknowledged."""
 
     update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUpRecord:
+    """Participant 0's update that was given up before it was acknowledged. Its signature is out: the peer may complete
+    it at any time, so what it contains is kept until a fully signed state of a higher version makes it void.
+    """
+
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class IncludedRecord:
+    """These payments turned out to be in the state of this version, which the canister settled on."""
+
+    channel: ChannelId
+    version: int
+    from_0: Batch
+    from_1: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class LossEndRecord:
+    """On the shares of this version a loss of data may be ended (rule 7): it was adopted, or its operator declared it
+    the newest.
+    """
+
+    channel: ChannelId
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +242,9 @@ class EventRecord:
 Record = (
     SignatureRecord
     | UpdateRecord
+    | GivenUpRecord
+    | IncludedRecord
+    | LossEndRecord
     | StateRecord
     | CountedRecord
     | PaymentsQueuedRecord

@@ -51,6 +51,11 @@ class Follower(Channel):
         return None
 
     @property
+    def proposed_end(self) -> State | None:
+        held = self._held
+        return self._state_of(held) if held is not None and held.finalized and self.recovering else None
+
+    @property
     def committed_e8s(self) -> int:
         return self.queue.total_e8s + self._offered_e8s
 

@@ -29,6 +29,8 @@ class ChannelMemory:
     newest: SignedState
     last_signature: SignatureRecord | None
     pending: Update | None = None
+    given_up: tuple[Update, ...] = ()
+    """Participant 0's updates that it gave up unacknowledged: the peer may complete them (rule 1)."""
     peer_holds: int = 0
     counted: int = 0
     """Up to this version what the peer paid counts as received (`protocol.counting`)."""
@@ -36,6 +38,8 @@ class ChannelMemory:
     uncounted_received: Batch = EMPTY
     """The payments of the fully signed states above `counted`."""
     frozen: str = ""
+    loss_end_version: int | None = None
+    """The version on whose shares a loss of data may be ended: adopted, or declared the newest (rule 7)."""
     queued: Batch = EMPTY
     """Ours, neither offered nor in an update."""
     offered: Batch = EMPTY

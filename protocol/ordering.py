@@ -13,6 +13,7 @@ from protocol.effects import (
     DeclinesRecord,
     Delivered,
     EventRecord,
+    GivenUpRecord,
     Moment,
     PaymentsEndedRecord,
     PaymentsQueuedRecord,
@@ -116,7 +117,7 @@ class Orderer(Channel):
             # A peer that lost data cannot acknowledge what is outstanding: it may have signed that version before.
             # If we lost data, what our store has outstanding may be long over.
             code = DATA_LOSS if self.recovering else "peer_lost_data"
-            return self._abandon_pending("unknown", code) + self._propose(True, EMPTY, EMPTY)
+            return self._give_up_pending("unknown", code) + self._propose(True, EMPTY, EMPTY)
         if self._pending is not None or self.frozen:
             return NOTHING
         if self.phase is not Phase.OPEN or self.peer_stopped or not (self.queue or self._offers):
@@ -193,6 +194,8 @@ class Orderer(Channel):
         match message:
             case Offer():
                 return self._offer(message, now)
+            case Ack() if message.version in self._given_up:
+                return self._ack_given_up(message)
             case Ack():
                 return self._ack(message, now)
             case CloseRequest():
@@ -200,7 +203,7 @@ class Orderer(Channel):
                     return self.advance(now)
                 if (self.frozen and not self.recovering) or self.phase is not Phase.OPEN:
                     return NOTHING
-                return self.close(now, "the peer asked for it")
+                return self._enter(Phase.CLOSING, now, "the peer asked for it") + self.advance(now)
             case _:
                 raise PeerViolation("wrong_role", f"participant 1 cannot send {type(message).__name__}")
 
@@ -268,6 +271,16 @@ class Orderer(Channel):
             step += Step(outgoing=(Send(Confirm(self.id, state.version)),))
         return step + after
 
+    def _ack_given_up(self, message: Ack) -> Step:
+        """Take the acknowledgement of an update that was given up: its signature is out, so it may come."""
+        update = self._given_up[message.version]
+        state = self._state_of(update)
+        if not verify(self.terms.params.participants[1], state.encoded, message.signature):
+            raise PeerViolation("bad_signature", f"the signature on version {message.version} is not the peer's")
+        if message.version <= self.version:
+            return NOTHING  # the same acknowledgement again
+        return self._acknowledged_late(SignedState(state, (update.signature, message.signature)))
+
     # --- resume ------------------------------------------------------------------------------------------
 
     def _say_again(self) -> Step:
@@ -281,11 +294,7 @@ class Orderer(Channel):
         self.connected = True
         pending = self._pending
         if theirs.version == self.version:
-            if (
-                pending is not None
-                and not self.outlived
-                and (not self.frozen or (self.recovering and pending.finalized))
-            ):
+            if pending is not None and not self.outlived and self._still_holds(pending):
                 return Step(outgoing=(Send(pending),))
             if self.frozen:
                 return self.advance(now)  # only a loss is still to be ended, by the final state far above
@@ -296,12 +305,20 @@ class Orderer(Channel):
             self._ack_comes = True
             return NOTHING  # its acknowledgement was lost; it comes again
         if theirs.version > self.version:
+            if self.signed_here(theirs.version, theirs.state_hash):
+                return NOTHING  # we gave it up, and the peer has it: it shows it now
             return self._claims_newer(theirs)
         self.peer_recovering = True  # it acknowledged more than it has: it lost data, and may not know it yet
         return Step(
             (EventRecord("channel.peer_is_behind", self.id, {"theirs": theirs.version, "ours": self.version}),),
             (self._newest_message(),),
         )
+
+    def _still_holds(self, pending: Update) -> bool:
+        """Whether what is outstanding is said again: a final state only while it has the shares of the newest one."""
+        if pending.finalized and pending.allocation != self.newest.state.allocation:
+            return False
+        return not self.frozen or (self.recovering and pending.finalized)
 
     # --- ends --------------------------------------------------------------------------------------------
 
@@ -312,6 +329,14 @@ class Orderer(Channel):
 
     def _retry(self, now: Moment) -> Step:
         return self.advance(now)
+
+    def _give_up_pending(self, status: str, code: str) -> Step:
+        """Give up what is outstanding for a final state far above it. The peer may still complete it."""
+        update = self._pending
+        if update is None:
+            return NOTHING
+        self._given_up[update.version] = update
+        return Step((GivenUpRecord(update),)) + self._abandon_pending(status, code)
 
     def _abandon_pending(self, status: str, code: str) -> Step:
         update, self._pending = self._pending, None

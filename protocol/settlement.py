@@ -8,6 +8,7 @@ from protocol.effects import Phase
 from protocol.types import Nanos, RegisteredState, SignedState
 
 __all__ = [
+    "AwaitOperator",
     "AwaitTimeout",
     "Conclude",
     "Dispute",
@@ -55,6 +56,11 @@ class ForceOut:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitOperator:
+    """Open no dispute with a state that may be old (rule 7): the peer settles, or the operator decides."""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Take these holdings out."""
 
@@ -73,7 +79,9 @@ class Finished:
     dust_e8s: int
 
 
-SettlementAction = Conclude | Dispute | AwaitTimeout | WaitForPeer | ForceOut | Withdraw | FollowWithdrawal | Finished
+SettlementAction = (
+    Conclude | Dispute | AwaitTimeout | WaitForPeer | ForceOut | AwaitOperator | Withdraw | FollowWithdrawal | Finished
+)
 
 
 def next_settlement_action(
@@ -89,13 +97,15 @@ def next_settlement_action(
     withdrawal_open: bool,
     fee_e8s: int,
     force_at_ns: Nanos,
+    recovering: bool,
 ) -> SettlementAction:
     """Return what to do next for a channel that closes or leaves.
 
     `registered` and `holdings_e8s` (ours) are from looks, `chain_ns` from the certificate of the first;
     `owed_e8s`: our share in the registered state; `paid_out`: whether a payout is proven;
     `anything_held`: whether the canister holds anything for the channel, without which it registers nothing;
-    `force_at_ns`: when closing together gives way to leaving alone.
+    `force_at_ns`: when closing together gives way to leaving alone; `recovering`: this node may have lost data of the
+    channel (rule 7): it refutes what is lower still, and opens no dispute.
     """
     if registered is not None and registered.settled(chain_ns):
         if withdrawal_open:
@@ -112,7 +122,9 @@ def next_settlement_action(
             return Dispute(newest)
         return AwaitTimeout(registered.timeout_ns)
     if phase is Phase.CLOSING:
-        return WaitForPeer(force_at_ns) if chain_ns < force_at_ns else ForceOut()
+        if chain_ns < force_at_ns:
+            return WaitForPeer(force_at_ns)
+        return AwaitOperator() if recovering else ForceOut()
     if not anything_held:
         return Finished(0)  # never funded by anybody: there is nothing to register, and nothing to get back
-    return Dispute(newest)
+    return AwaitOperator() if recovering else Dispute(newest)

@@ -46,6 +46,10 @@ class StateSigner:
         """Whether a final state was signed: nothing else ever is."""
         return self._finalized
 
+    def has_signed(self, version: int, digest: bytes) -> bool:
+        """Whether the newest signature that is known here is the one on this content."""
+        return (version, digest) == (self._version, self._digest)
+
     def adopted(self, state: State) -> tuple[SignatureRecord, ...]:
         """Take note of a fully signed state that the store lacked: it bears our signature, so rule 1 covers it.
 

@@ -368,6 +368,42 @@ def dispute(channel: str, idempotency_key: str | None, *, yes: bool, accept_risk
 @main.command()
 @_everywhere
 @click.argument("channel", type=ChannelRef())
+@click.option("--accept", is_flag=True, help="Declare the newest state known here the newest, and close on its shares.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one declaration.")
+def recover(channel: str, idempotency_key: str | None, *, accept: bool, yes: bool) -> None:
+    """Show what is known of CHANNEL after a loss of data, and end the loss with --accept."""
+    settings = _settings()
+    asked = schema.ChannelRecoverParams(channel=channel)
+    if not accept:
+        _call(methods.CHANNEL_RECOVER, asked, show.recovery)
+        return
+
+    if not yes and not sys.stdin.isatty():
+        fail("ending a loss needs a yes", "give --yes in scripts", 2, as_json=settings.as_json)
+
+    async def look() -> schema.Recovery:
+        async with await _client_of(settings) as client:
+            return await client.call(methods.CHANNEL_RECOVER, asked)
+
+    found = run_async(look, as_json=settings.as_json)
+    click.echo(
+        f"The channel is closed with the shares of version {found.version}: {format_icp(found.mine_e8s)} are yours. "
+        f"What the peer paid you in a later state that this node lost, at most {format_icp(found.at_risk_e8s)}, "
+        "you give up, and nothing can bring it back. `perun dispute --accept-risk` instead leaves a challenge "
+        "period in which a newer state can still come from whoever has it.",
+        err=True,
+    )
+    if not yes:
+        show.recovery(found)
+        click.confirm("Accept?", abort=True, err=True)
+    params = schema.ChannelRecoverParams(channel=channel, accept_version=found.version, idempotency_key=idempotency_key)
+    _call(methods.CHANNEL_RECOVER, params, show.recovery)
+
+
+@main.command()
+@_everywhere
+@click.argument("channel", type=ChannelRef())
 def withdraw(channel: str) -> None:
     """Take out now what is ours in a settled CHANNEL; the node does it by itself too."""
     _call(methods.CHANNEL_WITHDRAW, schema.ChannelWithdrawParams(channel=channel), show.channel)

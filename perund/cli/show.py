@@ -14,7 +14,7 @@ from perund.amounts import format_icp
 from perund.control import schema
 from perund.durations import format_duration
 
-__all__ = ["channel", "channels", "event", "health", "info", "paid", "payments", "peers", "wallet"]
+__all__ = ["channel", "channels", "event", "health", "info", "paid", "payments", "peers", "recovery", "wallet"]
 
 SHORT = 16
 
@@ -103,6 +103,7 @@ def channel(one: schema.Channel) -> None:
         ("waits for", one.waiting_for),
         ("frozen", one.frozen),
         ("recovering", "yes" if one.recovering else None),
+        ("way out", one.way_out),
         ("closed because", one.close_reason),
         ("version", str(one.version)),
         ("mine", format_icp(one.mine_e8s)),
@@ -117,6 +118,44 @@ def channel(one: schema.Channel) -> None:
         ("credits", ", ".join(f"{c.what} {format_icp(c.e8s)}" for c in one.credits or ()) or None),
     ]
     _lines(*((name, value) for name, value in facts if value is not None))
+
+
+def recovery(found: schema.Recovery) -> None:
+    """Print what is known of a channel after a loss of data."""
+    proposal, registered = found.proposal, found.registered
+    facts = [
+        ("channel", found.channel),
+        ("recovering", found.why if found.recovering else "no: as far as this node knows, no data is lost"),
+        (
+            "newest here",
+            f"version {found.version}: {format_icp(found.mine_e8s)} mine, {format_icp(found.theirs_e8s)} theirs",
+        ),
+        (
+            "loss ends",
+            "with the peer, on these shares" if found.proven else "not yet: nothing shows that it is the newest",
+        ),
+        *(("tower", f"{tower.tower[:SHORT]} {_answer(tower)}") for tower in found.towers),
+        ("towers", None if found.towers else "none is configured: nobody but the peer can show a newer state"),
+        ("peer", "connected" if found.peer_connected else "not connected"),
+        ("peer claims", None if found.peer_version is None else f"version {found.peer_version} as its newest"),
+        (
+            "proposes",
+            f"{format_icp(proposal.mine_e8s)} mine, {format_icp(proposal.theirs_e8s)} theirs"
+            f"{'' if proposal.as_ours else ': not the shares known here, it is not signed'}"
+            if proposal
+            else None,
+        ),
+        ("registered", f"version {registered.version} until {registered.timeout}" if registered else None),
+        ("at risk", f"{format_icp(found.at_risk_e8s)}, if a later state gave you more" if found.recovering else None),
+        ("way out", found.way_out),
+    ]
+    _lines(*((name, value) for name, value in facts if value is not None))
+
+
+def _answer(tower: schema.TowerAnswer) -> str:
+    if not tower.answered:
+        return "has not answered"
+    return "holds nothing" if tower.version is None else f"holds version {tower.version}"
 
 
 def paid(amount_e8s: int, result: schema.PayResult) -> None:

@@ -98,6 +98,10 @@ class NodeApi(Protocol):
         """`channel.withdraw`"""
         ...
 
+    async def channel_recover(self, params: schema.ChannelRecoverParams) -> schema.Recovery:
+        """`channel.recover`"""
+        ...
+
     async def payment_list(self, params: schema.PaymentListParams) -> schema.PaymentPage:
         """`payment.list`"""
         ...

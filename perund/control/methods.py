@@ -20,6 +20,7 @@ __all__ = [
     "CHANNEL_LIST",
     "CHANNEL_OPEN",
     "CHANNEL_PAY",
+    "CHANNEL_RECOVER",
     "CHANNEL_WITHDRAW",
     "EVENT_SUBSCRIBE",
     "METHODS",
@@ -166,6 +167,22 @@ CHANNEL_WITHDRAW: Final = Method(
     "Take out now what is ours in a settled channel.",
     (*_CHANNEL, "not_settled", "nothing_to_withdraw", *_LEAVE),
 )
+CHANNEL_RECOVER: Final = Method(
+    "channel.recover",
+    schema.ChannelRecoverParams,
+    schema.Recovery,
+    "What is known of a channel whose data may be lost; declare a version the newest, and end the loss on it.",
+    (
+        *_CHANNEL,
+        "not_recovering",
+        "version_changed",
+        "towers_not_asked",
+        "channel_not_open",
+        "channel_closing",
+        "channel_closed",
+        "idempotency_conflict",
+    ),
+)
 PAYMENT_LIST: Final = Method(
     "payment.list", schema.PaymentListParams, schema.PaymentPage, "Payments, in pages.", _CHANNEL
 )
@@ -204,6 +221,7 @@ METHODS: Final[dict[str, Method[schema.Params, object]]] = {
         CHANNEL_CLOSE,
         CHANNEL_DISPUTE,
         CHANNEL_WITHDRAW,
+        CHANNEL_RECOVER,
         PAYMENT_LIST,
         PAYMENT_CANCEL,
         EVENT_SUBSCRIBE,

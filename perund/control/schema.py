@@ -35,6 +35,7 @@ __all__ = [
     "ChannelListParams",
     "ChannelOpenParams",
     "ChannelPage",
+    "ChannelRecoverParams",
     "ChannelWithdrawParams",
     "Cost",
     "Event",
@@ -52,7 +53,9 @@ __all__ = [
     "PeerConnectParams",
     "PeerList",
     "Problem",
+    "ProposedEnd",
     "Queued",
+    "Recovery",
     "Registered",
     "SendParams",
     "SendResult",
@@ -60,6 +63,7 @@ __all__ = [
     "SubscribeParams",
     "Subscription",
     "ToPay",
+    "TowerAnswer",
     "TowerHealth",
     "WalletBalance",
     "WatcherHealth",
@@ -315,6 +319,9 @@ class Channel(Result, frozen=True, kw_only=True):
     registered: Registered | None = None
     frozen: Annotated[str | None, Meta(description="Why the channel no longer updates.")] = None
     recovering: Annotated[bool | None, Meta(description="This node may have lost data of the channel.")] = None
+    way_out: Annotated[
+        str | None, Meta(description="How the money comes out without the peer: by itself, or the command to give.")
+    ] = None
     close_reason: Annotated[str | None, Meta(description="Who closed it, and why.")] = None
     last_look_age_s: float | None = None
     costs: list[Cost]
@@ -425,6 +432,67 @@ class ChannelWithdrawParams(Params, frozen=True):
     """Take out what is ours in a settled channel. The node does it by itself; this makes it try now."""
 
     channel: ChannelRef
+
+
+class ChannelRecoverParams(Params, frozen=True):
+    """What is known of a channel in which this node may have lost data; `accept_version` declares that the newest.
+
+    The node then signs, with the peer, one final state with the shares of that version, and nothing else. What was paid
+    to this node in a later state, if there was one, is given up by that.
+    """
+
+    channel: ChannelRef
+    accept_version: Annotated[
+        Annotated[int, Meta(ge=0, le=2**63 - 1)] | None,
+        Meta(description="The newest version that the node showed: refused when another is the newest by now."),
+    ] = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class TowerAnswer(Result, frozen=True, kw_only=True):
+    """What a watchtower said when it was asked for the newest state."""
+
+    tower: Annotated[str, Meta(description="Its node id.")]
+    answered: bool
+    version: Annotated[int | None, Meta(description="Of what it holds for this node; absent: nothing.")] = None
+
+
+class ProposedEnd(Result, frozen=True, kw_only=True):
+    """The final state that the peer proposes. It waits until the loss may be ended."""
+
+    version: int
+    mine_e8s: E8s
+    theirs_e8s: E8s
+    as_ours: Annotated[
+        bool, Meta(description="Whether it has the shares of the newest state known here: no other is ever signed.")
+    ]
+
+
+class Recovery(Result, frozen=True, kw_only=True):
+    """What is known of a channel in which this node may have lost data."""
+
+    channel: ChannelIdHex
+    recovering: Annotated[bool, Meta(description="Whether data may be lost at all.")]
+    why: Annotated[str | None, Meta(description="Why the node thinks so, and where its newest state is from.")] = None
+    version: Annotated[int, Meta(description="Of the newest fully signed state that is known here.")]
+    mine_e8s: E8s
+    theirs_e8s: E8s
+    proven: Annotated[
+        bool,
+        Meta(description="Whether that state was adopted, or declared the newest: the loss is ended on its shares."),
+    ]
+    towers_asked: Annotated[bool, Meta(description="Whether every watchtower was asked, or there is none.")]
+    towers: list[TowerAnswer]
+    peer_connected: bool
+    peer_version: Annotated[int | None, Meta(description="What the peer last called its newest version: a claim.")] = (
+        None
+    )
+    proposal: ProposedEnd | None = None
+    registered: Registered | None = None
+    at_risk_e8s: Annotated[
+        E8s, Meta(description="The most that a later state can have given this node: accepting may give it up.")
+    ]
+    way_out: Annotated[str | None, Meta(description="How the money comes out without the peer.")] = None
 
 
 # --- payments ---------------------------------------------------------------------------------------------

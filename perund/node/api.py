@@ -14,7 +14,7 @@ from chain.principal import account_from_text, account_identifier, principal_fro
 from perund.control import schema
 from perund.control.api import EventFeed, PayReply
 from perund.control.errors import RpcError
-from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE, CHANNEL_OPEN, WALLET_SEND
+from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE, CHANNEL_OPEN, CHANNEL_RECOVER, WALLET_SEND
 from perund.control.values import E8s
 from perund.node.driver import ChannelDriver
 from perund.node.health import health_of
@@ -22,12 +22,13 @@ from perund.node.idempotency import Idempotency
 from perund.node.node import Node
 from perund.node.openings import Refusal
 from perund.node.paying import Paying
+from perund.node.recovering import recovery_view
 from perund.node.transfers import FeeTooHigh, WalletTooLow
 from perund.node.views import channel_view, event_view, moment, payment_view
 from perund.store.jobs import set_force_after
 from perund.store.reading import UPDATED
 from perund.store.rows import EventRow
-from protocol.effects import Phase
+from protocol.effects import NOTHING, Phase
 from protocol.errors import CallerMistake, PerundError
 from protocol.funding import IntentStatus
 from protocol.opening import MAX_FUNDING_DEADLINE_NS, Dead
@@ -373,20 +374,31 @@ class NodeService:
         async with self._keys.once(params.idempotency_key, CHANNEL_DISPUTE.name, params) as earlier:
             if earlier is None:
                 driver = self._living(channel)
-                now = self._services.time.now()
-                if driver.channel.recovering and params.accept_risk:
-                    driver.perform(driver.channel.accept_risk(now))
-                elif driver.channel.recovering:
+                now, machine = self._services.time.now(), driver.channel
+                if machine.recovering and not params.accept_risk:
                     # Rule 7: with possibly old data, only refute and recover.
                     raise CallerMistake(
                         "channel_recovering",
-                        "this node lost data of the channel: its state may be old; it opens no dispute",
+                        f"this node may have lost data of the channel: version {machine.version} may be old, and it "
+                        "opens no dispute with it unless the risk is accepted (`perun dispute --accept-risk`)",
                     )
                 records = self._keys.note(params.idempotency_key, CHANNEL_DISPUTE.name, params, channel.hex())
-                step = driver.channel.leave(self._services.time.now(), "asked for by this node")
-                driver.perform(step, records=records)
+                step = machine.accept_risk(now) if machine.recovering else NOTHING
+                driver.perform(step + machine.leave(now, "asked for by this node"), records=records)
                 await driver.settle_writes()
         return self._view(number)
+
+    async def channel_recover(self, params: schema.ChannelRecoverParams) -> schema.Recovery:
+        """Tell what is known after a loss of data, and end it on the version that the operator declares the newest."""
+        channel = self._find(params.channel)
+        driver = self._living(channel)
+        async with self._keys.once(params.idempotency_key, CHANNEL_RECOVER.name, params) as earlier:
+            if earlier is None and params.accept_version is not None:
+                step = driver.channel.declare_newest(params.accept_version, self._services.time.now())
+                records = self._keys.note(params.idempotency_key, CHANNEL_RECOVER.name, params, channel.hex())
+                driver.perform(step, records=records)
+                await driver.settle_writes()
+        return recovery_view(self._node, driver, self._view(driver.number))
 
     async def channel_withdraw(self, params: schema.ChannelWithdrawParams) -> schema.Channel:
         """Try now to take out what is ours, and answer when it is out."""

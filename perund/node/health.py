@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from perund.control import schema
 from perund.node.views import moment
+from perund.node.way_out import way_out_text
 from protocol.effects import Phase
 from watcher.vitals import Condition, WatcherState
 
@@ -68,7 +69,8 @@ def health_of(node: Node) -> schema.Health:
             age_s = (now.elapsed_ns - looked_ns) / NS
             problem("look_too_old", f"the newest look is {age_s:.0f} s old: payments stop", channel.id)
         if channel.frozen:
-            problem("channel_frozen", channel.frozen, channel.id)
+            told = way_out_text(channel, 0, "when the peer's time to close is over") or "its money is out"
+            problem("channel_frozen", f"{channel.frozen}; way out: {told}", channel.id)
         registered = driver.registered
         if registered is not None and not registered.settled(now.chain_ns):
             left_s = (registered.timeout_ns - now.chain_ns) / NS

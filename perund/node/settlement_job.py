@@ -29,6 +29,7 @@ from perund.store.store import Store
 from protocol.effects import EventRecord, Phase
 from protocol.funding import IntentStatus
 from protocol.settlement import (
+    AwaitOperator,
     AwaitTimeout,
     Conclude,
     Dispute,
@@ -129,12 +130,8 @@ class SettlementJob(ChannelJob):
             # An absurd fee decides nothing: what is below it is not given up for that.
             fee_e8s=min(fee, self._transfers.max_fee_e8s),
             force_at_ns=Nanos(row.since_ns + row.force_after_ns),
+            recovering=channel.recovering,
         )
-        if channel.recovering and (
-            isinstance(action, ForceOut) or (isinstance(action, Dispute) and look.registered is None)
-        ):
-            # Rule 7: with possibly old data it refutes what is lower still, and opens no dispute.
-            return Progress.wait("the peer to settle: this node lost data of the channel and opens no dispute")
         match action:
             case Conclude():
                 answer = (await self._perun.conclude(terms.params, action.signed)).value
@@ -153,6 +150,10 @@ class SettlementJob(ChannelJob):
                 return self._until(action.timeout_ns, "the challenge period to end")
             case WaitForPeer():
                 return self._until(action.until_ns, "the peer to sign the final state")
+            case AwaitOperator():
+                return Progress.wait(
+                    "the peer to settle, or its operator to decide: this node may have lost data and opens no dispute"
+                )
             case ForceOut():
                 self.driver.perform(channel.leave(self._time.now(), "the peer did not close together in time"))
                 return Progress.again()

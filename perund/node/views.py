@@ -8,6 +8,7 @@ from perund.control import schema
 from perund.control.values import E8s
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob
+from perund.node.way_out import way_out_text
 from perund.store.reading import Reader
 from perund.store.rows import ChannelRow, EventRow, PaymentRow
 from protocol.effects import Phase
@@ -62,6 +63,11 @@ def channel_view(
         registered=_registered(registered, newest.version, chain_ns),
         frozen=(channel.frozen if channel is not None else memory.frozen) or None,
         recovering=True if memory.frozen.startswith("data_loss") else None,
+        way_out=(
+            way_out_text(channel, row.force_after_ns, f"at {moment(row.since_ns + row.force_after_ns)}")
+            if channel is not None
+            else None
+        ),
         close_reason=(row.reason or None) if phase in (Phase.CLOSING, Phase.LEAVING, Phase.CLOSED) else None,
         last_look_age_s=(
             round((elapsed_ns - channel.looked_at_ns) / 1e9, 3)

@@ -12,6 +12,7 @@ import apsw
 from perund.store.damage import faults_in_channel, faults_in_file, unusable
 from perund.store.reading import Reader, open_reader
 from perund.store.rows import ChannelRow
+from protocol.types import State
 
 if TYPE_CHECKING:
     from chain.perun import PerunCanister
@@ -65,7 +66,8 @@ def _wrong_with(row: ChannelRow, read: Reader) -> Iterator[str]:
         yield f"we signed another state of version {state.version} (rule 1)"
     if memory.pending is not None and memory.pending.version <= state.version:
         yield f"version {memory.pending.version} is outstanding, but version {state.version} is fully signed"
-    if not memory.frozen:
+    # Settled on another state: what is only in the newest one is undone.
+    if not memory.frozen and row.settled_version in (None, state.version):
         expected = terms.allocation[terms.our_index] + read.net_e8s(row.number, terms.our_index, state.version)
         if expected != state.allocation[terms.our_index]:
             yield (
@@ -81,6 +83,10 @@ async def check_channel_on_chain(row: ChannelRow, perun: PerunCanister) -> list[
     held = [(await perun.query_holdings(terms.funding(i))).value or 0 for i in (0, 1)]
     findings = []
     name = terms.channel.hex()
+    proposed = (row.memory.pending, *row.memory.given_up)
+    ours = {State(u.channel, u.version, u.allocation, u.finalized) for u in proposed if u is not None}
+    if registered is not None and registered.state in ours:
+        return []  # what this node proposed is registered, acknowledged late: it loses nothing by that
     if registered is not None and registered.state.version > newest.version:
         findings.append(
             Finding(name, f"version {registered.state.version} is registered; this store has {newest.version}")

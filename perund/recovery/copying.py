@@ -19,10 +19,14 @@ __all__ = ["copy_store", "mark_as_copy"]
 def mark_as_copy(database: apsw.Connection, why: str) -> int:
     """Freeze every channel that is not closed as one whose data may be old. Returns how many."""
     database.execute(
-        "UPDATE channel_state SET frozen = ? WHERE phase != 'closed' AND frozen NOT LIKE ?",
-        (f"{DATA_LOSS}: {why}", f"{DATA_LOSS}%"),
+        "UPDATE channel_state SET frozen = iif(frozen LIKE ?, frozen, ?) WHERE phase != 'closed'",
+        (f"{DATA_LOSS}%", f"{DATA_LOSS}: {why}"),
     )
     marked = database.changes()
+    if database.execute("SELECT 1 FROM pragma_table_info('channel_state') WHERE name = 'loss_end_version'").fetchone():
+        # What was proven, or declared the newest, before the copy was made says nothing of what came after it. A store
+        # of an older perund has nothing of the kind.
+        database.execute("UPDATE channel_state SET loss_end_version = NULL WHERE phase != 'closed'")
     # Nothing that was under way is sent again: nobody can tell what became of it.
     database.execute(
         "UPDATE payment SET status = 'unknown', code = ? WHERE version IS NULL AND status IN ('queued', 'offered')",

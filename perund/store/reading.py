@@ -68,7 +68,7 @@ _CHANNEL_COLUMNS = (
     "c.participant_0, c.participant_1, c.allocation_0, c.allocation_1, c.challenge_ns, c.deadline_ns, c.opened_ns, "
     "s.phase, s.frozen, s.reason, s.since_ns, s.force_after_ns, s.version, s.allocation_0, s.allocation_1, "
     "s.finalized, s.signature_0, s.signature_1, s.peer_holds, s.counted, s.signed_version, s.signed_digest, "
-    "s.signed_final, s.settled_version, s.declined_up_to"
+    "s.signed_final, s.settled_version, s.declined_up_to, s.loss_end_version"
 )
 
 
@@ -152,7 +152,7 @@ class Reader:
             number, channel, proposal_id, peer, our_index, nonce, our_share, peer_share, participant_0, participant_1,
             initial_0, initial_1, challenge_ns, deadline_ns, opened_ns, phase, frozen, reason, since_ns,
             force_after_ns, version, allocation_0, allocation_1, finalized, signature_0, signature_1, peer_holds,
-            counted, signed_version, signed_digest, signed_final, settled_version, declined_up_to,
+            counted, signed_version, signed_digest, signed_final, settled_version, declined_up_to, loss_end_version,
         ) = row  # fmt: skip
         params = Params(nonce, (ParticipantKey(participant_0), ParticipantKey(participant_1)), Nanos(challenge_ns))
         params.__dict__["channel_id"] = ChannelId(channel)  # computed when it was opened
@@ -174,6 +174,8 @@ class Reader:
             uncounted_sent=uncounted[ours],
             uncounted_received=uncounted[1 - ours],
             frozen=frozen,
+            given_up=self._given_up(number) if ours == 0 and signed_final else (),
+            loss_end_version=loss_end_version,
             queued=self._waiting(number, ours, "queued"),
             offered=self._waiting(number, ours, "offered"),
             highest_peer_id=self._highest_id(number, terms.peer_index),
@@ -189,13 +191,11 @@ class Reader:
         row = self._row("SELECT message FROM outstanding WHERE number = ?", (number,))
         if row is None:
             return None
-        try:
-            message = decode(row[0])
-        except BadMessage as error:
-            raise Undecodable(f"the outstanding update: {error}") from error
-        if not isinstance(message, Update):
-            raise Undecodable("the outstanding update is another message")
-        return message
+        return _update(row[0])
+
+    def _given_up(self, number: int) -> tuple[Update, ...]:
+        rows = self._rows("SELECT message FROM given_up WHERE number = ? ORDER BY version", (number,))
+        return tuple(_update(row[0]) for row in rows)
 
     def _uncounted(self, number: int, counted: int, version: int) -> tuple[Batch, Batch]:
         """Return the payments of either side in the states above `counted`, up to `version`."""
@@ -591,6 +591,17 @@ def _transfer(row: tuple[_Column, ...]) -> TransferIntent:
         number, channel, receiver, amount, fee, int.from_bytes(memo, "little"), Nanos(at), IntentStatus(status),
         block, Nanos(expiry), unproven, from_block,
     )  # fmt: skip
+
+
+def _update(message: bytes) -> Update:
+    """Return an update that was kept as it goes on the wire. Raises `Undecodable`."""
+    try:
+        update = decode(message)
+    except BadMessage as error:
+        raise Undecodable(f"an update of ours: {error}") from error
+    if not isinstance(update, Update):
+        raise Undecodable("an update of ours is another message")
+    return update
 
 
 def _opening(row: tuple[_Column, ...]) -> OpeningPhase | None:

@@ -264,7 +264,18 @@ CREATE INDEX channel_state_phase ON channel_state(phase);
 CREATE INDEX event_kind ON event(kind, cursor) WHERE kind <> 'channel.updated';
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
+_V10: Final = """
+CREATE TABLE given_up(               -- participant 0's updates, given up unacknowledged: the peer may complete them
+  number INTEGER NOT NULL REFERENCES channel(number),
+  version INTEGER NOT NULL,
+  message BLOB NOT NULL,             -- as on the wire; until a fully signed state of a higher version makes it void
+  PRIMARY KEY (number, version)
+) WITHOUT ROWID;
+
+ALTER TABLE channel_state ADD COLUMN loss_end_version INTEGER;  -- on whose shares a loss may be ended; null: on none
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -13,6 +13,9 @@ from protocol.effects import (
     CountedRecord,
     DeclinesRecord,
     EventRecord,
+    GivenUpRecord,
+    IncludedRecord,
+    LossEndRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
     PaymentsQueuedRecord,
@@ -33,7 +36,7 @@ __all__ = ["statements_of"]
 COLUMNS_FROM: Final = 8
 """From this many payments on, one statement inserts a batch from its columns, without the interpreter."""
 
-_IN_UPDATE: Final = "DO UPDATE SET version = excluded.version, status = NULL"
+_IN_UPDATE: Final = "DO UPDATE SET version = excluded.version, status = NULL, code = NULL"
 _QUEUED: Final = "DO UPDATE SET status = excluded.status WHERE payment.version IS NULL"
 """A payment that went straight into an update is in it already."""
 
@@ -55,6 +58,21 @@ def statements_of(
             )
             yield from _payments(row, 0, update.from_0, update.version, None, now_ms)
             yield from _payments(row, 1, update.from_1, update.version, None, now_ms)
+        case GivenUpRecord():
+            update = record.update
+            yield Statement(
+                "INSERT OR REPLACE INTO given_up VALUES (?, ?, ?)",
+                (number(update.channel), update.version, encode(update)),
+            )
+        case IncludedRecord():
+            row = number(record.channel)
+            yield from _payments(row, 0, record.from_0, record.version, None, now_ms)
+            yield from _payments(row, 1, record.from_1, record.version, None, now_ms)
+        case LossEndRecord():
+            yield Statement(
+                "UPDATE channel_state SET loss_end_version = ? WHERE number = ?",
+                (record.version, number(record.channel)),
+            )
         case StateRecord():
             state, signatures = record.signed.state, record.signed.signatures
             row = number(state.channel)
@@ -64,6 +82,8 @@ def statements_of(
                 (state.version, *state.allocation, state.finalized, *signatures, record.counts, row),
             )
             yield Statement("DELETE FROM outstanding WHERE number = ? AND version <= ?", (row, state.version))
+            if state.finalized:  # only for a final state is anything given up
+                yield Statement("DELETE FROM given_up WHERE number = ? AND version < ?", (row, state.version))
             yield from _payments(row, 0, record.from_0, state.version, None, now_ms)
             yield from _payments(row, 1, record.from_1, state.version, None, now_ms)
         case CountedRecord():

@@ -37,7 +37,7 @@ class Recovery(Protocol):
         """Return the channels in which this node may have lost data."""
         ...
 
-    def recalled(self, held: TowerHeld) -> str | None:
+    def recalled(self, tower: bytes, held: TowerHeld) -> str | None:
         """Adopt what a tower holds if it is newer. Returns why it is nonsense, or None when it is none."""
         ...
 
@@ -127,7 +127,7 @@ class Recall:
             closed = self._recovery.newest(channel) is None  # asked for before it was closed
             return None if closed else "it answered a recall that it was not sent"
         if isinstance(answer, TowerHeld):
-            nonsense = self._recovery.recalled(answer)
+            nonsense = self._recovery.recalled(self._tower, answer)
             if nonsense is not None:
                 return nonsense
         del self._asked[channel]

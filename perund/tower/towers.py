@@ -53,6 +53,7 @@ class Towers:
         self._marked: dict[ChannelId, int] = {}
         self._inquiries = Inquiries()
         self._lives: dict[bytes, tuple[bytes, int]] = {}
+        self._answers: dict[ChannelId, dict[bytes, int | None]] = {}
         for text in services.config.watch.towers:
             address = NodeAddress.of(text)
             rows = services.store.read.tower_receipts(address.node_id)
@@ -121,6 +122,7 @@ class Towers:
             return
         self._marked.pop(driver.channel.id, None)
         self._inquiries.forget(driver.channel.id)
+        self._answers.pop(driver.channel.id, None)
         for link in self.links.values():
             link.forget(driver.channel.id)
         self._services.store.commit([forget_receipts(driver.number)])
@@ -201,17 +203,22 @@ class Towers:
         self._services.network.forget(tower)
         self._inquiries.dropped(tower)
 
+    def answers(self, channel: ChannelId) -> dict[bytes, int | None]:
+        """Return the towers (node keys) that have answered for a channel that recovers: the version held, if any."""
+        return self._answers.get(channel, {})
+
     # --- Recovery ----------------------------------------------------------------------------------------
 
     def recovering(self) -> list[ChannelId]:
         """Return the channels in which this node may have lost data."""
         return [channel for channel, driver in self._drivers.items() if driver.channel.recovering]
 
-    def recalled(self, held: TowerHeld) -> str | None:
+    def recalled(self, tower: bytes, held: TowerHeld) -> str | None:
         """Adopt what a tower holds if it is newer. Returns why it is nonsense, or None when it is none."""
         driver = self._drivers.get(held.channel)
         if driver is None:
             return None
+        self._answers.setdefault(held.channel, {})[tower] = held.version
         had = driver.channel.version
         try:
             driver.recalled(held)
@@ -223,4 +230,6 @@ class Towers:
 
     def answered(self, tower: bytes, channel: ChannelId) -> None:
         """Take note that a tower has given what it has of a channel, or cannot give anything."""
+        if channel in self._drivers:
+            self._answers.setdefault(channel, {}).setdefault(tower, None)
         self._inquiries.answered(tower, channel)

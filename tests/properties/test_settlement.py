@@ -46,7 +46,7 @@ def test_the_money_comes_out_once(
         action = next_settlement_action(
             phase=phase, newest=STATES[newest], registered=registered, chain_ns=Nanos(now), holdings_e8s=held,
             owed_e8s=ours, paid_out=paid_out, anything_held=True, withdrawal_open=withdrawing, fee_e8s=FEE,
-            force_at_ns=Nanos(500),
+            force_at_ns=Nanos(500), recovering=False,
         )  # fmt: skip
         settled = registered is not None and registered.settled(Nanos(now))
         match action:

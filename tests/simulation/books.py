@@ -39,6 +39,7 @@ def check(world: World) -> None:
             if house.honest:
                 _channel_books(house, world)
                 _nothing_stolen(house, world)
+                _no_hostage(house, world)
         return
     for house in world.houses:
         _channel_books(house, world)
@@ -183,6 +184,15 @@ def _list_is_true(house: House, number: object, settled: State, world: World) ->
     ours = row.terms.our_index
     if moved != settled.allocation[ours] - row.terms.allocation[ours]:
         world.rules.fail(f"{house.name} lists {moved} e8s as paid to it; version {settled.version} was settled")
+
+
+def _no_hostage(house: House, world: World) -> None:
+    """Who lost nothing never believes that it did, whatever a liar shows it: it would not dispute any more (rule 7)."""
+    for channel, frozen in house.disk.all(
+        "SELECT c.channel, s.frozen FROM channel c JOIN channel_state s USING (number)"
+    ):
+        if channel not in house.lost and str(frozen).startswith(("data_loss", "risk_accepted")):
+            world.rules.fail(f"rule 7: {house.name} lost no data, and a liar has it believe so: {frozen}")
 
 
 def _no_accusations(house: House, world: World) -> None:

@@ -20,6 +20,7 @@ from protocol.messages import (
     Message,
     Offer,
     Resume,
+    ResumePhase,
     SignedStateMessage,
     StateSignature,
     Update,
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["ByzantineHouse"]
 
 KEPT = 200
+FAR = 2**32
+LIES = ("withhold", "replay", "alter", "invent", "feign", "hide")
+"""Feign: it keeps an acknowledgement, says that it lost data, and shows the state later. Hide: from a node that was
+restored it hides what it paid it, and has the end signed on shares from before.
+"""
 UPDATE_LIES = ("allocation", "version", "final", "unoffered", "empty", "total", "replayed")
 
 
@@ -48,7 +54,7 @@ class ByzantineHouse(House):
     def prepare(self) -> None:
         """Draw how bad it is."""
         rng = self.rng
-        self.temper = {name: rng.choice((0.0, 0.05, 0.3)) for name in ("withhold", "replay", "alter", "invent")}
+        self.temper = {name: rng.choice((0.0, 0.05, 0.3)) for name in LIES}
         self.greed = rng.choice((0.0, 0.01, 0.04))
         """How likely it registers an old state, at each step."""
         self.quiet = False
@@ -57,7 +63,8 @@ class ByzantineHouse(House):
         self.only_updates = rng.random() < 0.4
         """Whether it lies about nothing else: who lies all the time is soon not talked to any more."""
         if self.only_updates:
-            self.temper = {"withhold": 0.0, "replay": 0.0, "alter": 0.4, "invent": 0.0}
+            self.temper = {name: 0.4 if name == "alter" else 0.0 for name in LIES}
+        self.temper["feign"], self.temper["hide"] = rng.choice((0.0, 0.1, 0.5)), rng.choice((0.0, 0.5, 1.0))
         self.sincere_until = rng.choice((0, 1, 3))
         """The version before which it is honest."""
         self.late = random.Random(self.rng.getstate()[1][0])  # its own: seeds that showed something stay what they were
@@ -77,6 +84,13 @@ class ByzantineHouse(House):
 
     def outgoing(self, message: Message) -> tuple[Message, ...]:
         said: list[Message] = []
+        if isinstance(message, Ack) and self._likes("feign"):
+            return self._feigned_loss(message)
+        match message:
+            case Resume() | SignedStateMessage() if self._is_restored(message.channel) and self._likes("hide"):
+                return self._hidden(message)
+            case _:
+                pass
         if self._likes("withhold") and not isinstance(message, Resume):
             return ()
         if isinstance(message, Ack) and not self.quiet and self.late.random() < self.holds_acks:
@@ -93,6 +107,59 @@ class ByzantineHouse(House):
             if channel:
                 said += self._invented(channel)
         return tuple(said)
+
+    # --- losses ------------------------------------------------------------------------------------------
+
+    def note_received(self, message: Message) -> None:
+        """Keep every state that it gets to have, for what it may be worth."""
+        super().note_received(message)
+        if isinstance(message, Update | Ack):
+            self._remember(message.channel)
+
+    def _remember(self, channel: ChannelId) -> None:
+        driver = self.node.drivers.get(channel)
+        if driver is not None:
+            kept, newest = self.states.setdefault(channel, []), driver.channel.newest
+            if all(signed != newest for _, signed in kept):
+                kept.append((driver.channel.terms.params, newest))
+
+    def _feigned_loss(self, ack: Ack) -> tuple[Message, ...]:
+        """Keep the acknowledgement: what it is for was lost, as it seems. Show it when the other has given it up."""
+        self._remember(ack.channel)
+        kept = [signed for _, signed in self.states.get(ack.channel, [])]
+        before = next((s.state for s in kept if s.state.version == ack.version - 1), None)
+        signed = next((s for s in kept if s.state.version == ack.version), None)
+        if before is None or signed is None:
+            return (ack,)
+        self.statistics.facts["losses feigned"] += 1
+        self.feigned.add(ack.channel)
+        claim = Resume(ack.channel, ResumePhase.CLOSING, before.version, before.digest, 0, b"", recovering=True)
+        state = signed.state
+        late: Message = self.rng.choice(
+            (
+                ack,
+                SignedStateMessage(state.channel, state.version, state.allocation, state.finalized, *signed.signatures),
+            )
+        )
+        return (claim, CloseRequest(ack.channel), late)
+
+    def _is_restored(self, channel: ChannelId) -> bool:
+        return any(house.honest and channel in house.lost for house in self.neighbours)
+
+    def _hidden(self, message: Resume | SignedStateMessage) -> tuple[Message, ...]:
+        """Play that an old state is the newest, and propose the end on it."""
+        terms, kept = self._terms(message.channel), self.states.get(message.channel, [])
+        if terms is None or not kept:
+            return (message,)
+        old = self.rng.choice((kept[0], self.rng.choice(kept)))[1].state
+        self.statistics.facts["states hidden"] += 1
+        claim = Resume(old.channel, ResumePhase.OPEN, old.version, old.digest, 0, b"", recovering=False)
+        if terms.our_index == 1:
+            return (claim, ChannelReady(old.channel), CloseRequest(old.channel))
+        end = State(old.channel, FAR, old.allocation, finalized=True)
+        signature = self._key(terms).sign_state(end)
+        final = Update(end.channel, FAR, end.allocation, True, EMPTY, EMPTY, signature)
+        return (claim, ChannelReady(old.channel), final)
 
     def _key(self, terms: Terms) -> ChannelKey:
         return ChannelKey(self.keys.participant_seed(terms.our_share))
@@ -132,6 +199,7 @@ class ByzantineHouse(House):
             case Confirm():
                 return dataclasses.replace(message, version=message.version + rng.choice((1, 5)))
             case Resume():
+                self.feigned.add(message.channel)
                 version = max(0, message.version + rng.choice((-2, -1, 0, 1, 3, 2**32)))
                 pending = rng.choice((0, version + 1, version, message.pending_version))
                 return dataclasses.replace(

@@ -203,7 +203,7 @@ class Town:
     def recovering(self) -> list[ChannelId]:
         return []
 
-    def recalled(self, held: TowerHeld) -> str | None:
+    def recalled(self, tower: bytes, held: TowerHeld) -> str | None:
         raise AssertionError("nothing was lost")
 
     def answered(self, tower: bytes, channel: ChannelId) -> None: ...

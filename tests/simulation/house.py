@@ -31,8 +31,10 @@ from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
 from perund.store.store import Store
-from protocol.messages import FEATURE_LIVES, Hello, Message
-from protocol.types import ChannelId, Nanos
+from protocol.errors import Undecodable
+from protocol.messages import FEATURE_LIVES, Hello, Message, SignedStateMessage
+from protocol.signing import verify_signed_state
+from protocol.types import ChannelId, Nanos, SignedState, State
 from tests.simulation.faults import Faults
 from tests.simulation.power import Fuse, Life, PowerCut, Statistics
 from tests.simulation.rules import Rules
@@ -171,6 +173,12 @@ class House:
         self.lost: dict[ChannelId, Terms] = {}
         """The channels that it had when it lost its disk: in them it may lack what happened (rule 7)."""
         self.disks_lost = 0
+        self.shown: dict[ChannelId, set[tuple[int, int]]] = {}
+        """Since it lost its disk: the shares of the states that came to it with both signatures (rule 7)."""
+        self.declared: dict[ChannelId, set[tuple[int, int]]] = {}
+        """The same of those that its user declared the newest."""
+        self.feigned: set[ChannelId] = set()
+        """The channels of which it says falsely that it lost data."""
         self.risked: set[ChannelId] = set()
         """Those of them that its user settles with what there is."""
         self.made_ids: set[bytes] = set()
@@ -310,6 +318,7 @@ class House:
             self.life.end()
         self.lost |= {row.terms.channel: row.terms for row in self.disk.read.channels_page(None, 0, 1_000)}
         self.disks_lost += 1
+        self.shown, self.declared = {}, {}
         copies = self.disk.copies
         copy = self.rng.choice(copies) if copies and self.rng.random() < 0.75 else None
         self.statistics.facts["disks lost" if copy is None else "disks lost, an old copy restored"] += 1
@@ -361,4 +370,17 @@ class House:
         return (message,)
 
     def note_received(self, message: Message) -> None:
-        """Hear what arrives."""
+        """Hear what arrives: what is signed by both may end a loss."""
+        if isinstance(message, SignedStateMessage) and message.channel in self.lost:
+            signatures = (message.signature_0, message.signature_1)
+            try:
+                state = State(message.channel, message.version, message.allocation, message.finalized)
+                genuine = verify_signed_state(self.lost[message.channel].params, SignedState(state, signatures))
+            except Undecodable:
+                return
+            if genuine:
+                self.shown.setdefault(message.channel, set()).add(message.allocation)
+
+    def may_end_loss(self, state: State) -> bool:
+        """Whether somebody other than the one who gains stands behind these shares: both did, or the user does."""
+        return state.allocation in self.shown.get(state.channel, set()) | self.declared.get(state.channel, set())

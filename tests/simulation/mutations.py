@@ -99,6 +99,7 @@ SLOW: Final = frozenset(
         "job that wakes itself",
         "look age from the certificate's time",
         "cursor from a query",
+        "a freeze that nobody ends",
     }
 )
 """Those that it takes hundreds of seeds to catch."""
@@ -330,9 +331,35 @@ MUTATIONS: Final = (
         (Follower, "_check", "(far,) if self.recovering else", "()  if False else"),
     ),
     _bug(
+        "own signature taken for a loss",
+        "rule 7: what our own store shows that we signed is no loss, also after we gave it up",
+        (Channel, "signed_here", "self._given_up.get(version)", "None"),
+        (Orderer, "_receive_updating", "case Ack() if message.version in self._given_up:", "case Ack() if False:"),
+    ),
+    _bug(
+        "what was given up forgotten by a restart",
+        "rule 7: the same after a restart",
+        (Orderer, "_give_up_pending", "Step((GivenUpRecord(update),))", "Step()"),
+        (Orderer, "_give_up_pending", "self._given_up[update.version] = update", "pass"),
+    ),
+    _bug(
+        "a loss ended on the peer's word",
+        "rule 7: a recovering node signs the end on shares that nothing shows to be the newest",
+        (Orderer, "advance", "if self._stopped:", "if self._stopped and not (self.recovering and not self.awaits_towers):"),
+        (Follower, "_update", "if self._stopped:", "if self._stopped and not (self.recovering and not self.awaits_towers):"),
+    ),
+    _bug(
+        "a freeze that nobody ends",
+        "DESIGN 3: what a violation froze is left, or the money stays for ever",
+        (Channel, "_end_frozen", "if not self.frozen or self.recovering:", "if True:"),
+        (Channel, "looked", "self._end_frozen(now)", "NOTHING"),
+    ),
+    _bug(
         "update given up that the peer has",
         "rule 7: a loss is ended on the state before one that both have signed",
         (Orderer, "advance", "(lost and not self._ack_comes)", "lost"),
+        (Channel, "signed_here", "self._given_up.get(version)", "None"),
+        (Orderer, "_receive_updating", "case Ack() if message.version in self._given_up:", "case Ack() if False:"),
     ),
     _bug(
         "job that wakes itself",
@@ -363,7 +390,7 @@ MUTATIONS: Final = (
     _bug(
         "dispute after restore",
         "rule 7: a state that may be old is registered",
-        (Settlement, "step", "if channel.recovering and (", "if False and ("),
+        (settlement_job, "next_settlement_action", "if recovering else", "if False else"),
     ),
     _bug(
         "restored node does not look for its deposit",

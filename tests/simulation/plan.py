@@ -73,6 +73,6 @@ def plan(rng: random.Random) -> Plan:
         crashing=rng.choice((0.0, 0.6, 0.9, 1.0)),
         log=rng.random() < 0.5,
         byzantine=byzantine,
-        losing=rng.choice((0.0, 0.0, 0.0, 0.006, 0.03)),
+        losing=rng.choice((0.0, 0.0, 0.0, 0.006, 0.03) if byzantine is None else (0.0, 0.0, 0.01, 0.03, 0.03)),
         copying=byzantine is None and rng.random() < 0.25,
     )

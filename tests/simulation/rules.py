@@ -108,6 +108,10 @@ class Rules:
                 state.finalized and state.version % FAR == 0,
                 f"rule 7: {life.house.name} lost its disk, and signs version {state.version} of an old channel",
             )
+            self._need(
+                life.house.may_end_loss(state),
+                f"rule 7: {life.house.name} lost its disk, and signs shares that nothing shows to be the newest",
+            )
         if state.finalized or state.version == 0:
             return
         fresh, look = self._fresh(life, state.channel)
@@ -177,9 +181,15 @@ class Rules:
             f"rule 2: the signature of {life.house.name} on version {state.version} left before it was durable",
         )  # fmt: skip
         left = self._left.setdefault((state.channel, life.house.participant(state.channel, signature)), _Left())
-        # Where both have lost everything, nobody can know what was signed: they may close twice.
-        forgotten = state.finalized and all(
-            state.channel in house.lost for house in life.house.neighbours if house.knows(state.channel)
+        # Where both have lost everything, or one feigns it, nobody can know what was signed: they may close twice.
+        forgotten = (
+            state.finalized
+            and state.channel in life.house.lost
+            and all(
+                state.channel in house.lost or state.channel in house.feigned
+                for house in life.house.neighbours
+                if house.knows(state.channel)
+            )
         )
         if state.version not in left.versions:  # what left before may be shown again
             # Who lost its final state with its disk ends the loss with another one, of the same allocation.

@@ -10,6 +10,7 @@ from perund.control import schema
 from perund.control.errors import RpcError
 from perund.control.values import E8s, PaidColumn, PaidE8s, Seconds
 from protocol.errors import CallerMistake
+from protocol.types import ChannelId
 from tests.simulation.house import House
 from tests.simulation.power import Life
 
@@ -113,6 +114,13 @@ class User:
         params = schema.ChannelDisputeParams(channel.hex(), idempotency_key=key, accept_risk=accept_risk)
         self._ask(Wish("dispute", params, key))
 
+    def recover(self, channel: bytes) -> None:
+        """Declare what the node has the newest, as far as he can see (rule 7)."""
+        machine = self.house.node.drivers[ChannelId(channel)].channel
+        self.house.declared.setdefault(machine.id, set()).add(machine.newest.state.allocation)
+        params = schema.ChannelRecoverParams(channel.hex(), accept_version=machine.version)
+        self._ask(Wish("recover", params, None))
+
     def ask_again(self) -> None:
         """Ask once more for something that was asked for under a key, answered or not."""
         keyed = [wish for wish in self.wishes if wish.key is not None]
@@ -139,6 +147,7 @@ class User:
             "open": lambda: house.api.channel_open(wish.params),  # type: ignore[arg-type]  # by kind
             "close": lambda: house.api.channel_close(wish.params),  # type: ignore[arg-type]  # by kind
             "dispute": lambda: house.api.channel_dispute(wish.params),  # type: ignore[arg-type]  # by kind
+            "recover": lambda: house.api.channel_recover(wish.params),  # type: ignore[arg-type]  # by kind
             "cancel": lambda: house.api.payment_cancel(wish.params),  # type: ignore[arg-type]  # by kind
         }
         house.run(lambda: house.loop.create_task(self._call(wish, calls[wish.kind])))

@@ -419,13 +419,14 @@ class World:
 
     def _end_channel(self, house: House, user: User, channel: ChannelId, *, patient: bool) -> None:
         machine = house.node.drivers[channel].channel
-        if machine.recovering and not patient:
+        if machine.recovering and not machine.loss_is_proven and patient:
+            if self.rng.random() < 0.4:
+                user.recover(channel)
+        elif machine.recovering and not patient:
             house.risked.add(channel)
             user.dispute(channel, accept_risk=True)
-        elif machine.phase is Phase.OPEN and (machine.recovering or not machine.frozen):
-            user.close(channel)
-        elif machine.phase is Phase.OPEN:
-            user.dispute(channel)
+        elif machine.phase is Phase.OPEN and not machine.frozen:
+            user.close(channel)  # what a violation froze the node leaves by itself
 
     async def _until(self, condition: Any, seconds: float, why: Any) -> None:
         deadline, pause = self.loop.time() + seconds, 0.25

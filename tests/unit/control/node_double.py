@@ -36,6 +36,24 @@ def a_channel(**changes: object) -> schema.Channel:
     return schema.Channel(**{**fields, **changes})  # type: ignore[arg-type]
 
 
+RECOVERY = schema.Recovery(
+    channel=CHANNEL,
+    recovering=True,
+    why="data_loss: this store is a copy",
+    version=3,
+    mine_e8s=E8s(10**8),
+    theirs_e8s=E8s(5 * 10**7),
+    proven=False,
+    towers_asked=True,
+    towers=[schema.TowerAnswer(tower=NODE_ID, answered=True, version=2)],
+    peer_connected=True,
+    peer_version=3,
+    proposal=schema.ProposedEnd(version=2**32, mine_e8s=E8s(10**8), theirs_e8s=E8s(5 * 10**7), as_ours=True),
+    at_risk_e8s=E8s(5 * 10**7),
+    way_out="`perun recover` shows what is known",
+)
+
+
 class NodeDouble:
     """Answers at once, unless `hold` is set: then money calls wait for `release`."""
 
@@ -150,6 +168,10 @@ class NodeDouble:
         await self._act("channel.dispute", params)
         registered = schema.Registered(version=7, finalized=False, settled=False, timeout=WHEN, ours=True)
         return a_channel(phase="leaving", registered=registered)
+
+    async def channel_recover(self, params: schema.ChannelRecoverParams) -> schema.Recovery:
+        await self._act("channel.recover", params)
+        return RECOVERY
 
     async def channel_withdraw(self, params: schema.ChannelWithdrawParams) -> schema.Channel:
         await self._act("channel.withdraw", params)

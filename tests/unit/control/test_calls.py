@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "channel.close": {"channel": CHANNEL},
     "channel.dispute": {"channel": CHANNEL},
     "channel.withdraw": {"channel": CHANNEL},
+    "channel.recover": {"channel": CHANNEL, "accept_version": 3},
     "payment.list": {},
     "payment.cancel": {"channel": CHANNEL, "payment": "0f" * 16},
     "event.subscribe": {},

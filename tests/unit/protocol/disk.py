@@ -10,6 +10,9 @@ from protocol.effects import (
     CountedRecord,
     DeclinesRecord,
     EventRecord,
+    GivenUpRecord,
+    IncludedRecord,
+    LossEndRecord,
     PaymentsEndedRecord,
     PaymentsOfferedRecord,
     PaymentsQueuedRecord,
@@ -50,6 +53,8 @@ class Disk:
     frozen: str = ""
     reason: str = ""
     outstanding: Update | None = None
+    given_up: dict[int, Update] = field(default_factory=dict)
+    loss_end_version: int | None = None
     peer_holds: int = 0
     counted: int = 0
     settled_version: int | None = None
@@ -83,11 +88,20 @@ class Disk:
                 self.outstanding = record.update
                 self._include(0, record.update.from_0, record.update.version)
                 self._include(1, record.update.from_1, record.update.version)
+            case GivenUpRecord():
+                self.given_up[record.update.version] = record.update
+            case IncludedRecord():
+                self._include(0, record.from_0, record.version)
+                self._include(1, record.from_1, record.version)
+            case LossEndRecord():
+                self.loss_end_version = record.version
             case StateRecord():
                 self.newest = record.signed
                 version = record.signed.state.version
                 if self.outstanding is not None and self.outstanding.version <= version:
                     self.outstanding = None
+                if record.signed.state.finalized:
+                    self.given_up = {v: u for v, u in self.given_up.items() if v >= version}
                 self._include(0, record.from_0, version)
                 self._include(1, record.from_1, version)
                 self.counted = version if record.counts else self.counted
@@ -139,7 +153,9 @@ class Disk:
             if earlier is not None:
                 assert earlier.version in (None, version), f"payment {payment.id.hex()} is in two updates"
                 assert earlier.payment == payment, f"payment {payment.id.hex()} changed on its way into an update"
-                assert earlier.status in (None, "queued", "offered"), f"an ended payment ({earlier.status}) is included"
+                assert earlier.status in (None, "queued", "offered", "unknown"), (
+                    f"an ended payment ({earlier.status}) is included"
+                )
             self.rows[(sender, payment.id)] = Row(payment, version, None)
 
     # --- what a restart, and the machine, ask for --------------------------------------------------------
@@ -157,6 +173,8 @@ class Disk:
             counted=self.counted,
             uncounted_sent=self._above_counted(ours),
             uncounted_received=self._above_counted(1 - ours),
+            given_up=tuple(self.given_up.values()) if ours == 0 else (),
+            loss_end_version=self.loss_end_version,
             queued=self._waiting("queued"),
             offered=self._waiting("offered"),
             highest_peer_id=max((i for s, i in self.rows if s != ours), default=b""),

@@ -131,8 +131,9 @@ class Rules:
 
     def books(self, disk: Disk) -> None:
         """Balances equal the sums of what is in the newest fully signed state (rule 6)."""
-        settled_below = disk.settled_version is not None and disk.settled_version < disk.newest.state.version
-        if not self.complete or settled_below:
+        # Settled on another state: what is only in the newest one is undone.
+        elsewhere = disk.settled_version is not None and disk.settled_version != disk.newest.state.version
+        if not self.complete or elsewhere:
             return
         version = disk.newest.state.version
         moved = 0

@@ -371,6 +371,11 @@ class Scene:
         side = self[name]
         self.do(side, lambda: side.channel.close(self.now, "the user asked for it"))
 
+    def declare_newest(self, name: str) -> None:
+        """Its operator declares the newest state that it knows the newest there is (rule 7)."""
+        side = self[name]
+        self.do(side, lambda: side.channel.declare_newest(side.channel.version, self.now))
+
     def leave(self, name: str) -> None:
         side = self[name]
         self.do(side, lambda: side.channel.leave(self.now, "the user asked for it"))

@@ -159,10 +159,10 @@ alice | Ack | ignored | = | = | = | = | = | ! not_resumed
 alice | Confirm | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 alice | CloseRequest | ignored | closing; sends Update | ignored | = | = | = | ! not_resumed
 alice | Resume | sends Confirm | = | sends Update | sends Confirm | = | ignored | sends Confirm
-alice | SignedStateMessage | ! data_loss | = | = | = | = | writes Signature, State, Event | ! data_loss
+alice | SignedStateMessage | ! data_loss | = | = | = | = | writes Signature, State, LossEnd, Event | ! data_loss
 alice | pay | channel_not_open | sends Update | channel_not_open | = | = | channel_frozen | writes PaymentsQueued
 alice | cancel an unknown payment | payment_not_queued | = | = | = | = | = | =
-alice | close | channel_not_open | closing; sends Update | ignored | channel_not_open | = | channel_frozen | closing
+alice | close | channel_not_open | closing; sends Update | ignored | channel_not_open | = | ignored | closing
 alice | leave | leaving | = | = | ignored | channel_closed | leaving | =
 alice | funding is complete | sends ChannelReady | ignored | = | = | = | = | =
 alice | a look at nothing registered | ignored | = | = | = | = | = | =
@@ -178,10 +178,10 @@ bob | Ack | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 bob | Confirm | ignored | = | = | = | = | = | ! not_resumed
 bob | CloseRequest | ! wrong_role | = | = | = | = | ignored | ! not_resumed
 bob | Resume | ignored | = | sends CloseRequest | ignored | = | = | =
-bob | SignedStateMessage | ! data_loss | = | = | = | = | writes Signature, State, Event | ! data_loss
+bob | SignedStateMessage | ! data_loss | = | = | = | = | writes Signature, State, LossEnd, Event | ! data_loss
 bob | pay | channel_not_open | sends Offer | channel_not_open | = | = | channel_frozen | writes PaymentsQueued
 bob | cancel an unknown payment | payment_not_queued | = | = | = | = | = | =
-bob | close | channel_not_open | closing; sends CloseRequest | ignored | channel_not_open | = | channel_frozen | closing
+bob | close | channel_not_open | closing; sends CloseRequest | ignored | channel_not_open | = | ignored | closing
 bob | leave | leaving | = | = | ignored | channel_closed | leaving | =
 bob | funding is complete | sends ChannelReady | ignored | = | = | = | = | =
 bob | a look at nothing registered | ignored | = | sends CloseRequest | ignored | = | = | =

@@ -230,8 +230,9 @@ def check_frozen(scene: Scene, name: str, code: str) -> None:
     side = scene[name]
     assert scene.frozen(name) == code
     assert side.disk.frozen == side.channel.frozen
-    event = side.disk.events[-1]
-    assert (event.kind, event.data["code"], event.data["alarm"]) == ("channel.frozen", code, True)
+    [event] = [e for e in side.disk.events if e.kind == "channel.frozen"]
+    assert (event.data["code"], event.data["alarm"]) == (code, True)
+    assert side.disk.phase.value == "closing"  # and the money comes out: alone, in time
     error = scene.sent(name, ErrorMessage)[-1]
     assert isinstance(error, ErrorMessage)
     assert (error.code, error.channel) == (code, side.channel.id)
@@ -285,7 +286,7 @@ def test_the_first_violation_is_the_one_that_is_remembered() -> None:
     scene.receive("bob", scene.signed_update())
     scene.receive("bob", Confirm(scene.bob.channel.id, 9))
     assert scene.frozen("bob") == "empty_update"
-    assert [e.kind for e in scene.bob.disk.events] == ["channel.frozen"]
+    assert [e.kind for e in scene.bob.disk.events] == ["channel.frozen", "channel.closing"]
 
 
 def test_an_acknowledgement_that_comes_after_freezing_still_counts() -> None:

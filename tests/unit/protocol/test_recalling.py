@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from protocol.effects import LookNow, Phase
+from protocol.effects import LookNow, Phase, SignatureRecord
 from protocol.errors import PeerViolation, PerundError
 from protocol.messages import Ack, CloseRequest, Resume, SignedStateMessage, TowerHeld, Update
 from protocol.types import ChannelId, SignedState, State
@@ -33,7 +33,7 @@ def answered(scene: Scene, name: str) -> None:
 def marked(disk: Disk) -> Disk:
     """A copy of a disk that knows that it is one."""
     made = copy.deepcopy(disk)
-    made.frozen = "data_loss: this store is a copy"
+    made.frozen, made.loss_end_version = "data_loss: this store is a copy", None
     return made
 
 
@@ -118,6 +118,8 @@ def test_who_lost_the_same_is_shown_what_the_tower_kept(name: str) -> None:
     peer = PEER[name]
     young = copy.deepcopy(scene[peer].disk)
     young.newest, young.outstanding = SignedState(scene.alice.terms.state_0(), scene[name].disk.newest.signatures), None
+    young.signature = SignatureRecord(newest.state.channel, 0, young.newest.state.digest, finalized=False)
+    young.signed = {0: young.newest.state.digest}
     scene.restore(peer, young)
     scene.ready()
     assert scene.allocation == (1000, 1000)

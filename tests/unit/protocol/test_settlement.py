@@ -43,11 +43,12 @@ def decide(
     paid_out: bool = False,
     anything_held: bool = True,
     withdrawal_open: bool = False,
+    recovering: bool = False,
 ) -> SettlementAction:
     return next_settlement_action(
         phase=phase, newest=newest, registered=on_canister, chain_ns=chain_ns, holdings_e8s=holdings_e8s,
         owed_e8s=owed_e8s, paid_out=paid_out, anything_held=anything_held, withdrawal_open=withdrawal_open,
-        fee_e8s=FEE, force_at_ns=FORCE_AT,
+        fee_e8s=FEE, force_at_ns=FORCE_AT, recovering=recovering,
     )  # fmt: skip
 
 

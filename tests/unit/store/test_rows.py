@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+import apsw
 import pytest
 
+from perund.recovery.copying import copy_store
 from perund.store import store as store_module
 from perund.store.jobs import (
     book_cost,
@@ -21,9 +24,15 @@ from perund.store.jobs import (
     transfer_refused,
     withdrawal_ended,
 )
+from perund.store.reading import open_reader
 from perund.store.rows import Cost, RequestRow, TransferIntent, WithdrawalIntent
+from perund.store.schema import MIGRATIONS, migrate
 from protocol.effects import (
     EventRecord,
+    GivenUpRecord,
+    IncludedRecord,
+    LossEndRecord,
+    PaymentsEndedRecord,
     PaymentsQueuedRecord,
     PeerHoldsRecord,
     Phase,
@@ -91,6 +100,70 @@ async def test_an_update_until_it_is_acknowledged(books: Books) -> None:
     assert memory.pending is None
     assert memory.newest == after
     assert memory.peer_holds == 1
+
+
+async def test_an_update_that_was_given_up_until_a_later_state_makes_it_void(books: Books) -> None:
+    channel = (await books.add(terms_of())).channel
+    after, final = signed(channel, 1, 989, 511), signed(channel, 2**32, 1000, 500, finalized=True)
+    update = Update(channel, 1, (989, 511), False, batch(1, memo=b"rent"), EMPTY, after.signatures[0])
+    end = Update(channel, 2**32, (1000, 500), True, EMPTY, EMPTY, final.signatures[0])
+    await books.store.write([signature_of(after.state), UpdateRecord(update)])
+    await books.store.write([GivenUpRecord(update), signature_of(final.state), UpdateRecord(end)])
+    books.reopen()
+    memory = books.row().memory
+    assert (memory.given_up, memory.pending) == ((update,), end)
+
+    books.store.name(channel, 1)
+    ended = PaymentsEndedRecord(channel, 0, update.from_0.ids, "unknown", "peer_lost_data")
+    await books.store.write([ended, StateRecord(after, update.from_0, EMPTY), PeerHoldsRecord(channel, 1)])
+    books.reopen()
+    memory = books.row().memory
+    assert (memory.given_up, memory.pending, memory.newest) == ((update,), end, after), "the end can still come"
+    [(_, row)] = books.store.read.payments(1, (0, -1, b""), 10)
+    assert (row.status, row.code, row.version) == ("delivered", "", 1)
+
+    books.store.name(channel, 1)
+    await books.store.write([StateRecord(final, EMPTY, EMPTY)])
+    books.reopen()
+    assert (books.row().memory.given_up, books.row().memory.pending) == ((), None)
+
+
+async def test_what_turned_out_to_be_in_the_settled_state(books: Books) -> None:
+    channel = (await books.add(terms_of())).channel
+    paid = batch(1, 2)
+    await books.store.write([UpdateRecord(Update(channel, 1, (977, 523), False, paid, EMPTY, b"\x01" * 64))])
+    await books.store.write([PaymentsEndedRecord(channel, 0, paid.ids, "unknown", "peer_lost_data")])
+    await books.store.write([IncludedRecord(channel, 1, paid, EMPTY), PeerHoldsRecord(channel, 1)])
+    rows = [row for _, row in books.store.read.payments(1, (0, -1, b""), 10)]
+    assert [(row.status, row.code) for row in rows] == [("delivered", "")] * 2
+
+
+@pytest.mark.parametrize("ours", [0, 1])
+async def test_a_copy_forgets_on_what_a_loss_may_be_ended(books: Books, ours: ParticipantIndex, tmp_path: Path) -> None:
+    """What was adopted before the copy was made says nothing of what came after it."""
+    channel = (await books.add(terms_of(ours=ours))).channel
+    frozen = "data_loss: version 3 came from the peer: this node had lost it"
+    await books.store.write(
+        [
+            StateRecord(signed(channel, 3, 900, 600), EMPTY, EMPTY),
+            LossEndRecord(channel, 3),
+            PhaseRecord(channel, Phase.CLOSING, frozen, "", Nanos(9)),
+        ]
+    )
+    books.reopen()
+    assert books.row().memory.loss_end_version == 3
+    assert copy_store(books.path, tmp_path / "copy.db") == 1
+    row = open_reader(tmp_path / "copy.db").channel(1)
+    assert row is not None
+    assert (row.memory.frozen, row.memory.loss_end_version) == (frozen, None)
+
+
+async def test_a_store_of_an_older_schema_is_copied_too(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    database = apsw.Connection(str(path))
+    migrate(database, MIGRATIONS[:4])
+    database.close()
+    assert copy_store(path, tmp_path / "copy.db") == 0
 
 
 async def test_an_older_state_does_not_take_the_outstanding_update_along(books: Books) -> None:

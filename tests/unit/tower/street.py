@@ -94,7 +94,7 @@ class Home:
     def recovering(self) -> list[ChannelId]:
         return list(self.lost)
 
-    def recalled(self, held: TowerHeld) -> str | None:
+    def recalled(self, tower: bytes, held: TowerHeld) -> str | None:
         params, signed = self.states[held.channel]
         if held.version <= signed.state.version:
             return None

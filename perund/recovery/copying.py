@@ -11,6 +11,7 @@ import apsw
 from perund.private_file import place_new, sync_file
 from perund.recovery.backup import BackupError
 from perund.store.lives import mark_restored
+from perund.store.schema import migrate
 from protocol.channel import DATA_LOSS
 
 __all__ = ["copy_store", "mark_as_copy"]
@@ -18,15 +19,13 @@ __all__ = ["copy_store", "mark_as_copy"]
 
 def mark_as_copy(database: apsw.Connection, why: str) -> int:
     """Freeze every channel that is not closed as one whose data may be old. Returns how many."""
+    # What was proven, or declared the newest, before the copy was made says nothing of what came after it.
     database.execute(
-        "UPDATE channel_state SET frozen = iif(frozen LIKE ?, frozen, ?) WHERE phase != 'closed'",
+        "UPDATE channel_state SET frozen = iif(frozen LIKE ?, frozen, ?), loss_end_version = NULL "
+        "WHERE phase != 'closed'",
         (f"{DATA_LOSS}%", f"{DATA_LOSS}: {why}"),
     )
     marked = database.changes()
-    if database.execute("SELECT 1 FROM pragma_table_info('channel_state') WHERE name = 'loss_end_version'").fetchone():
-        # What was proven, or declared the newest, before the copy was made says nothing of what came after it. A store
-        # of an older perund has nothing of the kind.
-        database.execute("UPDATE channel_state SET loss_end_version = NULL WHERE phase != 'closed'")
     # Nothing that was under way is sent again: nobody can tell what became of it.
     database.execute(
         "UPDATE payment SET status = 'unknown', code = ? WHERE version IS NULL AND status IN ('queued', 'offered')",
@@ -77,6 +76,7 @@ def _copy_marked(source: Path, copy: Path, target: Path) -> int:
         verdict = str(made.pragma("integrity_check"))
         if verdict != "ok":
             raise BackupError(f"the copy {target} is not consistent: {verdict}", "check the disk; use `perund check`")
+        migrate(made)  # the marks have their places in the newest schema only
         made.execute("BEGIN IMMEDIATE")
         marked = mark_as_copy(made, "this store is a copy")
         made.execute("COMMIT")

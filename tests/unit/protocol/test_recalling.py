@@ -365,7 +365,7 @@ def test_a_life_that_is_over_neither_proposes_nor_acknowledges(name: str) -> Non
     scene.cut()
     scene.connect()  # what was outstanding is not said again either
     scene.run()
-    scene.close("alice")
+    scene.close("bob" if name == "alice" else "alice")
     scene.run()
     assert {kind: len(scene.sent(name, kind)) for kind in (Update, Ack)} == before
     assert scene[name].channel.version == 1

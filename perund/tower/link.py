@@ -15,7 +15,7 @@ import structlog
 
 from perund.tower.recalling import NO_SLOT, Recall, Recovery
 from perund.tower.receipt_rows import KeptReceipt
-from perund.tower.standing import Keeper, Standing
+from perund.tower.standing import ASK_EVERY_S, Keeper, Standing
 from protocol.messages import (
     FEATURE_TOWER,
     TowerForget,
@@ -47,6 +47,8 @@ ANSWER_S: Final = 30
 """A tower that does not answer in this time gets a new session."""
 FIRST_PAUSE_S: Final = 5
 LONGEST_PAUSE_S: Final = 600
+BROKEN_FOR_S: Final = 3_600
+"""A broken promise counts for so long: each further one of a channel doubles the pause before it is brought again."""
 RENEW_EVERY_S: Final = 5
 """How often receipts are checked for their age."""
 
@@ -115,6 +117,7 @@ class TowerLink:
         self._in_flight: dict[ChannelId, _Sent] = {}
         self._not_before: dict[ChannelId, int] = {}
         self._pauses: dict[ChannelId, float] = {}
+        self._broken: dict[ChannelId, tuple[int, int]] = {}  # how often, and when last (local time)
         self._settled: set[ChannelId] = set()
         self._live: set[ChannelId] = set()
         self._renewed_ns = 0
@@ -170,6 +173,7 @@ class TowerLink:
         self._receipts.pop(channel, None)
         self._not_before.pop(channel, None)
         self._pauses.pop(channel, None)
+        self._broken.pop(channel, None)
         self._settled.discard(channel)
         self._live.discard(channel)
         self.standing.forget(channel)
@@ -276,10 +280,25 @@ class TowerLink:
             for channel in [c for c in self._live if bucket_of(c) == message.bucket and c not in self._in_flight]:
                 found = self._household.newest(channel)
                 if found is not None and not self._covers(channel, found[1]):
-                    self.mark(channel)
+                    self._bring_again(channel, found[1])
         if question is not None:
             session.send(question)
         self._wake.set()
+
+    def _bring_again(self, channel: ChannelId, newest: SignedState) -> None:
+        """Deliver what it has not. At once the first time that it had signed that it holds it; who forgets again and
+        again, or says so, would else be brought everything for ever.
+        """
+        if channel not in self._waiting and self._is_promised(channel, newest):
+            now_ns = self._household.elapsed_ns()
+            times, last_ns = self._broken.get(channel, (0, now_ns))
+            times = times + 1 if now_ns - last_ns < BROKEN_FOR_S * NS else 1
+            self._broken[channel] = (times, now_ns)
+            if times > 1:
+                pause_s = min(ASK_EVERY_S << min(times - 2, 10), LONGEST_PAUSE_S)
+                self._not_before[channel] = now_ns + pause_s * NS
+                self.problem = "it forgets again and again what it has signed that it holds"
+        self.mark(channel)
 
     def _nonsense(self, receipt: TowerReceipt, sent: _Sent) -> str | None:
         if not verify_receipt(self.address.node_id, self._network, self._our_id, receipt):

@@ -176,6 +176,40 @@ async def test_a_tower_that_forgets_within_a_session_is_found_out_by_asking_agai
         assert forgot(s.home)[0]["channels"] == 1
 
 
+async def test_a_tower_that_forgets_again_and_again_is_brought_it_ever_more_rarely() -> None:
+    """It signs for what it is brought, and says each time that it is asked that it holds nothing."""
+    async with street() as s:
+        tower, link = Liar(honest), s.home.link
+        await s.tower_comes(tower, FEATURES)
+        ours = s.home.agree(channel(), 4)
+        await s.until(lambda: bool(s.home.kept), "delivered")
+        rounds, listed, behind, problems = 120, 0, 0, 0
+
+        def due() -> bool:
+            now_ns = s.home.elapsed_ns()
+            return bool(link._in_flight) or any(link._not_before.get(c, 0) <= now_ns for c in link._waiting)
+
+        def lists() -> int:
+            return sum(isinstance(m, TowerListRequest) for m in tower.heard)
+
+        for each in range(1, rounds + 1):
+            await s.until(lambda n=each: len(inquiries(tower)) == n, "asked")  # type: ignore[misc]
+            stand(tower, [])
+            await s.until(lambda n=listed: link.standing.settled or lists() > n, "what it has, then?")  # type: ignore[misc]
+            if lists() > listed:
+                listed += 1
+                assert tower.session is not None
+                tower.session.send(TowerList(bucket_of(ours), b"", b"", complete=True))
+            await s.until(lambda: link.standing.settled and not due(), "taken, and delivered if it was due")
+            behind += link.lag().channels
+            problems += link.problem is not None
+            s.home.elapsed_ahead_ns += (ASK_EVERY_S + 1) * 10**9
+            link._wake.set()
+        assert 5 <= len(tower.states()) <= 15, "in an hour"
+        assert behind > 100, "it is not counted on meanwhile"
+        assert problems > 90, "and people are told"
+
+
 async def test_a_tower_that_does_not_answer_any_more_confirms_nothing() -> None:
     async with street() as s:
         tower = Liar(honest)

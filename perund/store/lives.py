@@ -17,8 +17,8 @@ __all__ = ["OwnLife", "begin_life", "forget_life", "heard_of", "mark_restored", 
 
 NONCE_BYTES: Final = 32
 STARTS_BITS: Final = 20
-"""A restored store begins its numbers at the milliseconds since 1970 times 2^20: above every life of a store that was
-not restored later, and a million starts below the next restoration.
+"""A restored store, and one that takes over, begins its numbers at the milliseconds since 1970 times 2^20: above every
+life of a store for which that was not done later, and a million starts below the next time.
 """
 LATEST_MS: Final = 2**42
 """The year 2109. A clock beyond it is wrong, and numbers stay below 2^63."""
@@ -37,7 +37,7 @@ def begin_life(database: apsw.Connection, now_ms: int, *, take_over: bool) -> Ow
     """Begin a life and make it durable, or go on with one that has stopped.
 
     A stopped one stays so over restarts: the copy that a machine starts by itself must not outlive the node that its
-    operator uses. `take_over`: the operator says that this copy is the one; `now_ms`: the clock, for a restored store.
+    operator uses. `take_over`: the operator says that this copy is the one; `now_ms`: the clock.
     """
     row = database.execute("SELECT number, nonce, restored, stopped FROM own_life").fetchone()
     if row is None:
@@ -50,7 +50,9 @@ def begin_life(database: apsw.Connection, now_ms: int, *, take_over: bool) -> Ow
     if stopped is not None and not take_over and not restored:
         return OwnLife(number, nonce, stopped)
     above = max(number, stopped.by_number if stopped is not None else 0)
-    if restored:
+    if restored or stopped is not None:
+        # Also above what the other copy began since it was shown: whoever heard those lives could stop this node once
+        # with each, and freeze its channels every time.
         above = max(above, min(now_ms, LATEST_MS) << STARTS_BITS)
     life = OwnLife(above + 1, os.urandom(NONCE_BYTES))
     database.execute(

@@ -61,8 +61,29 @@ def test_one_that_stopped_stays_so_until_its_operator_says_otherwise() -> None:
         assert life.stopped is not None
         assert life.number == number
     life = begin_life(database, NOW_MS, take_over=True)
-    assert (life.number, life.stopped) == (71, None)
-    assert begin_life(database, NOW_MS, take_over=False).number == 72
+    assert life.number > 71
+    assert life.stopped is None
+    assert begin_life(database, NOW_MS, take_over=False).number == life.number + 1
+
+
+@pytest.mark.parametrize("starts", [1, 5, 300])
+def test_who_takes_over_is_above_what_the_other_copy_began_since(starts: int) -> None:
+    """The other one ran on after this one had stopped: whoever heard its lives would stop this one once with each."""
+    mine = store()
+    begin_life(mine, NOW_MS, take_over=False)
+    other = copy(mine)
+    shown = begin_life(other, NOW_MS, take_over=False).number
+    stop(mine, 1, by=shown)
+    heard = [shown] + [begin_life(other, NOW_MS, take_over=False).number for _ in range(starts)]
+    taken = begin_life(mine, NOW_MS + 1, take_over=True)
+    assert taken.number > max(heard)
+    # And the other way round, when the operator changes his mind.
+    stop(other, max(heard), by=taken.number)
+    later = [taken.number] + [begin_life(mine, NOW_MS + 1, take_over=False).number for _ in range(starts)]
+    assert begin_life(other, NOW_MS + 2, take_over=True).number > max(later)
+    # A clock that is far behind costs one more `--take-over`, and no life that falls.
+    stop(other, 1, by=2**62)
+    assert begin_life(other, 0, take_over=True).number == 2**62 + 1
 
 
 def test_taking_over_what_nobody_stopped_is_a_start_like_others() -> None:

@@ -25,6 +25,7 @@ from perund.store.rows import (
     TransferIntent,
     WithdrawalIntent,
 )
+from perund.store.schema import MIGRATIONS, migrate
 from protocol.channel import SETTLED_WITHOUT_IT
 from protocol.counting import Counted
 from protocol.effects import Phase, SignatureRecord
@@ -79,10 +80,10 @@ class Reader:
     the disk does not answer: who cannot read its books signs nothing either (rule 8).
     """
 
-    def __init__(self, database: apsw.Connection) -> None:
-        """Take a connection that nobody writes with."""
+    def __init__(self, database: apsw.Connection, path: Path | None = None) -> None:
+        """Take a connection that nobody writes with. `path`: the store's, if the connection is to a copy of it."""
         self._database = database
-        self.path = Path(database.filename)
+        self.path = path or Path(database.filename)
         self._declines = False
 
     def _rows(self, sql: str, values: tuple[_Value, ...] = ()) -> list[tuple[_Column, ...]]:
@@ -531,7 +532,10 @@ class Reader:
 
 
 def open_reader(path: Path) -> Reader:
-    """Return a reader of a store, also while a node runs on it. Raises `StorageFailed`, `StoreDamaged`."""
+    """Return a reader of a store, also while a node runs on it. Raises `StorageFailed`, `StoreDamaged`.
+
+    A store of an older schema is not changed: what is read is a copy in memory, as it is now, brought to the newest.
+    """
     try:
         database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         database.set_busy_timeout(BUSY_MS)
@@ -539,9 +543,22 @@ def open_reader(path: Path) -> Reader:
         # Who reads writes nothing back, not even as the last one: the log may have been cut off under it.
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         database.pragma("cache_size", -CACHE_KIB)
+        if 0 < int(str(database.pragma("user_version"))) < len(MIGRATIONS):
+            return Reader(_of_today(database), path)
     except apsw.Error as error:
         raise unusable(path, error, "read") from error
     return Reader(database)
+
+
+def _of_today(old: apsw.Connection) -> apsw.Connection:
+    """Return a copy in memory with the newest schema. Nobody has started a node of now on that store yet."""
+    copy = apsw.Connection(":memory:")
+    with copy.backup("main", old, "main") as backup:
+        backup.step()
+    old.close()
+    migrate(copy)
+    copy.pragma("query_only", 1)
+    return copy
 
 
 def _readable(rows: list[tuple[_Column, ...]], build: Callable[[tuple[_Column, ...]], T], table: str) -> list[T]:

@@ -232,7 +232,10 @@ class Line:
 
     async def pay(self, *payments: Payment) -> None:
         """Pay, and check the acknowledgement."""
-        update = self.update(*payments)
+        await self.exchange(self.update(*payments))
+
+    async def exchange(self, update: Update) -> None:
+        """Send an update, and check the acknowledgement."""
         self.peer.say(update)
         ack = await self.peer.hear(Ack)
         state = State(self.id, update.version, update.allocation, update.finalized)

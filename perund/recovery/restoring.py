@@ -64,9 +64,8 @@ def _fill(path: Path, backup: Backup) -> tuple[ChannelId, ...]:
     try:
         path.chmod(0o600)
         migrate(database)
-        taken = take_up_missing(database, backup, "this node was restored from a backup")
         mark_restored(database)  # also without a channel: towers have heard of the lives before
-        return taken
+        return take_up_missing(database, backup, "this node was restored from a backup")
     except apsw.Error as error:
         raise BackupError(f"the store {path} cannot be made: {error}", "check the disk") from error
     finally:

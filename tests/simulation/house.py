@@ -285,7 +285,7 @@ class House:
         self.node.background()
 
     def _life_stops(self, life: Life, stops: Callable[[], None]) -> None:
-        """Somebody showed this life a newer one. Of a restored node whose clock is behind that is its own, of before."""
+        """Somebody showed this life a newer one: of a restored node whose clock is behind, its own of before."""
         stops()
         if self.is_double:
             return

@@ -49,7 +49,7 @@ class SimDisk:
         self.copies.append(copy.serialize("main"))
 
     def lose(self, copy: bytes | None, *, restores: bool) -> None:
-        """The disk is gone; on the new one is a copy, or nothing. `restores`: a backup file is there, to restore from."""
+        """The disk is gone; on the new one is a copy or nothing. `restores`: there is a backup file to restore from."""
         self._use(_opened(copy) if copy is not None else apsw.Connection(":memory:"))
         migrate(self.database)
         if restores:

@@ -15,6 +15,7 @@ from perund.private_file import make_private_dir, write_new
 from perund.recovery.backup import Backup, BackupError, read_backup
 from perund.recovery.taking_up import genuine_channels, take_up_missing
 from perund.setup_errors import ConfigError
+from perund.store.lives import mark_restored
 from perund.store.schema import STORE_NAME, migrate
 from perund.store.store import connect
 from protocol.types import ChannelId
@@ -63,6 +64,7 @@ def _fill(path: Path, backup: Backup) -> tuple[ChannelId, ...]:
     try:
         path.chmod(0o600)
         migrate(database)
+        mark_restored(database)  # also without a channel: towers have heard of the lives before
         return take_up_missing(database, backup, "this node was restored from a backup")
     except apsw.Error as error:
         raise BackupError(f"the store {path} cannot be made: {error}", "check the disk") from error

@@ -31,7 +31,7 @@ TIMEOUT_S: Final[dict[Kind, float]] = {"call": 30.0, "query": 15.0, "read_state"
 """A call is held up to 10 s by the replica until its certificate is there."""
 CONNECT_TIMEOUT_S: Final = 10.0
 MAINNET_HOSTS: Final = ("icp0.io", "ic0.app", "internetcomputer.org", "icp-api.io", "icp.net")
-URGENT_SLOTS: Final = 16
+URGENT_SLOTS: Final = 96
 """Kept for what must not wait behind requests whose answers are kept back."""
 MAX_SHOWN: Final = 300
 CBOR_HEADERS: Final = {"Content-Type": "application/cbor", "Accept-Encoding": "identity"}

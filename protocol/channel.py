@@ -64,7 +64,7 @@ RISK_ACCEPTED: Final = "risk_accepted"
 SETTLED_WITHOUT_IT: Final = "settled_without_it"
 """The code of a payment that the state on which the canister settled leaves out."""
 SUPERSEDED: Final = "superseded"
-"""Why a payment of an update that was given up ends, when a later state without it is fully signed."""
+"""Why nobody knows of a payment of an update that was given up: a later state without it is fully signed."""
 UPDATE_ROOM: Final = 65_535 - 512
 """Bytes for payments in an update: what a frame holds less the fixed fields."""
 
@@ -127,10 +127,11 @@ class Channel(ABC):
         self.we_are_ready = self.peer_is_ready = self.phase is not Phase.FUNDING
         self._resume_sent = False
         self._claim_open = False
-        self._settled = False
-        self._given_up = {u.version: u for u in self.memory.given_up if u.version >= self.newest.state.version}
+        self._settled = self.memory.settled_version is not None
+        self._given_up = {u.version: u for u in self.memory.given_up}
         """What we gave up unacknowledged, by version. Also that of the newest state, which is undone if the final state
-        that was signed since is completed: what it pays counts when the canister settled on it, and not before.
+        that was signed since is completed, and that below it, which is settled if nobody refutes it: what it pays
+        counts when the canister settled on it, and not before.
         """
         self.counted = self.memory.counted
         self._uncounted: list[Agreed] = []
@@ -337,7 +338,9 @@ class Channel(ABC):
         return step if self._settled else step + self._judge_registered(look, now)
 
     def settled(self, version: int, digest: bytes) -> Step:
-        """The canister settled on a state: everything that is not in it ends."""
+        """The canister settled on a state: everything that is not in it ends. Once, also over restarts."""
+        if self._settled:
+            return NOTHING
         self._settled = True
         pending, step = self.pending, NOTHING
         ours_is_settled = pending is not None and digest == self._state_of(pending).digest
@@ -566,9 +569,23 @@ class Channel(ABC):
             SignedStateMessage(self.id, state.version, state.allocation, state.finalized, signatures[0], signatures[1])
         )
 
+    def outlive(self, text: str, now: Moment) -> Step:
+        """Another copy of this node runs, and may have signed what is not known here: nothing is signed any more.
+
+        That outlasts the copy, and any other reason why the channel is frozen: it recovers (rule 7). What was proven
+        before, or declared the newest, says nothing of what the other copy did.
+        """
+        self.outlived = True
+        step = Step((LossEndRecord(self.id, None),)) if self.loss_end_version is not None else NOTHING
+        self.loss_end_version = None
+        if self.frozen.startswith((DATA_LOSS, RISK_ACCEPTED)):
+            return step
+        before, self.frozen = self.frozen, ""
+        return step + self.freeze(DATA_LOSS, f"{text} (frozen before: {before})" if before else text, now)
+
     def accept_risk(self, now: Moment) -> Step:
         """The operator accepts that this node's state may be old: it may be registered, and updates stay frozen."""
-        self.frozen = self.frozen.replace(DATA_LOSS, RISK_ACCEPTED, 1)
+        self.frozen = f"{RISK_ACCEPTED}{self.frozen.removeprefix(DATA_LOSS)}"
         return Step((PhaseRecord(self.id, self.phase, self.frozen, "", now.chain_ns),))
 
     # --- what our store shows that we signed ---------------------------------------------------------------
@@ -599,9 +616,7 @@ class Channel(ABC):
         given_up = self._given_up.get(version)
         from_0, from_1 = (given_up.from_0, given_up.from_1) if given_up is not None else (EMPTY, EMPTY)
         self.newest = signed
-        over = [self._given_up.pop(v) for v in list(self._given_up) if v < version]
-        step = Step(tuple(r for update in over for r in self._given_up_ended(update, SUPERSEDED).durable))
-        step += Step((StateRecord(signed, from_0, from_1),))
+        step = self._superseded(version) + Step((StateRecord(signed, from_0, from_1),))
         facts: dict[str, str | int | bool] = {"version": version, "received": len(from_1 if self.ours == 0 else from_0)}
         step += Step((EventRecord("channel.acknowledged_late", self.id, facts),))
         if self.look is not None and self.look.version is not None:
@@ -617,17 +632,24 @@ class Channel(ABC):
                 step += Step((included, PeerHoldsRecord(self.id, version)))
                 step += self._told_of(self._agreed_in(update))
             else:
-                step += self._given_up_ended(update, SETTLED_WITHOUT_IT)
+                step += self._given_up_ended(update, "failed", SETTLED_WITHOUT_IT)
         return step
 
     def _agreed_in(self, update: Update) -> Agreed:
         sent, received = (update.from_0, update.from_1) if self.ours == 0 else (update.from_1, update.from_0)
         return Agreed(self._state_of(update), sent, received, received.total_e8s - sent.total_e8s)
 
-    def _given_up_ended(self, update: Update, code: str) -> Step:
+    def _superseded(self, version: int) -> Step:
+        """What we gave up below this version is not paid by now. Nobody knows before the canister has settled: it may
+        settle on that all the same, while nobody refutes.
+        """
+        over = [u for u in self._given_up.values() if u.version < version]
+        return Step(tuple(r for update in over for r in self._given_up_ended(update, "unknown", SUPERSEDED).durable))
+
+    def _given_up_ended(self, update: Update, status: str, code: str) -> Step:
         """Its payments are in no state. Their user was told that nobody knew."""
         both: tuple[tuple[ParticipantIndex, Batch], ...] = ((0, update.from_0), (1, update.from_1))
-        return Step(tuple(PaymentsEndedRecord(self.id, i, b.ids, "failed", code) for i, b in both if b))
+        return Step(tuple(PaymentsEndedRecord(self.id, i, b.ids, status, code) for i, b in both if b))
 
     def _claims_newer(self, theirs: Resume) -> Step:
         """The peer says that it holds more than we do. Only the state itself proves that we lost data (rule 7).
@@ -656,9 +678,11 @@ class Channel(ABC):
         if self.signed_here(signed.state.version, signed.state.digest):
             return self._acknowledged(signed, now)
         facts: dict[str, str | int | bool] = {"version": message.version, "had": self.version, "from": source}
-        self.newest, self.loss_end_version = signed, message.version
+        self.newest = signed
+        # While another copy goes on it proves nothing of what comes after: `outlive`.
+        self.loss_end_version = message.version if not self.outlived else None
         self._given_up = {v: u for v, u in self._given_up.items() if v > message.version}
-        proof = LossEndRecord(self.id, message.version)
+        proof = LossEndRecord(self.id, self.loss_end_version)
         # What was under way here may or may not be in that state: nobody can tell any more.
         step = Step((*self.signer.adopted(signed.state), StateRecord(signed, EMPTY, EMPTY), proof))
         if self.pending is None or self.pending.version <= message.version:
@@ -701,8 +725,7 @@ class Channel(ABC):
         """
         before, self.newest = self.newest.state.allocation[self.ours], signed
         sent, received = (from_0, from_1) if self.ours == 0 else (from_1, from_0)
-        over = [self._given_up.pop(v) for v in list(self._given_up) if v < signed.state.version]
-        ended = Step(tuple(r for update in over for r in self._given_up_ended(update, SUPERSEDED).durable))
+        ended = self._superseded(signed.state.version) if self._given_up else NOTHING
         agreed = Agreed(signed.state, sent, received, signed.state.allocation[self.ours] - before)
         counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted
         payments = (EMPTY, EMPTY) if recorded else (from_0, from_1)

@@ -133,11 +133,11 @@ class IncludedRecord:
 @dataclass(frozen=True, slots=True)
 class LossEndRecord:
     """On the shares of this version a loss of data may be ended (rule 7): it was adopted, or its operator declared it
-    the newest.
+    the newest. None: on none any more.
     """
 
     channel: ChannelId
-    version: int
+    version: int | None
 
 
 @dataclass(frozen=True, slots=True)

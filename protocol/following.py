@@ -243,6 +243,8 @@ class Follower(Channel):
     # --- ends --------------------------------------------------------------------------------------------
 
     def settled(self, version: int, digest: bytes) -> Step:
+        if self._settled:
+            return NOTHING
         step = self._peer_holds(min(version, self.version)) if min(version, self.version) > self.peer_holds else NOTHING
         # Settled below what we have: what we paid above it is ours again.
         undone, self._unconfirmed = b"".join(batch.ids for batch, v in self._unconfirmed if v > version), []

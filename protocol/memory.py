@@ -31,6 +31,8 @@ class ChannelMemory:
     pending: Update | None = None
     given_up: tuple[Update, ...] = ()
     """Participant 0's updates that it gave up unacknowledged: the peer may complete them (rule 1)."""
+    settled_version: int | None = None
+    """What the canister settled on, once the books are closed."""
     peer_holds: int = 0
     counted: int = 0
     """Up to this version what the peer paid counts as received (`protocol.counting`)."""

@@ -30,6 +30,10 @@ log = structlog.get_logger()
 
 S: Final = 1_000_000_000
 AT_ONCE: Final = 12
+"""Looks under way. With more doubts than that the look at one channel speaks for others: see `_nothing_proves`."""
+SENDS_AT_ONCE: Final = 24
+CROWDED_SEND_S: Final = 2.0
+"""How long the answer to a refutation is waited for with so many doubts: kept back, it must not keep others back."""
 BURST: Final = 20
 """So many refutations on hints may go out together."""
 ROUNDS_PER_CHALLENGE: Final = 4
@@ -95,6 +99,9 @@ class Doubts:
         self._due: list[tuple[int, int, _Doubt]] = []
         self._order = 0
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._sends = asyncio.Semaphore(SENDS_AT_ONCE)
+        self._unproven_ns = 0
+        """When the newest look at every server was asked for that came to nothing."""
         self._tokens, self._counted_ns = float(BURST), clock.monotonic_ns()
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
@@ -208,12 +215,12 @@ class Doubts:
         """Look at every server at once; if that proves nothing, send our newest, or say when to come again."""
         entry = doubt.entry
         doubt.due_ns = self._clock.monotonic_ns() + grace_ns(entry.challenge_ns)
-        async with self._places:
-            if await self._is_over(doubt):
-                self.forget(entry)
-                if doubt.sent:
-                    self._notices.noticed("watcher.unproven_over", entry.channel, {"proven": self._proven(doubt)})
-                return
+        if await self._is_over(doubt):
+            self.forget(entry)
+            if doubt.sent:
+                self._notices.noticed("watcher.unproven_over", entry.channel, {"proven": self._proven(doubt)})
+            return
+        async with self._sends:
             known = self._ours_above(entry, doubt.shown)
             if known is None or not self._roster.holds(entry) or self._proven_below(entry):
                 self.forget(entry)
@@ -227,14 +234,29 @@ class Doubts:
     async def _is_over(self, doubt: _Doubt) -> bool:
         """Whether a look has decided, one that is made now included, or nobody shows a stale state any more."""
         entry = doubt.entry
-        if self._proven(doubt):
-            return True
-        patience_s = grace_ns(entry.challenge_ns) / S
-        try:
-            await self._looks.make(entry, patience_s, self._consider, everywhere=True)
-        except PerundError:  # it was reported; what it showed was heard
+        async with self._places:
+            if self._proven(doubt):
+                return True
+            if not self._nothing_proves(doubt):
+                asked_ns, patience_s = self._clock.monotonic_ns(), grace_ns(entry.challenge_ns) / S
+                try:
+                    await self._looks.make(entry, patience_s, self._consider, everywhere=True)
+                except PerundError:  # it was reported; what it showed was heard
+                    self._unproven_ns = max(self._unproven_ns, asked_ns)
+                else:
+                    return True
             return bool(doubt.sent) and doubt.heard_ns <= doubt.sent_ns and await self._hint_says_over(doubt)
-        return True
+
+    def _nothing_proves(self, doubt: _Doubt) -> bool:
+        """Whether there are too many doubts for a look at each, and such a look came to nothing since this one.
+
+        Who keeps the answers of every server back would else win by showing something of so many channels that a true
+        hint waits behind them for longer than the challenge period. One certified answer ends it.
+        """
+        if len(self._open) <= AT_ONCE or self._unproven_ns <= max(doubt.since_ns, doubt.sent_ns):
+            return False
+        certified_ns = self._vitals.asked_ns
+        return certified_ns is None or certified_ns < self._unproven_ns
 
     async def _hint_says_over(self, doubt: _Doubt) -> bool:
         """Ask again what is shown, after a refutation went out. No answer says nothing, but not for ever."""
@@ -262,7 +284,7 @@ class Doubts:
             entry.unproven_sent = 0
         doubt.sent += 1
         entry.unproven_sent += 1
-        within_s = min(max(entry.challenge_ns / 8 / S, 2.0), 15.0)
+        within_s = min(max(entry.challenge_ns / 8 / S, 2.0), 15.0 if len(self._open) <= AT_ONCE else CROWDED_SEND_S)
         try:
             async with asyncio.timeout(within_s + 1):
                 answer = await self._canister.refute(params, signed, within_s)

@@ -51,7 +51,8 @@ class Vitals:
         self._roster = roster
         self._clock = clock
         self._ahead_ns: int | None = None
-        self._asked_ns: int | None = None
+        self.asked_ns: int | None = None
+        """When the newest certified answer was asked for, in local elapsed time."""
         self.chain_ns: Nanos | None = None
         """Chain time when the newest certified answer was asked for."""
         self.looks = 0
@@ -72,8 +73,8 @@ class Vitals:
             self._ahead_ns = ahead
         if self.chain_ns is None or chain_ns > self.chain_ns:
             self.chain_ns = chain_ns
-        if self._asked_ns is None or asked_ns > self._asked_ns:
-            self._asked_ns = asked_ns
+        if self.asked_ns is None or asked_ns > self.asked_ns:
+            self.asked_ns = asked_ns
 
     def chain_now_ns(self) -> Nanos | None:
         """Return a lower bound of chain time now that never goes back; None before the first certificate."""
@@ -82,7 +83,7 @@ class Vitals:
     @property
     def lag_ns(self) -> int | None:
         """Age of the newest certified answer: since its request was signed. None before the first."""
-        return self._clock.monotonic_ns() - self._asked_ns if self._asked_ns is not None else None
+        return self._clock.monotonic_ns() - self.asked_ns if self.asked_ns is not None else None
 
     @property
     def blind(self) -> bool:
@@ -91,7 +92,7 @@ class Vitals:
         if shortest is None:
             return False
         # A channel with a shorter period than all before has its first third from when it came.
-        since = max(self._asked_ns or 0, self._roster.shortest_since_ns)
+        since = max(self.asked_ns or 0, self._roster.shortest_since_ns)
         # Where few looks are made in a period, the answer between two of them is not missing yet.
         patience_ns = max(shortest / 3, 1.5 * (self._roster.interval_ns or 0))
         return self._clock.monotonic_ns() - since >= patience_ns
@@ -103,6 +104,6 @@ class Vitals:
             return WatcherState.BLIND
         if self.failing or self.sweep_fails or self.down:
             return WatcherState.DEGRADED
-        if self._asked_ns is None and len(self._roster):
+        if self.asked_ns is None and len(self._roster):
             return WatcherState.STARTING
         return WatcherState.WATCHING

@@ -13,7 +13,6 @@ from weakref import WeakSet
 import structlog
 
 from perund.store.lives import forget_life, record_heard, record_stop
-from protocol.channel import DATA_LOSS
 from protocol.effects import EventRecord
 from protocol.hearing import Heard, Hearing
 from protocol.lives import outlives, same_life, sign_life, sign_stop, verify_life, verify_stop
@@ -182,9 +181,8 @@ class Lives:
         """Have a channel sign nothing, if this life has stopped; it recovers (rule 7)."""
         if self.stopped is None:
             return
-        driver.channel.outlived = True
         text = f"life {self.stopped.by_number} of this node runs beside life {self.stopped.number}"
-        driver.perform(driver.channel.freeze(DATA_LOSS, text, self._services.time.now()))
+        driver.perform(driver.channel.outlive(text, self._services.time.now()))
 
     def _say(self) -> None:
         assert self.stopped is not None

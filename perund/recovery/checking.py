@@ -84,7 +84,8 @@ async def check_channel_on_chain(row: ChannelRow, perun: PerunCanister) -> list[
     findings = []
     name = terms.channel.hex()
     proposed = (row.memory.pending, *row.memory.given_up)
-    ours = {State(u.channel, u.version, u.allocation, u.finalized) for u in proposed if u is not None}
+    above = [u for u in proposed if u is not None and u.version >= newest.version]
+    ours = {State(u.channel, u.version, u.allocation, u.finalized) for u in above}
     if registered is not None and registered.state in ours:
         return []  # what this node proposed is registered, acknowledged late: it loses nothing by that
     if registered is not None and registered.state.version > newest.version:

@@ -169,6 +169,7 @@ class Reader:
             newest=SignedState(state, (signature_0, signature_1)),
             last_signature=SignatureRecord(ChannelId(channel), signed_version, signed_digest, bool(signed_final)),
             pending=self._outstanding(number) if ours == 0 else None,
+            settled_version=settled_version,
             peer_holds=peer_holds,
             counted=counted,
             uncounted_sent=uncounted[ours],

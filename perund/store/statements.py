@@ -82,8 +82,6 @@ def statements_of(
                 (state.version, *state.allocation, state.finalized, *signatures, record.counts, row),
             )
             yield Statement("DELETE FROM outstanding WHERE number = ? AND version <= ?", (row, state.version))
-            if state.finalized:  # only for a final state is anything given up
-                yield Statement("DELETE FROM given_up WHERE number = ? AND version < ?", (row, state.version))
             yield from _payments(row, 0, record.from_0, state.version, None, now_ms)
             yield from _payments(row, 1, record.from_1, state.version, None, now_ms)
         case CountedRecord():

@@ -100,8 +100,6 @@ class Disk:
                 version = record.signed.state.version
                 if self.outstanding is not None and self.outstanding.version <= version:
                     self.outstanding = None
-                if record.signed.state.finalized:
-                    self.given_up = {v: u for v, u in self.given_up.items() if v >= version}
                 self._include(0, record.from_0, version)
                 self._include(1, record.from_1, version)
                 self.counted = version if record.counts else self.counted
@@ -168,6 +166,7 @@ class Disk:
             newest=self.newest,
             last_signature=self.signature,
             pending=self.outstanding if ours == 0 else None,
+            settled_version=self.settled_version,
             peer_holds=self.peer_holds,
             frozen=self.frozen,
             counted=self.counted,
@@ -183,8 +182,8 @@ class Disk:
         )
 
     def _above_counted(self, sender: int) -> Batch:
-        above = range(self.counted + 1, self.newest.state.version + 1)
-        return Batch.of([r.payment for (s, _), r in sorted(self.rows.items()) if s == sender and r.version in above])
+        newest, mine = self.newest.state.version, [r for (s, _), r in sorted(self.rows.items()) if s == sender]
+        return Batch.of([r.payment for r in mine if r.version is not None and self.counted < r.version <= newest])
 
     def _waiting(self, status: str) -> Batch:
         ours = self.terms.our_index

@@ -165,7 +165,12 @@ def test_what_is_in_neither_of_them_ends_when_the_final_state_is_settled(was_sho
 
 
 @pytest.mark.parametrize("was_shown", [False, True])
-def test_the_final_state_acknowledged_ends_what_was_given_up(was_shown: bool) -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("refuted", [False, True])
+def test_the_final_state_acknowledged_ends_what_was_given_up_when_it_is_settled(
+    was_shown: bool, refuted: bool, restarted: bool
+) -> None:
+    """Bob can still register it, and has it settled when nobody refutes: who was told that it failed pays twice."""
     scene, _, signed, (paid,) = feigned_loss()
     if was_shown:
         scene.receive("alice", shown(signed))
@@ -173,8 +178,11 @@ def test_the_final_state_acknowledged_ends_what_was_given_up(was_shown: bool) ->
     assert final is not None
     scene.receive("alice", Ack(final.channel, final.version, sign_both(update_state(final)).signatures[1]))
     assert scene.alice.disk.newest.state == update_state(final)
-    assert scene.status("alice", paid) == "failed"
-    assert not scene.alice.disk.given_up
+    assert scene.status("alice", paid) == "unknown"
+    if restarted:
+        scene.restart("alice")
+    scene.settle(update_state(final) if refuted else signed.state, "alice")
+    assert scene.status("alice", paid) == ("failed" if refuted else "delivered")
 
 
 def test_a_given_up_update_needs_the_peers_signature() -> None:

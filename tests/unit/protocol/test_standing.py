@@ -16,6 +16,7 @@ from protocol.channel import Channel
 from protocol.effects import Look, Moment, Phase
 from protocol.errors import CallerMistake
 from protocol.funding import Abort, next_funding_action
+from protocol.messages import TowerHeld
 from protocol.settlement import (
     AwaitOperator,
     AwaitTimeout,
@@ -248,3 +249,43 @@ def test_a_newest_state_is_what_it_settles_on() -> None:
     assert alone.comes_out()
     assert alone.registered is not None
     assert alone.registered.state == replace(newest.state)
+
+
+@pytest.mark.parametrize("before", ["works", "a violation", "a copy", "proven"])
+@pytest.mark.parametrize("phase", [Phase.FUNDING, Phase.OPEN, Phase.CLOSING, Phase.LEAVING])
+@pytest.mark.parametrize("taken_over", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_life_that_is_over_has_a_way_out_whatever_froze_the_channel_before(
+    name: str, taken_over: bool, phase: Phase, before: str
+) -> None:
+    """The other copy may have signed: no dispute is opened unasked, and the one that is asked for is opened."""
+    alone = Alone(name, phase, before, final=False)
+    alone.scene.do(alone.side, lambda: alone.channel.outlive("another life runs", alone.now))
+    assert not alone.channel.loss_is_proven
+    alone.scene.restart(name)
+    if not taken_over:
+        alone.scene.do(alone.side, lambda: alone.channel.outlive("another life runs", alone.now))
+    assert alone.channel.recovering
+    assert not alone.channel.loss_is_proven, "what was adopted before says nothing of what the other copy did"
+    assert "--accept-risk" in (way_out_text(alone.channel, FORCE_NS, "soon") or "")
+    assert not alone.comes_out(), "a dispute that nobody asked for, with a state that may be old"
+    alone.dispute(accept_risk=True)
+    assert way_out(alone.channel) is WayOut.SETTLES
+    assert alone.comes_out()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_stopped_life_adopts_is_no_proof_for_the_life_that_takes_over(name: str) -> None:
+    """The other copy went on and may have been paid: who paid it hides that, and asks for the end on these shares."""
+    alone = Alone(name, Phase.OPEN, "works", final=False)
+    alone.look()
+    alone.scene.do(alone.side, lambda: alone.channel.outlive("another life runs", alone.now))
+    state = State(alone.channel.id, 4, (700, 1300), finalized=False)
+    held = TowerHeld(state.channel, 4, state.allocation, False, *sign_both(state).signatures)
+    alone.side.rules.complete = False
+    alone.scene.do(alone.side, lambda: alone.channel.recalled(held, alone.now))
+    assert alone.channel.version == 4
+    alone.scene.restart(name)
+    assert alone.channel.recovering
+    assert not alone.channel.loss_is_proven
+    assert way_out(alone.channel) is WayOut.UNPROVEN

@@ -102,7 +102,7 @@ async def test_an_update_until_it_is_acknowledged(books: Books) -> None:
     assert memory.peer_holds == 1
 
 
-async def test_an_update_that_was_given_up_until_a_later_state_makes_it_void(books: Books) -> None:
+async def test_an_update_that_was_given_up_is_kept_until_the_canister_has_settled(books: Books) -> None:
     channel = (await books.add(terms_of())).channel
     after, final = signed(channel, 1, 989, 511), signed(channel, 2**32, 1000, 500, finalized=True)
     update = Update(channel, 1, (989, 511), False, batch(1, memo=b"rent"), EMPTY, after.signatures[0])
@@ -125,7 +125,7 @@ async def test_an_update_that_was_given_up_until_a_later_state_makes_it_void(boo
     books.store.name(channel, 1)
     await books.store.write([StateRecord(final, EMPTY, EMPTY)])
     books.reopen()
-    assert (books.row().memory.given_up, books.row().memory.pending) == ((), None)
+    assert (books.row().memory.given_up, books.row().memory.pending) == ((update,), None)
 
 
 async def test_what_turned_out_to_be_in_the_settled_state(books: Books) -> None:

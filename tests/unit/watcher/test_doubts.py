@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
 
 from protocol.types import ChannelId, Nanos, Params, RegisteredState, SignedState, State
 from tests.unit.devnet.scene import START_NS
-from tests.unit.watcher.shore import SECOND, Shore, in_no_time, stop
+from tests.unit.watcher.shore import SECOND, NoAnswer, Shore, in_no_time, stop
 from watcher.doubts import BURST
+from watcher.ports import CertifiedLook
 from watcher.watch import Watcher
 
 
@@ -253,3 +255,81 @@ async def test_one_round_asks_and_refutes_as_well() -> None:
     shore.no_proofs = True
     await watcher.once()
     assert shore.registered(channel) == 5
+
+
+def keep_back(shore: Shore, real: ChannelId, sent: list[float]) -> None:
+    """From now on every server keeps every answer as long as it can; what arrives is executed all the same."""
+    refute = shore.refute
+    shore.no_proofs = True
+
+    async def kept(channel: ChannelId) -> CertifiedLook:
+        del channel
+        return await asyncio.Event().wait()  # type: ignore[return-value]  # it never comes
+
+    async def kept_everywhere(channel: ChannelId, within_s: float) -> CertifiedLook:
+        del channel
+        await asyncio.sleep(within_s)
+        raise NoAnswer("nobody answered")
+
+    async def unanswered(params: Params, signed: SignedState, within_s: float) -> str:
+        sent.append(shore.now_s())
+        if params.channel_id == real:
+            with contextlib.suppress(NoAnswer):
+                await refute(params, signed, within_s)
+        await asyncio.sleep(within_s)
+        raise NoAnswer("nobody answered")
+
+    shore.look, shore.look_everywhere, shore.refute = kept, kept_everywhere, unanswered  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("count", "challenge_s"), [(150, 60), (300, 120)])
+def test_a_true_hint_does_not_wait_behind_a_liar_that_keeps_every_answer_back(count: int, challenge_s: int) -> None:
+    """It shows something of each channel, and each look and each refutation waits as long as it may."""
+
+    @in_no_time
+    async def life() -> None:
+        shore, sent = Shore(), list[float]()
+        channels, run = await guarded(shore, shore.query_watcher(), count, challenge_s)
+        keep_back(shore, channels[-1], sent)
+        for channel in channels[:-1]:
+            shore.made_up[channel] = registered(channel, 3)
+        shore.register(channels[-1], 3)
+        began_s = shore.now_s()
+        await asyncio.sleep(challenge_s - 5)
+        assert shore.registered(channels[-1]) == 5, "settled on the old state"
+        rate = max(1.0, 4 * count / challenge_s)
+        assert len(sent) <= BURST + rate * (shore.now_s() - began_s)
+        await stop(run)
+
+    life()
+
+
+@in_no_time
+async def test_one_server_that_answers_contradicts_a_liar_about_every_channel() -> None:
+    """More channels than looks at once: the look at one speaks for others only where it came to nothing."""
+    shore = Shore()
+    channels, run = await guarded(shore, shore.query_watcher(), 40, challenge_s=600)
+    look = shore.look
+    kept = set(channels[:2])
+
+    async def some_are_kept(channel: ChannelId, within_s: float) -> CertifiedLook:
+        if channel in kept:
+            await asyncio.sleep(within_s)
+            raise NoAnswer("nobody answered")
+        await asyncio.sleep(6)
+        return await look(channel)
+
+    shore.look_everywhere = some_are_kept  # type: ignore[method-assign]
+    for channel in channels:
+        shore.made_up[channel] = registered(channel, 3)
+    sent: list[ChannelId] = []
+
+    async def counted(params: Params, signed: SignedState, within_s: float) -> str:
+        del signed, within_s
+        sent.append(params.channel_id)
+        return "done"
+
+    shore.refute = counted  # type: ignore[method-assign]
+    await asyncio.sleep(200)
+    assert set(sent) <= kept
+    await stop(run)

@@ -60,6 +60,16 @@ def silent(place: Place) -> Act:
     return act
 
 
+def mute(place: Place) -> Act:
+    """Fresh keys that complete the handshake, and say no hello."""
+
+    async def act(source: str) -> None:
+        stranger = await Stranger(place).secure(source, patience_s=5)
+        await stranger.gone(60)
+
+    return act
+
+
 def knocking(place: Place) -> Act:
     """Connections that begin a handshake, all with the same bytes, and never end it."""
     first = Initiator(PrivateKey(), place.node_id).begin()
@@ -105,7 +115,7 @@ def chattering(place: Place) -> Act:
 
 
 KINDS: Final[dict[str, Callable[[Place], Act]]] = {
-    act.__name__: act for act in (arriving, staying, silent, knocking, proposing, chattering)
+    act.__name__: act for act in (arriving, staying, silent, mute, knocking, proposing, chattering)
 }
 
 

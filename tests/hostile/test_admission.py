@@ -302,6 +302,7 @@ async def crowd_at(town: Town, node: NodeProcess, kind: str, per_second: float, 
         pytest.param("arriving", 300, marks=pytest.mark.long),
         pytest.param("staying", 100, marks=pytest.mark.long),
         pytest.param("silent", 300, marks=pytest.mark.long),
+        pytest.param("mute", 200, marks=pytest.mark.long),
         pytest.param("proposing", 50, marks=pytest.mark.long),
     ],
 )

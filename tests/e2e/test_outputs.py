@@ -30,9 +30,11 @@ def everything(directory: Path) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
+        if name.endswith(("-wal", "-shm")):
+            continue
         if path.is_symlink():
             found[name] = str(path.readlink())
-        elif path.is_file() and not name.endswith(("-wal", "-shm")):
+        elif path.is_file():
             found[name] = path.read_bytes()
         else:
             found[name] = ""

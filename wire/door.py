@@ -35,6 +35,11 @@ class _Room:
         self._tokens -= 1
         return True
 
+    def fullest(self) -> set[str]:
+        """Return the addresses that have most connections here."""
+        most = max(self.origins.values())
+        return {origin for origin, count in self.origins.items() if count == most}
+
     def next_s(self) -> float:
         """After how many seconds the next one may."""
         return max(0.001, (1 - self._tokens) / self._rate_per_s)
@@ -43,9 +48,11 @@ class _Room:
 class Door:
     """Two rooms: for addresses where a known peer was seen, and for the others. They take nothing from each other.
 
-    Who gives way in a full room is chosen by chance: whoever keeps it full, at any rate, has to keep coming, and
-    an honest peer is in it for a round trip. The newest handshake is begun first: when more come than can be begun,
-    some begin in time, where a fair line would have all of them come too late. Implements `wire.link.Gate`.
+    Who gives way in a full room is chosen by chance, of the address that has most in it: whoever keeps it full, at any
+    rate, has to keep coming, and an honest peer is in it for a round trip. Addresses take turns by chance, and of each
+    the newest handshake is begun first: when more come than can be begun, some begin in time, where a fair line would
+    have all of them come too late. So one address takes little from the others, also when a peer with a little money
+    was seen at it. Implements `wire.link.Gate`.
     """
 
     def __init__(
@@ -68,15 +75,15 @@ class Door:
         known = self._is_known(link.origin)
         room = self._rooms[known]
         if not known and room.origins[link.origin] >= self._limits.handshakes_per_address:
-            self._give_way([other for other in room.links if other.origin == link.origin])
+            self._give_way(room, {link.origin})
         elif len(room.links) >= self._limits.handshakes:
-            self._give_way(list(room.links))
+            self._give_way(room, room.fullest())
         room.links[link] = None
         room.origins[link.origin] += 1
         self._room_of[link] = room
 
-    def _give_way(self, links: list[Link]) -> None:
-        link = self._rng.choice(links)
+    def _give_way(self, room: _Room, origins: set[str]) -> None:
+        link = self._rng.choice([link for link in room.links if link.origin in origins])
         self.left(link)
         self._drop(link)
 
@@ -96,7 +103,7 @@ class Door:
         if room is None:
             return True
         loop = asyncio.get_running_loop()
-        if room.take(loop.time()):
+        if not room.waiting and room.take(loop.time()):
             return True
         room.waiting.append(link)
         if room.timer is None:
@@ -108,7 +115,9 @@ class Door:
         room.timer = None
         room.waiting = [link for link in room.waiting if link in self._room_of]
         while room.waiting and room.take(loop.time()):
-            room.waiting.pop().go_on()
+            origin = self._rng.choice(list({link.origin: None for link in room.waiting}))
+            newest = max(place for place, link in enumerate(room.waiting) if link.origin == origin)
+            room.waiting.pop(newest).go_on()
         if room.waiting:
             room.timer = loop.call_later(room.next_s(), self._serve, room)
 

@@ -162,8 +162,11 @@ class Link(asyncio.Protocol):
             self.abort()
             return
         transport.resume_reading()
-        if transport.can_write_eof():
+        try:
             transport.write_eof()
+        except OSError:  # the other end has cut it, and the event loop has not told us yet
+            self.abort()
+            return
         self._cut_due = self._loop.call_later(farewell_s, self.abort)
 
     def abort(self) -> None:

@@ -237,18 +237,22 @@ class FundingJob(ChannelJob):
             )
         finally:
             self._planning = False
-        if self.driver.channel.phase is not Phase.FUNDING:
-            # It failed meanwhile, and the ledger was never asked: nothing was paid, and nothing is paid any more.
+        if not self._may_pay():
+            # It failed meanwhile, or this node may have lost data or has a newer life: the ledger was never asked, so
+            # nothing was paid, and nothing is paid any more.
             await self._store.write([transfer_ended(intent.number, IntentStatus.VOID, None)])
             return Progress.again()
         log.info("channel.depositing", channel=self.driver.short, amount_e8s=amount_e8s, fee_e8s=intent.fee_e8s)
-        await self._transfers.drive(intent.number)
+        await self._transfers.drive(intent.number, may_ask=self._may_pay)
         return Progress.again()
+
+    def _may_pay(self) -> bool:
+        """Whether money may leave at this moment: between a decision and the request there are looks and writes."""
+        return self.driver.channel.phase is Phase.FUNDING and not self.driver.channel.recovering
 
     async def _pay(self, intent: DepositIntent) -> Progress:
         # After a failed opening nothing more is paid; what is in flight is followed to its end.
-        paying = self.driver.channel.phase is Phase.FUNDING and not self.driver.channel.recovering
-        after = await self._transfers.drive(intent.number, ask=paying)
+        after = await self._transfers.drive(intent.number, may_ask=self._may_pay)
         if after.status is IntentStatus.OPEN:
             return Progress.wait("the ledger to say whether our deposit was paid")
         return Progress.again()

@@ -51,8 +51,9 @@ class LedgerWatch:
         """Read everything once. Raises `ChainError`."""
         fee = (await self._ledger.fee()).value
         if self._decimals is None:
-            self._decimals = (await self._ledger.decimals()).value
-            self.minting_account = (await self._ledger.minting_account()).value
+            # Both or none: who asks meanwhile must not find the one and miss the other.
+            decimals = (await self._ledger.decimals()).value
+            self._decimals, self.minting_account = decimals, (await self._ledger.minting_account()).value
         if self.fee_e8s not in (None, fee):
             log.warning("ledger.fee_changed", was_e8s=self.fee_e8s, is_e8s=fee)
         self.fee_e8s = fee

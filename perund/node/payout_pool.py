@@ -9,6 +9,7 @@ the channel together with the fee of that transfer. Source: DESIGN, section 4; A
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -62,7 +63,9 @@ class PayoutPool:
         ledger: IcpLedger,
         account: bytes,
         guard: PublishedGuard,
+        may_lend: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may_lend`: asked at the last moment before money leaves."""
         self._number = number
         self._terms = terms
         self._funding = terms.funding(terms.our_index)
@@ -71,6 +74,7 @@ class PayoutPool:
         self._ledger = ledger
         self._account = account
         self._guard = guard
+        self._may_lend = may_lend
         self._gave_way = 0
 
     async def obstacle(self, holdings_e8s: int, peer_e8s: int, fee_e8s: int) -> Progress | None:
@@ -89,7 +93,7 @@ class PayoutPool:
             return Progress.wait(running)
         for sent in self._sent():
             if sent.status is IntentStatus.OPEN:
-                after = await self._transfers.drive(sent.number)
+                after = await self._transfers.drive(sent.number, may_ask=self._may_lend)
                 if after.status is IntentStatus.OPEN:
                     return Progress.wait("the ledger to say whether the fee reached the canister")
         booked = self.unbooked()
@@ -124,7 +128,7 @@ class PayoutPool:
         event = EventRecord("canister.fee_sent", self._funding.channel, facts)
         intent = await self._transfers.plan(self._account, missing_e8s, self._memo(), None, [event])
         log.info("canister.fee_sent", channel=self._funding.channel.hex()[:16], amount_e8s=missing_e8s)
-        await self._transfers.drive(intent.number)
+        await self._transfers.drive(intent.number, may_ask=self._may_lend)
         return Progress.again()
 
     def unbooked(self) -> list[Statement]:

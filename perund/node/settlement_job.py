@@ -18,7 +18,7 @@ from chain.request import SignedCall
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
-from perund.node.ledger_scan import find_block
+from perund.node.ledger_scan import find_block, first_block_since
 from perund.node.paid_by_others import records_of_gifts
 from perund.node.payout_pool import PayoutPool
 from perund.node.published import PublishedGuard
@@ -48,6 +48,8 @@ __all__ = ["SettlementJob"]
 
 log = structlog.get_logger()
 
+EARLIER_NS: Final = 600 * 1_000_000_000
+"""Searched before the first moment of a payout: clocks of nodes and subnets differ."""
 LONGEST_NAP_S: Final = 60.0
 """A step asks the canister four times: days of a challenge period are not spent asking."""
 
@@ -89,7 +91,16 @@ class SettlementJob(ChannelJob):
         terms = driver.channel.terms
         self._transfers = transfers
         self._guard = guard or PublishedGuard(perun, ledger, store, time)
-        self._pool = PayoutPool(driver.number, terms, store, transfers, ledger, self._canister_account, self._guard)
+        self._pool = PayoutPool(
+            driver.number,
+            terms,
+            store,
+            transfers,
+            ledger,
+            self._canister_account,
+            self._guard,
+            lambda: not self._outlived,
+        )
         self._rejected = 0
         """The withdrawal whose call is certified to have ended in a reject."""
         self._books_closed = False
@@ -133,6 +144,8 @@ class SettlementJob(ChannelJob):
             recovering=channel.recovering,
         )
         match action:
+            case Withdraw() | FollowWithdrawal() if self._outlived:
+                return Progress.wait("the newer life of this node, which takes the money out")
             case Conclude():
                 answer = (await self._perun.conclude(terms.params, action.signed)).value
                 log.info("channel.concluding", channel=self.driver.short, answer=answer.value if answer else "done")
@@ -169,6 +182,11 @@ class SettlementJob(ChannelJob):
                 return await self._finish(action.dust_e8s, look.registered)
             case _:
                 assert_never(action)
+
+    @property
+    def _outlived(self) -> bool:
+        """Whether a newer life of this node takes the money out: two would lend twice, and book half of it each."""
+        return self.driver.channel.outlived and self.driver.channel.recovering
 
     def _owed(self, registered: RegisteredState | None) -> int:
         """Return what the canister pays us for the registered state."""
@@ -291,9 +309,9 @@ class SettlementJob(ChannelJob):
             if self._time.chain_ns() <= call.ingress_expiry_ns:
                 return await self._submit_again(intent, call)
         last = withdrawals[-1] if withdrawals and published else None
-        block = await self._search(intent or undecided or last)
+        block = await self._search(intent or undecided or last, registered)
         if block is not None:
-            return await self._paid(intent or undecided or await self._record_found(registered), block)
+            return await self._paid(intent or undecided or await self._record_found(registered, block), block)
         if intent is None and undecided is not None and not published:
             return await self._withdraw(undecided.holdings_e8s)
         if intent is not None and self.holdings is not None:
@@ -302,9 +320,10 @@ class SettlementJob(ChannelJob):
             if self.holdings[terms.our_index] >= intent.holdings_e8s:
                 await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
                 return Progress.again()
-        if published and last is not None:
+        if published:
+            e8s = last.holdings_e8s if last is not None else self._owed(registered)
             return Progress.stuck(
-                f"a ledger block that shows the payout: the canister took {last.holdings_e8s} e8s off the holdings of "
+                f"a ledger block that shows the payout: the canister took {e8s} e8s off the holdings of "
                 "this node, and has paid them to nobody that is known"
             )
         return Progress.wait("a ledger block that shows the payout")
@@ -314,21 +333,25 @@ class SettlementJob(ChannelJob):
         async with self._guard.turn() as published:
             if published and not await self._pool.can_pay(intent.holdings_e8s):
                 # It was paid, or would be refused: the ledger's blocks tell, for certain when the call has expired.
-                block = await self._search(intent)
+                block = await self._search(intent, None)
                 if block is not None:
                     return await self._paid(intent, block)
                 return Progress.wait("the withdrawal's call to expire: the canister cannot pay it now")
             return await self._submit(intent, call)
 
-    async def _record_found(self, registered: RegisteredState | None) -> WithdrawalIntent:
-        intent = WithdrawalIntent(self._next_withdrawal(), self._owed(registered), None, "open", None, None, 0)
+    async def _record_found(self, registered: RegisteredState | None, block: int) -> WithdrawalIntent:
+        intent = WithdrawalIntent(self._next_withdrawal(), self._owed(registered), None, "open", None, None, block)
         await self._store.write([insert_withdrawal(self.driver.number, intent)])
         return intent
 
-    async def _search(self, intent: WithdrawalIntent | None) -> int | None:
-        """Return the ledger block of a payout to us that no other withdrawal stands for."""
+    async def _search(self, intent: WithdrawalIntent | None, registered: RegisteredState | None) -> int | None:
+        """Return the ledger block of a payout to us that no other withdrawal stands for.
+
+        Without an intent it was asked for by a life whose records are lost, or by a copy of this node.
+        """
         terms = self.driver.channel.terms
         memo, claimed = terms.funding(terms.our_index).memo, self._store.read.claimed_blocks()
+        paid_e8s = intent.holdings_e8s if intent is not None else self._owed(registered)
 
         def is_it(block: Block) -> bool:
             operation = block.operation
@@ -337,14 +360,21 @@ class SettlementJob(ChannelJob):
                 and (operation.from_, operation.to) == (self._canister_account, self._wallet_account)
                 and block.index not in claimed
                 # The published code gives its payouts no memo: the amount tells them from others of this node.
-                and (
-                    block.memo == memo
-                    or (intent is not None and block.memo == 0 and operation.amount_e8s == intent.holdings_e8s)
-                )
+                and (block.memo == memo or (block.memo == 0 and operation.amount_e8s == paid_e8s))
             )
 
-        block, _ = await find_block(self._ledger, intent.from_block if intent is not None else 0, is_it)
+        start = intent.from_block if intent is not None else await self._first_possible(registered)
+        block, _ = await find_block(self._ledger, start, is_it)
         return block.index if block is not None else None
+
+    async def _first_possible(self, registered: RegisteredState | None) -> int:
+        """Return where on the ledger a payout of this channel can be at the earliest."""
+        row = self._store.read.channel(self.driver.number)
+        assert row is not None
+        since_ns = row.opened_ns
+        if registered is not None and not registered.state.finalized:
+            since_ns = max(since_ns, registered.timeout_ns)  # before that the canister pays nothing out
+        return await first_block_since(self._ledger, since_ns - EARLIER_NS)
 
     async def _finish(self, dust_e8s: int, registered: RegisteredState | None) -> Progress:
         if not self._deposits_settled():

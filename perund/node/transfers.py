@@ -9,7 +9,7 @@ all expired and the ledger's blocks do not show it. Source: DESIGN, section 5.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -143,10 +143,11 @@ class Transfers:
         self._next += 1
         return self._next - 1
 
-    async def drive(self, number: int, *, ask: bool = True) -> TransferIntent:
+    async def drive(self, number: int, *, may_ask: Callable[[], bool] = lambda: True) -> TransferIntent:
         """Ask the ledger once (again), and return the intent as it is then known.
 
-        `ask=False`: ask for nothing more; find out what became of the requests that were sent.
+        `may_ask`: asked at the last moment before a request leaves, since what allowed it may have ended meanwhile.
+        If not, nothing more is asked for: what became of the requests that were sent is found out.
         """
         async with self._turn(number):
             intent = self._store.read.transfer(number)
@@ -154,8 +155,8 @@ class Transfers:
             if intent.status is not IntentStatus.OPEN:
                 return intent
             await self._time.ensure()
-            if ask and self._time.chain_ns() - intent.created_at_ns < ASK_AGAIN_NS:
-                await self._ask(intent)
+            if may_ask() and self._time.chain_ns() - intent.created_at_ns < ASK_AGAIN_NS:
+                await self._ask(intent, may_ask)
                 intent = self._store.read.transfer(number) or intent
             if intent.status is IntentStatus.OPEN and intent.unproven == 0:
                 await self._end(intent, IntentStatus.VOID, None)
@@ -175,7 +176,7 @@ class Transfers:
             if not turn.waiting:
                 del self._driving[number]
 
-    async def _ask(self, intent: TransferIntent) -> None:
+    async def _ask(self, intent: TransferIntent, may_ask: Callable[[], bool]) -> None:
         call = self._ledger.sign_transfer(
             TransferArgs(
                 to=intent.receiver,
@@ -190,6 +191,9 @@ class Transfers:
         facts = {"transfer": intent.number, "amount_e8s": intent.amount_e8s}
         # Drives of one transfer follow each other, so what was known before this request is known still.
         refused = transfer_refused(intent.number, intent.last_expiry_ns)
+        if not may_ask():
+            await self._store.write([refused])
+            return
         try:
             answer = (await self._ledger.submit_transfer(call)).value
         except CallExpired:

@@ -32,6 +32,8 @@ def way_out_text(channel: Channel, force_after_ns: int, forced_at: str) -> str |
         case WayOut.FORCED:
             when = forced_at if channel.phase is Phase.CLOSING else "soon"
             return f"by itself: the node settles alone {when}; `perun dispute {name}` does it now"
+        case WayOut.SETTLES if channel.outlived and channel.recovering:
+            return "a newer life of this node takes it out; if this is the one to keep: `perun run --take-over`"
         case WayOut.SETTLES:
             return "by itself: the node settles it on the canister and withdraws"
         case WayOut.TOWERS:

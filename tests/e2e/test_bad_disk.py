@@ -23,7 +23,7 @@ from tests.e2e.lookout import Lookout
 from tests.e2e.town import FEE, ICP, Town, within
 
 PAGE_BYTES = 4096
-FULL_AT_BYTES = 400_000
+FULL_AT_BYTES = 640_000
 """More than a small store, and what the node writes to standard error; some dozen updates fill the log beside it."""
 
 

@@ -60,7 +60,7 @@ async def test_what_we_gave_up_comes_back_and_the_money_comes_out_without_the_pe
     assert view.frozen is None and view.recovering is None
     assert view.way_out is not None and "by itself" in view.way_out
     [payment] = await town.payments(alice, channel)
-    assert payment.status == "signed"  # the peer can complete the final state, too: the canister decides
+    assert payment.status == "signed", "the peer can complete the final state as well: the canister decides"
     assert not [m for m in taker.inbox if isinstance(m, ErrorMessage)]
 
     # The peer says nothing more: the node settles alone, and its share arrives.

@@ -14,7 +14,8 @@ from perund.demo.processes import PASSPHRASE, NodeProcess
 from perund.keystore import KeyStore
 from perund.node.daemon import STORE_NAME
 from perund.recovery.backup import BACKUP_NAME, read_backup
-from tests.e2e.shell import Ran, perun, perund
+from tests.e2e.shell import Ran, executable, perun, perund, run
+from tests.e2e.test_bad_disk import confined
 from tests.e2e.town import ICP, Town
 
 KEPT = ("keystore.json", "perund.toml", STORE_NAME, "perund.lock")
@@ -29,9 +30,11 @@ def everything(directory: Path) -> dict[str, bytes | str]:
     found: dict[str, bytes | str] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
+        if name.endswith(("-wal", "-shm")):
+            continue
         if path.is_symlink():
             found[name] = str(path.readlink())
-        elif path.is_file() and not name.endswith(("-wal", "-shm")):
+        elif path.is_file():
             found[name] = path.read_bytes()
         else:
             found[name] = ""
@@ -253,6 +256,25 @@ async def test_health_says_that_the_backup_does_not_open(town: Town) -> None:
     assert (await perun("health", "--dir", str(alice.dir), "--json")).json["ok"] is True
     (aside,) = alice.dir.glob(f"{BACKUP_NAME}.unreadable-*")
     assert aside.read_bytes() == content
+
+
+async def test_a_restore_on_a_full_disk_leaves_no_node_that_knows_no_channels(town: Town, tmp_path: Path) -> None:
+    """With its keys and without its channels it would start, and watch nothing; so they come last, or not at all."""
+    alice, bob = await town.pair()
+    await town.open(alice, bob, 50)
+    words, restored = tmp_path / "words", tmp_path / "restored"
+    words.write_text(KeyStore(alice.dir).open(PASSPHRASE).phrase)
+    await alice.stop()
+    restore = (
+        executable("perund"), "restore", "--dir", str(restored), "--backup", str(alice.dir / BACKUP_NAME),
+        "--phrase-file", str(words), "--non-interactive", "--json",
+    )  # fmt: skip
+    for bytes_that_fit in (2_000, 20_000, 60_000):
+        ran = await run(*confined(f"file-bytes={bytes_that_fit}"), *restore, PERUND_PASSPHRASE=PASSPHRASE)
+        assert ran.code == 1, ran
+        assert list(restored.iterdir()) == []
+    ran = await run(*restore, PERUND_PASSPHRASE=PASSPHRASE)
+    assert len(ran.json["channels"]) == 1
 
 
 async def test_a_restore_takes_what_is_good_and_says_what_is_not(town: Town, tmp_path: Path) -> None:

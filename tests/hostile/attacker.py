@@ -21,11 +21,15 @@ import aiohttp
 
 from perund.demo.processes import DevnetProcess
 from perund.logs import configure_logs
+from protocol.lives import sign_life
 from protocol.messages import (
     Ack,
     ChannelAccept,
     ChannelProposal,
     ChannelReady,
+    CloseRequest,
+    Confirm,
+    Decline,
     ErrorMessage,
     Message,
     Offer,
@@ -36,11 +40,12 @@ from protocol.messages import (
     SignedStateMessage,
     StateSignature,
     TowerRecall,
+    TowerState,
     Update,
 )
-from protocol.payments import Batch
+from protocol.payments import EMPTY, Batch
 from protocol.signing import ChannelKey
-from protocol.types import ChannelId, Params, State, channel_nonce
+from protocol.types import ChannelId, Nanos, Params, State, channel_nonce
 from tests.e2e.peer import Line, Peer
 from tests.e2e.town import FEE, ICP
 from tests.hostile.strangers import Place, Stranger, TurnedAway, addresses
@@ -289,6 +294,79 @@ async def chatter(attack: Attack) -> None:
     await dust.pour(lambda n: parts[n % 3](n))
 
 
+async def storm(attack: Attack) -> None:
+    """A peer with a channel comes and goes, each time as another life of its node, and resumes."""
+    dust = Dust(attack)
+    line = await dust.opened()
+    key, network = dust.network._key, attack.place.network
+    attack.tell(ready=True)
+    for number in itertools.count(1):
+        if attack.over:
+            return
+        try:
+            visitor = await Stranger(attack.place, key).arrive("127.7.7.7", patience_s=3)
+        except TurnedAway:
+            await asyncio.sleep(0.02)
+            continue
+        visitor.say(sign_life(key, network, number, os.urandom(32)), line.resume_message())
+        attack.sent += 1
+        await asyncio.sleep(0.005)
+        visitor.leave()
+
+
+async def unread(attack: Attack) -> None:
+    """A peer with a channel asks, and never reads what it is answered."""
+    dust = Dust(attack)
+    line = await dust.opened()
+    complaints: list[Callable[[int], Message]] = [
+        Ping, lambda n: ChannelReady(ChannelId(n.to_bytes(64, "big"))), lambda _: line.resume_message()
+    ]  # fmt: skip
+    attack.tell(ready=True)
+    while not attack.over:
+        link = dust.session.link
+        assert link._transport is not None
+        link._transport.pause_reading()
+        link._transport.resume_reading = lambda: None  # type: ignore[method-assign]
+        await attack.pour(link, _again(lambda n: complaints[n % 3](n)), dust.session.send)
+        if not attack.over:
+            dust.session.close("again")
+            await asyncio.sleep(0.05)
+            await dust.come()
+
+
+async def forgeries(attack: Attack) -> None:
+    """What is signed wrongly, of versions that are not the next, and what only the other side may say, of a channel."""
+    dust = Dust(attack)
+    line = await dust.opened()
+    id_, allocation = line.id, line.newest.state.allocation
+    parts: list[Callable[[int], Message]] = [
+        lambda n: Ack(id_, n, bytes(64)),
+        lambda n: Confirm(id_, n),
+        lambda n: Decline(id_, n.to_bytes(16, "big") * 2_000, "no"),
+        lambda n: SignedStateMessage(id_, n, allocation, False, bytes(64), bytes(64)),
+        lambda n: Update(id_, n, allocation, False, Batch(_ids(n, 500), (1,) * 500), EMPTY, bytes(64)),
+        lambda n: StateSignature(n.to_bytes(32, "big"), bytes(64)),
+        lambda _: CloseRequest(id_),
+    ]
+    await dust.pour(lambda n: parts[n % 7](n))
+
+
+async def slots(attack: Attack) -> None:
+    """Sixty strangers have a tower guard channels that nobody paid for, each signed by both."""
+    keys = ChannelKey(os.urandom(32)), ChannelKey(os.urandom(32))
+
+    def one(_: int) -> Message:
+        params = Params(os.urandom(64), (keys[0].public, keys[1].public), Nanos(3_600 * 10**9))
+        state = State(params.channel_id, 1, (ICP, ICP), finalized=False)
+        signed = [key.sign_state(state) for key in keys]
+        return TowerState(
+            params.nonce, *params.participants, params.challenge_duration_ns, 1, state.allocation, False,
+            signed[0], signed[1],
+        )  # fmt: skip
+
+    await _strangers(attack, one)
+
+
 async def payments(attack: Attack) -> None:
     """Honest to the letter: one payment of the smallest amount after the other, as fast as it goes."""
     dust = Dust(attack)
@@ -303,7 +381,7 @@ KINDS: Final[dict[str, Callable[[Attack], Awaitable[None]]]] = {
     work.__name__: work
     for work in (
         complaints, proposals, recalls, reconnects, declined, declined_again, waiting, replayed, resumes, shown,
-        chatter, payments,
+        chatter, storm, unread, forgeries, slots, payments,
     )
 }  # fmt: skip
 

@@ -15,9 +15,11 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 import structlog
+from coincurve import PrivateKey
 
 from protocol.messages import Ping
 from tests.hostile.strangers import Flood, Place, Stranger, addresses, half_open
+from wire.noise import Initiator
 
 __all__ = ["KINDS"]
 
@@ -58,6 +60,31 @@ def silent(place: Place) -> Act:
     return act
 
 
+def mute(place: Place) -> Act:
+    """Fresh keys that complete the handshake, and say no hello."""
+
+    async def act(source: str) -> None:
+        stranger = await Stranger(place).secure(source, patience_s=5)
+        await stranger.gone(60)
+
+    return act
+
+
+def knocking(place: Place) -> Act:
+    """Connections that begin a handshake, all with the same bytes, and never end it."""
+    first = Initiator(PrivateKey(), place.node_id).begin()
+
+    async def act(source: str) -> None:
+        writer = await half_open(place, source)
+        try:
+            writer.write(first)
+            await asyncio.sleep(2)
+        finally:
+            writer.close()
+
+    return act
+
+
 def proposing(place: Place) -> Act:
     """Fresh keys that propose as much as they can, and sign it."""
 
@@ -88,7 +115,7 @@ def chattering(place: Place) -> Act:
 
 
 KINDS: Final[dict[str, Callable[[Place], Act]]] = {
-    act.__name__: act for act in (arriving, staying, silent, proposing, chattering)
+    act.__name__: act for act in (arriving, staying, silent, mute, knocking, proposing, chattering)
 }
 
 

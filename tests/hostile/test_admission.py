@@ -235,6 +235,30 @@ async def test_a_distant_peer_with_money_gets_through_half_open_connections(town
     await peer.close()
 
 
+async def test_a_peer_of_dust_that_knocks_without_end_keeps_nobody_out(town: Town) -> None:
+    """Its address is one where a peer with money was seen, as those of the others are."""
+    bob = await town.node("bob", icp=0)
+    place = place_of(town, bob)
+    peer, dust = Peer(town.devnet), Peer(town.devnet)
+    for each, amount in ((peer, 5 * ICP), (dust, ICP // 100)):
+        await town.mint(each.account, 100 * ICP)
+        await each.dial(bob)
+        line = await each.open(amount)
+        await line.pay(line.payment(1_000))
+    (there,) = addresses(1)
+    again = await Stranger(place, dust.network._key).arrive(there)
+    took = []
+    async with distant(place) as port, crowd_at(town, bob, "knocking", 800, 1):
+        for _ in range(5):
+            peer.session.close("again")
+            took.append(await dial_again(peer, bob, port))
+    print("knocking:", ", ".join(f"{each:.1f} s" for each in took))
+    assert max(took) < SOON_S
+    again.leave()
+    await peer.close()
+    await dust.close()
+
+
 async def dial_again(peer: Peer, node: NodeProcess, port: int) -> float:
     """Dial until there is a session, with a pause of a second, and return how long it took."""
     began = time.monotonic()
@@ -278,6 +302,7 @@ async def crowd_at(town: Town, node: NodeProcess, kind: str, per_second: float, 
         pytest.param("arriving", 300, marks=pytest.mark.long),
         pytest.param("staying", 100, marks=pytest.mark.long),
         pytest.param("silent", 300, marks=pytest.mark.long),
+        pytest.param("mute", 200, marks=pytest.mark.long),
         pytest.param("proposing", 50, marks=pytest.mark.long),
     ],
 )

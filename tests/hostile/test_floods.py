@@ -56,6 +56,9 @@ LONG = [
     ("shown", 0),
     ("reconnects", 0),
     ("proposals", 0),
+    ("unread", 0),
+    ("forgeries", 0),
+    ("storm", 0),
     ("payments", 0),
 ]
 

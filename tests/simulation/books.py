@@ -54,7 +54,7 @@ def check(world: World) -> None:
     if any(house.disks_lost for house in world.houses):
         _nothing_left_behind(world)
         return
-    owed, held = world.chain.perun.owed_e8s, world.chain.ledger.balance(world.chain.account)
+    owed, held = _owed(world), world.chain.ledger.balance(world.chain.account)
     dust = sum(_costs(house, "dust") for house in world.houses)
     if not owed == held - _lent(world) == dust:
         fail(f"the canister holds {held} e8s and owes {owed}; {dust} e8s are booked as dust")
@@ -105,13 +105,28 @@ def _costs(house: House, what: str = "") -> int:
 
 def _wallet(house: House, world: World) -> None:
     """What is in the wallet is what was there, and came, less what went and what it cost (rule 6)."""
-    expected = WALLET_E8S - _costs(house)
+    expected = WALLET_E8S - _costs(house) - _cost_of_copy(house, world)
     for channel, index in _channels(house).items():
         for (sender, _), (amount, _, _) in delivered(house, channel).items():
             expected += -amount if sender == index else amount
     actual = world.chain.ledger.balance(house.account)
     if actual != expected:
         world.rules.fail(f"{house.name} has {actual} e8s; its books say {expected} ({actual - expected:+})")
+
+
+def _cost_of_copy(house: House, world: World) -> int:
+    """What a copy that ran beside it paid before it was told, and is in no books that go on: what it put into a
+    channel comes back, and what it lent does not.
+    """
+    double = world.double
+    if double is None or double.original is not house:
+        return 0
+    known = {row[0] for row in house.disk.all("SELECT block FROM transfer WHERE block IS NOT NULL")}
+    cost = 0
+    for number, amount, fee, block in double.disk.all("SELECT number, amount, fee, block FROM transfer"):
+        if block is not None and block not in known:
+            cost += fee + (amount if number is None else 0)
+    return cost
 
 
 def _channel_books(house: House, world: World) -> None:
@@ -232,14 +247,28 @@ def _promises(user: User, world: World) -> None:
             world.statistics.facts["promises kept"] += 1
 
 
+def _memos(world: World) -> set[int]:
+    """Those of all fundings."""
+    rows = [row.terms for house in world.houses for row in house.disk.read.channels_page(None, 0, 1_000)]
+    terms = [*rows, *(lost for house in world.houses for lost in house.lost.values())]
+    return {funding.memo for each in terms for funding in (each.funding(0), each.funding(1))}
+
+
+def _owed(world: World) -> int:
+    """What the canister owes to channels: what was lent to a published one, and it was told of, is nobody's."""
+    perun = world.chain.perun
+    if not isinstance(perun, PublishedContract):
+        return perun.owed_e8s
+    memos = _memos(world)
+    return perun.owed_e8s - sum(e8s for memo, e8s in perun._deposits.saved().waiting if memo not in memos)
+
+
 def _lent(world: World) -> int:
     """What the pool of a published canister has beside what it owes: lent to it, less the fees of its payouts."""
     chain = world.chain
     if not isinstance(chain.perun, PublishedContract):
         return 0
-    rows = [row.terms for house in world.houses for row in house.disk.read.channels_page(None, 0, 1_000)]
-    terms = [*rows, *(lost for house in world.houses for lost in house.lost.values())]
-    memos = {funding.memo for each in terms for funding in (each.funding(0), each.funding(1))}
+    memos = _memos(world)
     blocks = chain.blocks(0, chain.ledger.chain_length)
     paid = [
         (b.memo, b.operation.amount_e8s)
@@ -251,7 +280,7 @@ def _lent(world: World) -> int:
 
 def _nothing_left_behind(world: World) -> None:
     """Whose records are gone has its money all the same: the canister holds nothing but what no fee can pay for."""
-    owed, held = world.chain.perun.owed_e8s, world.chain.ledger.balance(world.chain.account)
+    owed, held = _owed(world), world.chain.ledger.balance(world.chain.account)
     if owed != held - _lent(world):
         world.rules.fail(f"{held - owed} e8s were paid to the canister and credited to nobody")
     for house in world.houses:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -232,7 +232,8 @@ class House:
             migrate(self.disk.database)
             taken_up = taking_up.take_up_missing(self.disk.database, self.backup, "channels came from the backup file")
             self.statistics.facts["channels taken up from a backup"] += len(taken_up)
-        store = Store(cast("Path", self.disk), NETWORK, self._failed)
+        # Whose life was stopped is started again by its operator, as the one to keep: no other copy is in use.
+        store = Store(cast("Path", self.disk), NETWORK, self._failed, take_over=not self.is_double)
         sim_agent = SimAgent(life, self.chain, self._memory, self.principal, clock)
         agent = cast("Agent", sim_agent)
         perun, ledger = cast("PerunCanister", SimPerun(sim_agent)), cast("IcpLedger", SimLedger(sim_agent))
@@ -277,10 +278,23 @@ class House:
         )
         self.node = later.node = Node(self.services, self._failed)
         self.node.load()
+        self.node.lives.on_stop = partial(self._life_stops, life, self.node.lives.on_stop)
         self.node.spawn(self.services.watcher.run(), "watcher")
         self.node.spawn(trust.watch(), "canister trust")
         self.api = NodeService(self.node, lambda: None, "simulated")
         self.node.background()
+
+    def _life_stops(self, life: Life, stops: Callable[[], None]) -> None:
+        """Somebody showed this life a newer one: of a restored node whose clock is behind, its own of before."""
+        stops()
+        if self.is_double:
+            return
+        self.statistics.facts["lives taken over"] += 1
+        self.loop.call_later(self.rng.uniform(1.0, 40.0), self._restart, life)
+
+    def _restart(self, life: Life) -> None:
+        if self.life is life and life.alive:
+            life.end()
 
     def _failed(self, error: Exception) -> None:
         """The node ends itself: a write failed (rule 8), or a rule would have been broken."""
@@ -324,7 +338,7 @@ class House:
         self.statistics.facts["disks lost" if copy is None else "disks lost, an old copy restored"] += 1
         if self.tell is not None:
             self.tell(f"{self.name} loses its disk")
-        self.disk.lose(copy)
+        self.disk.lose(copy, restores=self.backup is not None)
 
     def life_ended(self, life: Life) -> None:
         assert life is self.life

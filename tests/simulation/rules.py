@@ -278,6 +278,8 @@ class Rules:
         """A transfer is about to be asked for."""
         if not life.house.honest:
             return
+        told = life.house.is_double and life.house.node.lives.stopped is not None
+        self._need(not told, f"rule 7: an old copy of {life.house.name}, which was told, pays {args.amount_e8s} e8s")
         disk = life.house.disk
         row = disk.one(
             "SELECT number, memo FROM transfer WHERE created_at_ns = ? AND amount = ? AND last_expiry_ns >= ?",

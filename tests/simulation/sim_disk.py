@@ -15,6 +15,7 @@ import apsw
 
 from perund.recovery import copying
 from perund.store.errors import StorageFailed
+from perund.store.lives import mark_restored
 from perund.store.reading import Reader
 from perund.store.schema import migrate
 from perund.store.writer import Statement
@@ -47,10 +48,12 @@ class SimDisk:
         copying.mark_as_copy(copy, "this store is a copy")
         self.copies.append(copy.serialize("main"))
 
-    def lose(self, copy: bytes | None) -> None:
-        """The disk is gone; on the new one is a copy, or nothing."""
+    def lose(self, copy: bytes | None, *, restores: bool) -> None:
+        """The disk is gone; on the new one is a copy or nothing. `restores`: there is a backup file to restore from."""
         self._use(_opened(copy) if copy is not None else apsw.Connection(":memory:"))
         migrate(self.database)
+        if restores:
+            mark_restored(self.database)
 
     def chmod(self, mode: int) -> None:
         assert mode == 0o600

@@ -36,7 +36,8 @@ class SimSession:
         self.link = link
         self.peer = peer.node_id
         self.hello = peer.hello
-        self.is_open = True
+        self.is_open = False
+        """Not before it began: a side that never did hears of no end."""
         self.dialed = False
         self.address = self.origin = "simulated"
 
@@ -147,6 +148,7 @@ class _Link:
 
     def _begin(self, side: SimSession) -> None:
         if self.whole and side.network.life.alive:
+            side.is_open = True
             side.network.began(side)
 
     def carry(self, sender: SimSession, data: bytes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,10 @@ import pytest
 from devnet.network import PERUN_CANISTER_ID as CANISTER
 from devnet.perun.interface import Funding as ContractFunding
 from perund.node.transfers import WalletTooLow
+from protocol.channel import DATA_LOSS
 from protocol.effects import Phase
 from protocol.funding import IntentStatus
-from protocol.types import Funding
+from protocol.types import Funding, ParticipantIndex
 from tests.unit.node.desk import Desk, crash_in
 from tests.unit.node.net import CANISTER_ACCOUNT, FEE, ICP, Fault, Net
 
@@ -266,3 +267,32 @@ async def test_a_deposit_that_the_ledger_never_made_lets_the_channel_end(desk: D
     assert [i.status for i in desk.store.read.deposits(1)] == [IntentStatus.VOID]
     await desk.settle()
     assert desk.net.ledger.balance(desk.account) == 10 * ICP
+
+
+@pytest.mark.parametrize("moment", ["balance", "chain_length", "sign_transfer"])
+@pytest.mark.parametrize("ours", [0, 1], ids=["the proposer", "the acceptor"])
+async def test_what_stops_a_node_stops_a_deposit_that_is_decided_on(
+    net: Net, tmp_path: Path, ours: ParticipantIndex, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer life is shown to it, or a loss, between the decision and the request."""
+    desk = Desk(net, tmp_path, ours)
+    net.mint(desk.account, 10 * ICP)
+    terms = await desk.channel((3 * ICP, 2 * ICP))
+    if ours == 1:
+        await net.pay_in(terms.funding(0), 3 * ICP)
+    asked: Callable[..., object] = getattr(desk.ledger, moment)
+
+    def stopped_meanwhile(*args: object) -> object:
+        monkeypatch.undo()
+        desk.driver.perform(desk.driver.channel.freeze(DATA_LOSS, "another life", desk.time.now()))
+        return asked(*args)
+
+    monkeypatch.setattr(desk.ledger, moment, stopped_meanwhile)
+    await desk.fund(lambda: desk.driver.channel.recovering)
+    for _ in range(3):
+        await desk.step(desk.funding)
+    assert deposits(desk) == 0
+    assert net.ledger.balance(desk.account) == 10 * ICP
+    assert set(statuses(desk)) <= {"void"}
+    assert "nothing" in desk.waiting_for
+    await desk.close()

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from chain.state_reader import INGRESS_TTL_NS
+from devnet.ledger.ledger import TransferRequest
+from devnet.network import PERUN_CANISTER_ID
 from devnet.perun.interface import Funding as ContractFunding
-from devnet.perun.phases import Credit, Unregistered
+from devnet.perun.phases import Credit, Settled, Unregistered
 from perund.node.payout_pool import PayoutPool, most_lent_e8s
 from perund.node.published import PublishedGuard
 from perund.store.jobs import insert_withdrawal
 from perund.store.rows import WithdrawalIntent
+from protocol.effects import Phase
 from protocol.funding import IntentStatus
 from protocol.types import Funding, ParticipantIndex, WithdrawalRequest
 from tests.unit.node.desk import KEYS, SECOND, Desk
@@ -163,3 +166,42 @@ async def test_a_notification_of_the_life_before_may_still_run(side: Desk) -> No
     side.net.advance(INGRESS_TTL_NS // SECOND + 1)
     await side.agent.synchronise(side.ledger.canister_id)
     assert guard.still_running(1) == ""
+
+
+async def emptied(desk: Desk, *paid_e8s: int) -> None:
+    """The channel is settled with (4, 1) ICP. A life whose records are lost had this side paid out, as the published
+    code does: without a memo. `paid_e8s`: what the ledger shows of it.
+    """
+    terms = await desk.channel((3 * ICP, 2 * ICP), challenge_s=1)
+    for index in (0, 1):
+        await desk.net.pay_in(terms.funding(index), terms.allocation[index])
+    newest = desk.state(7, (4 * ICP, ICP), finalized=True)
+    assert (await desk.perun.conclude(terms.params, newest)).value is None
+    settled = desk.net.contract._channels[terms.channel]
+    assert isinstance(settled, Settled)
+    desk.net.contract._channels[terms.channel] = settled.without(terms.params.participants[desk.ours])
+    desk.net.ledger.mint(CANISTER_ACCOUNT, 10 * ICP, desk.net.clock.now_ns())
+    for e8s in paid_e8s:
+        now_ns = desk.net.clock.now_ns()
+        payout = TransferRequest(to=desk.account, amount=e8s, fee=FEE, memo=0, created_at_time=now_ns)
+        assert isinstance(desk.net.ledger.transfer(PERUN_CANISTER_ID, payout, now_ns), int)
+    await desk.watcher.look(terms.channel)
+    await desk.fund(lambda: not desk.funding.in_flight)
+
+
+async def test_a_payout_that_no_record_is_left_of_is_found_by_its_amount(side: Desk) -> None:
+    share = (4 * ICP, ICP)[side.ours]
+    await emptied(side, share - 1, share)
+    await side.settle()
+    assert side.net.ledger.balance(side.account) == 2 * share - 1
+    (withdrawal,) = side.store.read.withdrawals(1)
+    assert (withdrawal.status, withdrawal.received_e8s) == ("paid", share)
+
+
+async def test_a_payout_that_the_ledger_does_not_show_is_a_matter_for_people(side: Desk) -> None:
+    share = (4 * ICP, ICP)[side.ours]
+    await emptied(side, share - 1)
+    for _ in range(5):
+        progress = await side.settlement.step()
+    assert f"the canister took {share} e8s off the holdings" in progress.problem
+    assert side.phase is not Phase.CLOSED

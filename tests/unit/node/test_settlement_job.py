@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from perund.node.views import channel_view
+from protocol.channel import DATA_LOSS
 from protocol.effects import Phase
 from protocol.payments import Batch
-from protocol.types import Nanos
+from protocol.types import Nanos, ParticipantIndex
 from tests.unit.devnet.scene import Trouble
 from tests.unit.node.desk import Desk, crash_in
 from tests.unit.node.net import FEE, ICP, Fault, Net
@@ -307,3 +308,25 @@ async def test_waiting_is_bounded_by_what_is_waited_for(desk: Desk) -> None:
     assert progress.waiting_for == "the challenge period to end"
     assert 0 < progress.at_most_s <= 10
     assert desk.settlement._until(Nanos(5), "x").at_most_s < 0.1
+
+
+@pytest.mark.parametrize("ours", [0, 1], ids=["the proposer", "the acceptor"])
+async def test_a_life_that_another_one_has_followed_takes_nothing_out(
+    net: Net, tmp_path: Path, ours: ParticipantIndex
+) -> None:
+    """Both would withdraw, and lend for it: the newer one does. It still sees how the channel ends."""
+    desk = Desk(net, tmp_path, ours)
+    await opened(desk)
+    await desk.agree(5, (2 * ICP, 3 * ICP), finalized=True)
+    desk.driver.channel.outlived = True
+    desk.driver.perform(desk.driver.channel.freeze(DATA_LOSS, "another life", desk.time.now()))
+    await desk.leave()
+    waiting = "the newer life of this node, which takes the money out"
+    await desk.settle(lambda: desk.waiting_for == waiting)
+    for _ in range(3):
+        assert await desk.step(desk.settlement) == waiting
+    assert "withdraw" not in net.calls
+    await desk.restart()  # its operator says that this is the one to keep
+    await desk.settle()
+    assert balance(desk) == (2 * ICP, 3 * ICP)[ours] - FEE
+    await desk.close()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,10 @@ from perund.recovery import backup as backup_module
 from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, BackupFile, read_backup
 from perund.recovery.backup_format import MAGIC_1, MARK, read_content
 from perund.recovery.saved import channel_part, closed_part, half_open_part, peer_part
+from perund.recovery.restoring import restore_node
 from perund.recovery.taking_up import take_up_from_file
 from perund.store.jobs import insert_channel, record_peer
+from perund.store.lives import STARTS_BITS
 from perund.store.schema import STORE_NAME
 from perund.store.store import Store
 from protocol.opening import Opened
@@ -370,3 +373,19 @@ def test_bad_rows_do_not_keep_the_good_ones_from_being_taken_up(tmp_path: Path) 
     taken = take_up_from_file(tmp_path, tmp_path / STORE_NAME, KEYS, NETWORK)
     assert sorted(taken) == sorted([opened(1).terms.channel, opened(3).terms.channel])
     assert len(list(tmp_path.glob(f"{BACKUP_NAME}.unreadable-*"))) == 1, "for people, before it is made anew"
+
+
+@pytest.mark.parametrize("channels", [0, 1])
+def test_what_is_restored_begins_a_life_above_all_before(tmp_path: Path, channels: int) -> None:
+    """Also with no channel left: a tower has heard of the lives before, and would have the new one stop."""
+    (tmp_path / "before").mkdir()
+    with kept(tmp_path / "before", *[opened(number + 1) for number in range(channels)]):
+        pass
+    earliest_ms = time.time_ns() // 1_000_000
+    restore_node(tmp_path / "after", tmp_path / "before" / BACKUP_NAME, b"\x07" * 32, "correct horse")
+    with kept(tmp_path / "after") as file:
+        assert file.collect(1).network == NETWORK
+        database = apsw.Connection(str(tmp_path / "after" / STORE_NAME))
+        ((number,),) = database.execute("SELECT number FROM own_life")
+        database.close()
+    assert int(str(number)) > earliest_ms << STARTS_BITS

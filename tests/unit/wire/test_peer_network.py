@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,6 +18,8 @@ from protocol.messages import Ack, ChannelAccept, Confirm, ErrorMessage, Hello, 
 from protocol.payments import Batch, Payment
 from protocol.types import ChannelId, ParticipantKey
 from tests.unit.wire.scene import HELLO, LOCAL, PATIENCE_S, Node, RawPeer, Scene, ended, relay, scene
+from wire.cipher import Sealer
+from wire.codec import encode
 from wire.errors import (
     DialFailed,
     DialTimedOut,
@@ -29,6 +32,7 @@ from wire.errors import (
     PeerUnreachable,
 )
 from wire.limits import Allowance, Limits, Throttle, Timing
+from wire.noise import Initiator
 from wire.session import Session
 from wire.text import safe_text
 
@@ -422,6 +426,31 @@ async def test_closing_the_network_ends_everything(at: Scene) -> None:
         await bob.dial(alice)
     with pytest.raises(PeerUnreachable):
         await alice.dial(bob)
+
+
+async def test_a_session_ends_well_whose_peer_cut_the_connection_a_moment_ago(at: Scene) -> None:
+    """The event loop has not told it yet: the socket is not connected any more, and cannot be shut."""
+    bob = await at.node()
+    initiator = Initiator(PrivateKey(), bob.id)
+
+    def greet() -> socket.socket:
+        raw = socket.create_connection((LOCAL, bob.port))
+        raw.sendall(initiator.begin())
+        raw.sendall(initiator.receive(raw.recv(initiator.expects, socket.MSG_WAITALL)))
+        assert initiator.secured is not None
+        sealer = Sealer(initiator.secured.send_key, initiator.secured.chaining_key)
+        raw.sendall(sealer.seal(encode(HELLO)))
+        return raw
+
+    raw = await asyncio.to_thread(greet)
+    await bob.handler.heard("connected")
+    (session,) = bob.network.sessions()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    raw.close()
+    session.end_now("this node is stopping")
+    async with asyncio.timeout(PATIENCE_S):
+        await bob.network.close()
+    assert bob.handler.reasons() == ["this node is stopping"]
 
 
 async def test_closing_ends_a_dial_in_flight(at: Scene) -> None:

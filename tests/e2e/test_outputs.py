@@ -26,13 +26,15 @@ async def backup(node: NodeProcess, *options: str) -> Ran:
 
 
 def everything(directory: Path) -> dict[str, bytes | str]:
-    """What is in a directory: contents, and where links lead to. What SQLite keeps beside a store changes by itself."""
+    """What is in a directory: contents, and where links lead to. What SQLite keeps beside a store comes and goes."""
     found: dict[str, bytes | str] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
+        if name.endswith(("-wal", "-shm")):
+            continue
         if path.is_symlink():
             found[name] = str(path.readlink())
-        elif path.is_file() and not name.endswith(("-wal", "-shm")):
+        elif path.is_file():
             found[name] = path.read_bytes()
         else:
             found[name] = ""

@@ -24,6 +24,9 @@ TURN_S: Final = 0.002
 """The same in seconds: some messages cost a hundred times what others do."""
 FLUSH_BYTES: Final = 256 * 1024
 """Frames of one turn are joined into one write, up to this much."""
+SLOW_BYTES: Final = 1024 * 1024
+SLOW_S: Final = 60.0
+"""Who leaves `SLOW_BYTES` unread for so long loses the link: many who each keep below their bound would hold much."""
 
 
 class LinkOwner(Protocol):
@@ -98,6 +101,7 @@ class Link(asyncio.Protocol):
         self._flush_due: asyncio.Handle | None = None
         self._pump_due: asyncio.Handle | None = None
         self._cut_due: asyncio.Handle | None = None
+        self._slow_due: asyncio.Handle | None = None
 
     def allow(self, allowance: Allowance, shared: tuple[Throttle, ...] = ()) -> None:
         """Change what the peer may use. `shared`: what it uses together with others, and within its own."""
@@ -184,6 +188,7 @@ class Link(asyncio.Protocol):
         """Begin the handshake. (asyncio has set TCP_NODELAY.)"""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.set_write_buffer_limits(high=SLOW_BYTES)
         name = transport.get_extra_info("peername")
         self.address = Address.shown(name[0], name[1]) if isinstance(name, tuple) else str(name)
         self.origin = origin_of(str(name[0]) if isinstance(name, tuple) else str(name))
@@ -213,8 +218,22 @@ class Link(asyncio.Protocol):
     def eof_received(self) -> None:
         """Let asyncio close the transport: a peer that has ended its direction is gone."""
 
+    def pause_writing(self) -> None:
+        """Give the peer a while to read."""
+        self._slow_due = self._loop.call_later(SLOW_S, self._too_slow)
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        if self._slow_due is not None:
+            self._slow_due.cancel()
+            self._slow_due = None
+
+    def _too_slow(self) -> None:
+        self._fail(LinkLost(f"the peer reads too slowly: {SLOW_BYTES} bytes waited for {SLOW_S:g} s"))
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, unless it knows."""
+        self.resume_writing()
         if self._cut_due is not None:
             self._cut_due.cancel()
         if self._flush_due is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Final
 
 import aiohttp
@@ -96,3 +97,24 @@ async def test_money_is_not_burned_by_a_slip(town: Town) -> None:
         with pytest.raises(RpcError, match="minting account"):
             await control.call(WALLET_SEND, schema.SendParams(to=MINTING_ACCOUNT.hex(), amount_e8s=PaidE8s(ICP)))
     assert await town.balance(alice) == 300 * ICP
+
+
+async def test_a_fee_that_changes_all_the_time_costs_what_is_booked(town: Town) -> None:
+    """Also none at all: between what a transfer read, asked for and paid it may be another each time."""
+    alice, bob = await town.pair(contributes=50)
+
+    async def flap() -> None:
+        for e8s in itertools.cycle((FEE, DEARER, 0, 9 * FEE)):
+            await change_fee(town, e8s)
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    flapping = asyncio.ensure_future(flap())
+    channels = [await town.open(alice, bob, 10 + n, 5) for n in range(2)]
+    for channel in channels:
+        await town.pay(alice, channel, ICP)
+    await asyncio.gather(*(town.close(alice, channel) for channel in channels))
+    views = [await town.closed(node, channel) for node in (alice, bob) for channel in channels]
+    flapping.cancel()
+    costs = sum(int(cost.e8s) for view in views for cost in view.costs)
+    assert await town.balance(alice) + await town.balance(bob) + costs == 600 * ICP
+    assert await town.canister_balance() == 0

@@ -26,7 +26,7 @@ async def backup(node: NodeProcess, *options: str) -> Ran:
 
 
 def everything(directory: Path) -> dict[str, bytes | str]:
-    """What is in a directory: contents, and where links lead to. What SQLite keeps beside a store changes by itself."""
+    """What is in a directory: contents, and where links lead to. What SQLite keeps beside a store comes and goes."""
     found: dict[str, bytes | str] = {}
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))

@@ -10,7 +10,7 @@ from perund.control.client import ControlClient
 from perund.demo.processes import NodeProcess
 from perund.store.schema import STORE_NAME
 from perund.store.store import connect
-from tests.e2e.town import Town, within
+from tests.e2e.town import LOOK_AGAIN_S, Town, within
 from tests.e2e.watchtower import TowerProcess, lag_of, node_with, served, tower_in
 from tests.hostile.measured import ALLOWANCE_MS, RATIO, Flooded, attacked, used
 
@@ -97,8 +97,9 @@ async def test_readers_of_events_that_never_come(town: Town) -> None:
 
 async def promised(node: NodeProcess, tower: TowerProcess, channel: str, version: int) -> None:
     """Return when the node has a promise for the newest state: strangers' slots may wait for their proof meanwhile."""
-    while version not in tower.versions(channel) or (await lag_of(node, tower.address))["channels_behind"]:
-        await asyncio.sleep(0.03)
+    await tower.until(lambda: version in tower.versions(channel), f"version {version} held")
+    while (await lag_of(node, tower.address))["channels_behind"]:  # noqa: ASYNC110  (asked over a socket)
+        await asyncio.sleep(LOOK_AGAIN_S)
 
 
 @pytest.mark.long

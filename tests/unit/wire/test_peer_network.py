@@ -18,6 +18,7 @@ from protocol.messages import Ack, ChannelAccept, Confirm, ErrorMessage, Hello, 
 from protocol.payments import Batch, Payment
 from protocol.types import ChannelId, ParticipantKey
 from tests.unit.wire.scene import HELLO, LOCAL, PATIENCE_S, Node, RawPeer, Scene, ended, relay, scene
+from wire import link as link_module
 from wire.cipher import Sealer
 from wire.codec import encode
 from wire.errors import (
@@ -350,6 +351,36 @@ async def test_a_peer_that_does_not_read_loses_its_session(at: Scene) -> None:
         assert sent < 1000
     assert "does not read" in await session.closed()
     assert node.handler.names() == ["connected", "disconnected"]
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_peer_that_reads_too_slowly_loses_its_session(
+    at: Scene, monkeypatch: pytest.MonkeyPatch, *, reads: bool
+) -> None:
+    """Below its bound, and alive: of many such peers each would hold what the bound allows, for ever."""
+    monkeypatch.setattr(link_module, "SLOW_S", 1.0)
+    key = PrivateKey()
+    node = await at.node()
+    node.handler.known.add(key.public_key.format())
+    peer = await RawPeer.connect(node, key, limit=2**26)
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await node.handler.heard("connected")
+    (session,) = node.network.sessions()
+    transport = session.link._transport
+    assert transport is not None
+    sent = 0
+    while transport.get_write_buffer_size() <= link_module.SLOW_BYTES:
+        session.send(FULL)
+        sent += 1
+        await asyncio.sleep(0)  # a turn of the loop
+    if reads:
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert [await peer.receive() for _ in range(sent)] == [FULL] * sent
+        assert session.link._slow_due is None
+        assert session.is_open
+    else:
+        peer.send(Ping(1))
+        assert "reads too slowly" in await asyncio.wait_for(session.closed(), PATIENCE_S)
 
 
 async def test_a_burst_within_the_bound_is_not_a_peer_that_does_not_read(at: Scene) -> None:

@@ -28,6 +28,7 @@ from perund.node import (
     lost_deposits,
     node,
     openings,
+    payout_pool,
     settlement_job,
     transfers,
 )
@@ -279,6 +280,31 @@ MUTATIONS: Final = (
         (Settlement, "_withdraw", "await self._store.write(", "self._store.commit("),
     ),
     _bug(
+        "a pool that is not looked at",
+        "ADR 0015: a published canister is asked for what it cannot pay, and may lose it",
+        (payout_pool.PayoutPool, "obstacle", "if pool < needed else None", "if False else None"),
+    ),
+    _bug(
+        "a pool that is not looked at again",
+        "ADR 0015: the same when a call is sent once more",
+        (payout_pool.PayoutPool, "can_pay", "pool >= holdings_e8s + fee", "True"),
+    ),
+    _bug(
+        "a payout that only its record shows",
+        "ADR 0015: what a life whose records are lost was paid is looked for ever after",
+        (Settlement, "_search", "else self._owed(registered)", "else -1"),
+    ),
+    _bug(
+        "a decision outlives what it was made on",
+        "ADR 0012: a copy that was shown a newer life goes on with a deposit that it had decided on",
+        (Funding, "_may_pay", "and not self.driver.channel.recovering", ""),
+    ),
+    _bug(
+        "an older life takes the money out",
+        "ADR 0012: two lives withdraw, and lend for it twice",
+        (Settlement, "_outlived", "return self.driver.channel.outlived and", "return False and"),
+    ),
+    _bug(
         "fee not booked",
         "rule 6: every e8 is in holdings, in a payout or in a recorded cost",
         (Transfers, "_end", "records.append(book_cost(intent.channel_number, what, intent.fee_e8s))", "pass"),
@@ -313,6 +339,11 @@ MUTATIONS: Final = (
         "counted whatever the look shows",
         "rule 4: an acknowledgement that comes late counts as money",
         (Channel, "_agree", "counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted", "counts = True"),
+    ),
+    _bug(
+        "counted although it was given up",
+        "rule 4: an acknowledgement that is shown after its update was given up counts as money",
+        (Channel, "_count_received", "or self.version in self._given_up", ""),
     ),
     _bug(
         "delivered before confirm",
@@ -417,6 +448,11 @@ MUTATIONS: Final = (
         "ADR 0012: a copy that was shown a newer life of itself signs on, with peers that heard of both",
         (hearing.Heard, "ends", "return self.rival is not None or not same_life(life, self.newest)", "return False"),
         (lives.Lives, "_shown", "self._stop(session.peer, shown)", "return"),
+    ),
+    _bug(
+        "channels are talked about before lives",
+        "ADR 0012: an older copy signs before it can have been told, with a peer that knows of the newer life",
+        (node.Node, "connected", "if not session.hello.features & FEATURE_LIVES:", "if True:"),
     ),
     _bug(
         "older life is not told",

@@ -82,6 +82,8 @@ class ChannelDriver:
         """Whether the channel has a place while it waits for the peer's money: see `perund.node.places`."""
         self.may_look: Callable[[], bool] = lambda: True
         """Asked before each look while it waits for the peer's money."""
+        self.peer_resumed = False
+        """Whether the peer has resumed it in this life of the node: then it has heard of no newer life."""
         self._store = store
         self._now = now
         self._look_soon = look_soon
@@ -218,6 +220,7 @@ class ChannelDriver:
         if isinstance(message, Resume):
             # One for each session, and one more after a loss; each makes us say again what is offered.
             self._resumes += 1
+            self.peer_resumed = True
             effort = RESUME_AGAIN_S if self._resumes > FREE_RESUMES else 0.0
         self.perform(self._noise.quiet(step, now.elapsed_ns))
         return effort

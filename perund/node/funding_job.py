@@ -139,6 +139,8 @@ class FundingJob(ChannelJob):
             deadline_ns=terms.funding_deadline_ns,
         )
         match action:
+            case PayNew() if not self.driver.peer_resumed:
+                return Progress.wait("the peer to be there, before money leaves")
             case PayNew():
                 return await self._pay_new(action.amount_e8s)
             case Pay():
@@ -247,8 +249,13 @@ class FundingJob(ChannelJob):
         return Progress.again()
 
     def _may_pay(self) -> bool:
-        """Whether money may leave at this moment: between a decision and the request there are looks and writes."""
-        return self.driver.channel.phase is Phase.FUNDING and not self.driver.channel.recovering
+        """Whether money may leave at this moment: between a decision and the request there are looks and writes.
+
+        A copy of this node that was paid for before it is told of the newer life would leave a deposit that nobody
+        has a record of.
+        """
+        channel = self.driver.channel
+        return channel.phase is Phase.FUNDING and not channel.recovering and self.driver.peer_resumed
 
     async def _pay(self, intent: DepositIntent) -> Progress:
         # After a failed opening nothing more is paid; what is in flight is followed to its end.

@@ -507,9 +507,11 @@ class Node:
             # A channel belongs to the node id that opened it: from any other session it is unknown.
             session.send(ErrorMessage("unknown_channel", "this node has no such channel with you", message.channel))
             return NO_CHANNEL_S
+        waited_for = not driver.peer_resumed
         effort = driver.receive(session, message)
-        if isinstance(message, ChannelReady) and (jobs := self.jobs.get(message.channel)) is not None:
-            jobs.funding.hurry()  # the peer says that the money is in: a job that looks rarely looks now
+        first = waited_for and driver.peer_resumed  # once in a life
+        if (first or isinstance(message, ChannelReady)) and (jobs := self.jobs.get(message.channel)) is not None:
+            jobs.funding.hurry()  # the peer is there, or says that the money is in: a job that looks rarely looks now
         return effort
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:

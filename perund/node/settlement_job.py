@@ -99,7 +99,7 @@ class SettlementJob(ChannelJob):
             ledger,
             self._canister_account,
             self._guard,
-            lambda: not self._outlived,
+            lambda: not self._outlived(),
         )
         self._rejected = 0
         """The withdrawal whose call is certified to have ended in a reject."""
@@ -144,7 +144,7 @@ class SettlementJob(ChannelJob):
             recovering=channel.recovering,
         )
         match action:
-            case Withdraw() | FollowWithdrawal() if self._outlived:
+            case Withdraw() | FollowWithdrawal() if self._outlived():
                 return Progress.wait("the newer life of this node, which takes the money out")
             case Conclude():
                 answer = (await self._perun.conclude(terms.params, action.signed)).value
@@ -183,7 +183,6 @@ class SettlementJob(ChannelJob):
             case _:
                 assert_never(action)
 
-    @property
     def _outlived(self) -> bool:
         """Whether a newer life of this node takes the money out: two would lend twice, and book half of it each."""
         return self.driver.channel.outlived and self.driver.channel.recovering

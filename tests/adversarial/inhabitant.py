@@ -230,6 +230,7 @@ class Inhabitant:
         state = terms.state_0()
         signed = SignedState(state, (key.sign_state(state), peer_key.sign_state(state)))
         self.node.open_channel(Opened(terms, signed, None), (), None)
+        self.driver.peer_resumed = True
         return Peer(peer_key, self.driver, signed={0: signed})
 
     def reunite(self, peer: Peer) -> None:

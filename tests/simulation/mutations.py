@@ -28,6 +28,7 @@ from perund.node import (
     lost_deposits,
     node,
     openings,
+    payout_pool,
     settlement_job,
     transfers,
 )
@@ -36,7 +37,7 @@ from perund.store import reading
 from protocol import channel, following, hearing, opening, ordering, signer
 from watcher import doubts, log_follower, refuting, suspicion
 
-__all__ = ["MUTATIONS", "Edit", "Mutation"]
+__all__ = ["CAUGHT_BY", "MUTATIONS", "Edit", "Mutation"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,49 @@ class Mutation:
 def _bug(name: str, rule: str, *edits: tuple[type | ModuleType, str, str, str]) -> Mutation:
     return Mutation(name, rule, tuple(Edit(*edit) for edit in edits), slow=name in SLOW)
 
+
+CAUGHT_BY: Final = {
+    "ack before persist": 1,
+    "version reused after a cut": 9,
+    "version reused after a restart": 9,
+    "offer counted twice": 33,
+    "state adopted without its signatures": 32,
+    "forgotten final": 16,
+    "ack during a dispute": 9,
+    "nothing is refuted": 28,
+    "reused read id": 1,
+    "registration after pruning": 2,
+    "registration refuted above ours": 1,
+    "final with payments": 47,
+    "deposit paid twice after restart": 12,
+    "deposit before state 0 is signed": 1,
+    "a lost reply taken as a refusal": 24,
+    "withdrawal sent before it is durable": 1,
+    "a pool that is not looked at": 5,
+    "fee not booked": 1,
+    "queued payment lost by restart": 9,
+    "resume without the update": 9,
+    "resume without the acknowledgement": 9,
+    "resume without the offers": 9,
+    "resume without the channel": 9,
+    "delivered before confirm": 5,
+    "counted whatever the look shows": 9,
+    "sign after restore": 17,
+    "effects of an old session in a new one": 38,
+    "a loss ended on the peer's word": 17,
+    "update given up that the peer has": 39,
+    "re-offer after restore": 91,
+    "dispute after restore": 3,
+    "the proposer's signature leaves before it is backed up": 2,
+    "the acceptor's signature leaves before it is backed up": 1,
+    "old store overwrites the backup": 17,
+    "older life goes on": 15,
+    "older life is not told": 15,
+    "a payout that only its record shows": 122,
+    "empty holdings taken as paid": 150,
+    "withdrawal retried without a look": 159,
+}
+"""Seeds that caught them: tried first. When the simulation has changed so that one does not, the others are."""
 
 SLOW: Final = frozenset(
     {
@@ -279,6 +323,32 @@ MUTATIONS: Final = (
         (Settlement, "_withdraw", "await self._store.write(", "self._store.commit("),
     ),
     _bug(
+        "a pool that is not looked at",
+        "ADR 0015: a published canister is asked for what it cannot pay, and may lose it",
+        (payout_pool.PayoutPool, "obstacle", "if pool < needed else None", "if False else None"),
+    ),
+    _bug(
+        "a pool that is not looked at again",
+        "ADR 0015: the same when a call is sent once more",
+        (payout_pool.PayoutPool, "can_pay", "pool >= holdings_e8s + fee", "True"),
+    ),
+    _bug(
+        "a payout that only its record shows",
+        "ADR 0015: what a life whose records are lost was paid is looked for ever after",
+        (Settlement, "_search", "else self._owed(registered)", "else -1"),
+    ),
+    _bug(
+        "money leaves before the peer is there",
+        "ADR 0012: an old copy pays a deposit before it can have been told, and the life that goes on has no record of it",
+        (Funding, "step", "case PayNew() if not self.driver.peer_resumed:", "case PayNew() if False:"),
+        (Funding, "_may_pay", "and self.driver.peer_resumed", ""),
+    ),
+    _bug(
+        "an older life takes the money out",
+        "ADR 0012: two lives withdraw, and lend for it twice",
+        (Settlement, "_outlived", "return self.driver.channel.outlived and", "return False and"),
+    ),
+    _bug(
         "fee not booked",
         "rule 6: every e8 is in holdings, in a payout or in a recorded cost",
         (Transfers, "_end", "records.append(book_cost(intent.channel_number, what, intent.fee_e8s))", "pass"),
@@ -313,6 +383,11 @@ MUTATIONS: Final = (
         "counted whatever the look shows",
         "rule 4: an acknowledgement that comes late counts as money",
         (Channel, "_agree", "counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted", "counts = True"),
+    ),
+    _bug(
+        "counted although it was given up",
+        "rule 4: an acknowledgement that is shown after its update was given up counts as money",
+        (Channel, "_count_received", "or self.version in self._given_up", ""),
     ),
     _bug(
         "delivered before confirm",
@@ -417,6 +492,11 @@ MUTATIONS: Final = (
         "ADR 0012: a copy that was shown a newer life of itself signs on, with peers that heard of both",
         (hearing.Heard, "ends", "return self.rival is not None or not same_life(life, self.newest)", "return False"),
         (lives.Lives, "_shown", "self._stop(session.peer, shown)", "return"),
+    ),
+    _bug(
+        "channels are talked about before lives",
+        "ADR 0012: an older copy signs before it can have been told, with a peer that knows of the newer life",
+        (node.Node, "connected", "if not session.hello.features & FEATURE_LIVES:", "if True:"),
     ),
     _bug(
         "older life is not told",

@@ -81,6 +81,8 @@ class Rules:
         self._swept: dict[tuple[str, int], int] = {}
         self._told: Counter[tuple[str, int, str, bytes]] = Counter()
         self._blind: set[tuple[str, int, Funding]] = set()
+        self._pool: dict[tuple[str, int], int] = {}
+        """What each life last saw in the account that a published canister pays from."""
         self._length = 0
 
     def fail(self, text: str) -> None:
@@ -311,11 +313,21 @@ class Rules:
             return
         self.fail(f"rule 3: {life.house.name} pays into a channel whose state 0 is not on its disk")
 
+    def saw_balance(self, life: Life, account: bytes, e8s: int) -> None:
+        """A look at an account came back."""
+        if account == self._chain.account:
+            self._pool[life.house.name, life.number] = e8s
+
     def withdraws(self, life: Life, call: SignedCall) -> None:
         """A withdrawal is about to be asked for."""
         row = life.house.disk.one("SELECT 1 FROM withdrawal WHERE envelope = ?", call.to_bytes())
         if life.house.honest and row is None and call.signed_at_mono_ns > 0:
             self.fail(f"rule 2: {life.house.name} withdraws before the call is durable")
+        asked = life.house.disk.one("SELECT holdings FROM withdrawal WHERE envelope = ?", call.to_bytes())
+        if life.house.honest and asked is not None and not self._chain.keeps_log:
+            seen = self._pool.get((life.house.name, life.number), 0)
+            text = f"{life.house.name} asks a pool of {seen} e8s for {asked[0]}: what is refused may be lost"
+            self._need(seen >= asked[0] + FEE_E8S, f"ADR 0015: {text}")
 
     def saw_holdings(self, life: Life, funding: Funding) -> None:
         """A look at holdings came back."""

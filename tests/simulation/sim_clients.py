@@ -318,7 +318,9 @@ class SimLedger:
         return cast("Certified[int | TransferError]", await self._agent.submit(call))
 
     async def balance(self, account: bytes) -> Certified[int]:
-        return await self._agent.look("balance", lambda: self._chain.ledger.balance(account))
+        answer = await self._agent.look("balance", lambda: self._chain.ledger.balance(account))
+        self._agent.life.house.rules.saw_balance(self._agent.life, account, answer.value)
+        return answer
 
     async def fee(self) -> Certified[int]:
         return await self._agent.look("fee", lambda: FEE_E8S)

@@ -114,6 +114,7 @@ class Desk:
         machine = role(terms, signer, self.store, row.memory)
         self.driver = ChannelDriver(machine, 1, self.store, self.time.now, lambda: None, lambda _: None)
         self.driver.registered = row.registered
+        self.driver.peer_resumed = True
         self.funding = FundingJob(
             self.driver, self.store, self.transfers, self.perun, self.ledger, self.watcher, self.time, CANISTER_ACCOUNT
         )

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from perund.recovery import backup as backup_module
 from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, BackupFile, read_backup
 from perund.recovery.backup_format import MAGIC_1, MARK, read_content
-from perund.recovery.saved import channel_part, closed_part, half_open_part, peer_part
 from perund.recovery.restoring import restore_node
+from perund.recovery.saved import channel_part, closed_part, half_open_part, peer_part
 from perund.recovery.taking_up import take_up_from_file
 from perund.store.jobs import insert_channel, record_peer
 from perund.store.lives import STARTS_BITS

@@ -240,6 +240,7 @@ EXAMPLES: dict[str, Tree] = {
     "channel.close": {"channel": CHANNEL, "force_after_s": "600"},
     "channel.dispute": {"channel": CHANNEL, "accept_risk": True},
     "channel.withdraw": {"channel": CHANNEL},
+    "channel.recover": {"channel": CHANNEL},
     "payment.list": {"after": "3", "limit": 10},
     "payment.cancel": {"channel": CHANNEL, "payment": "0f" * 16},
     "event.subscribe": {"after": 1, "kinds": ["channel.updated"]},

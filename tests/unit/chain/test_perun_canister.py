@@ -107,7 +107,7 @@ async def test_a_state_that_cannot_be_is_refused(
 
 @pytest.mark.parametrize(
     ("holdings", "read"),
-    [(None, None), (0, 0), (2**63 - 1, 2**63 - 1), (2**63, 2**63 - 1), (2**64, 2**63 - 1), (10**300, 2**63 - 1)],
+    [(None, None), (0, 0), (2**63 - 1, 2**63 - 1), (2**63, 2**63 - 1), (2**64, 2**63 - 1), (10**300, 2**63 - 1), (10**9_999, 2**63 - 1)],
 )
 async def test_holdings(perun: PerunCanister, replica: TestReplica, holdings: int | None, read: int | None) -> None:
     """The published canister credits whatever anybody tells it: more than there can be is as much as there can be."""
@@ -336,7 +336,7 @@ def test_a_method_more_is_no_difference() -> None:
 async def test_the_code_of_the_canister(perun: PerunCanister, replica: TestReplica) -> None:
     controllers = b"\xd9\xd9\xf7" + cbor2.dumps([b"\x04", b"\x01"])
     replica.state = {b"canister": {CANISTER: {b"module_hash": bytes(32), b"controllers": controllers}}}
-    assert await perun.code() == CanisterCode(bytes(32), (b"\x04", b"\x01"))
+    assert await perun.code() == CanisterCode(bytes(32), (b"\x04", b"\x01"), tells_install=True)
     replica.state = {b"canister": {CANISTER: {b"controllers": controllers}}}
     assert (await perun.code()).module_hash is None
     replica.state = {b"canister": {CANISTER: {b"module_hash": bytes(32), b"controllers": b"\xff"}}}

@@ -296,3 +296,16 @@ async def test_what_stops_a_node_stops_a_deposit_that_is_decided_on(
     assert set(statuses(desk)) <= {"void"}
     assert "nothing" in desk.waiting_for
     await desk.close()
+
+
+async def test_money_leaves_when_the_peer_has_resumed_in_this_life(desk: Desk) -> None:
+    """A copy of this node would pay before it can be told that it is one."""
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    desk.driver.peer_resumed = False
+    for _ in range(3):
+        assert await desk.step(desk.funding) == "the peer to be there, before money leaves"
+    assert deposits(desk) == 0
+    desk.driver.peer_resumed = True
+    await desk.fund(lambda: desk.waiting_for == "the peer's deposit")
+    assert deposits(desk) == 1

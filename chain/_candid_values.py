@@ -126,11 +126,13 @@ class Values:
             yield 7 * place, byte
             if byte < 0x80:
                 return
-        # Anybody can have a canister answer a number of any length: it is read as one of its sign, far above all bounds.
+        # Anybody can have a canister answer a number of any length: it is read as a huge one of the same sign.
         while byte >= 0x80:
             byte = self.take(1)[0]
         if byte in (0x00, 0x7F):
-            raise UnexpectedReply(f"a reply with a number of more than {MAX_NUMBER_BYTES} bytes that is not the shortest")
+            raise UnexpectedReply(
+                f"a reply with a number of more than {MAX_NUMBER_BYTES} bytes that is not the shortest"
+            )
         yield 7 * MAX_NUMBER_BYTES, byte
 
     def count(self) -> int:

@@ -177,6 +177,8 @@ class Inhabitant:
     def start(self, *, watching: bool = True) -> Inhabitant:
         """Take up what the store has, and run. Without `watching` only the jobs look, in an order that never varies."""
         self.node.load()
+        for driver in self.node.drivers.values():
+            driver.peer_resumed = True  # as it says at once, wherever it is up
         if watching:
             self.node.spawn(self.services.watcher.run(), "watcher")
         self.node.background()

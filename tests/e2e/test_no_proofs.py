@@ -92,7 +92,16 @@ async def refuted(town: Town, channel: str, version: int, since: float) -> float
     return took_s
 
 
-@pytest.mark.parametrize("fault", ["wrong_signature", "wrong_key", "delegation_out_of_range", "stale_certificate"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "wrong_signature",
+        *(
+            pytest.param(f, marks=pytest.mark.long)
+            for f in ("wrong_key", "delegation_out_of_range", "stale_certificate")
+        ),
+    ],
+)
 async def test_a_node_that_runs(town: Town, fault: str) -> None:
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 50, challenge_s=CHALLENGE_S)
@@ -127,8 +136,12 @@ async def test_a_node_whose_looks_are_kept_back(town: Town) -> None:
     await proofs_again(town)
 
 
-@pytest.mark.parametrize("wrapper", [(), OFF], ids=["its own clock", "two days off"])
-@pytest.mark.parametrize("queries", [None, "drop_before"], ids=["queries", "no queries"])
+@pytest.mark.parametrize(
+    "wrapper", [(), pytest.param(OFF, marks=pytest.mark.long)], ids=["its own clock", "two days off"]
+)
+@pytest.mark.parametrize(
+    "queries", [None, pytest.param("drop_before", marks=pytest.mark.long)], ids=["queries", "no queries"]
+)
 async def test_a_node_that_starts(town: Town, wrapper: tuple[str, ...], queries: str | None) -> None:
     """It knows no certified time, no node keys, no interface; its clock may be off, and queries may be silent too."""
     alice, bob = await town.pair()
@@ -163,6 +176,7 @@ async def test_the_watcher_beside_a_node_that_is_down(town: Town, lookouts: list
     assert await lookouts[0].stop() == 0
 
 
+@pytest.mark.long
 async def test_one_round_of_it_from_cron(town: Town, lookouts: list[Lookout]) -> None:
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 50, challenge_s=CHALLENGE_S)

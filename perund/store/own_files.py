@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ MAGIC: Final = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 SALTS: Final = slice(16, 24)
 """Where the header of the log has what each frame of it repeats (in the place `FRAME_SALTS`)."""
 FRAME_SALTS: Final = slice(8, 16)
+TICK_NS: Final = 100_000_000
+"""Longer than the clock of any file system stands still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,10 @@ class OwnFiles:
         self._names = {name: FileId.of(name) for name in (self._log_path, shared_memory_of(self.path))}
         others = [*self._names.items(), *([(self._lock_path, self._lock)] if self._lock is not None else [])]
         self._seen = [(str(name), (file.device, file.inode)) for name, file in others]
+        self._parent = str(self.path.parent)
+        self._linked = any(name.is_symlink() for name in (self.path, *self._names))
+        self._names_seen: tuple[int, int, int] | None = None
+        """The directory, and when its names changed last, at a look at all of them that found them right."""
         self._directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if _has_moved(database):
             raise FilesReplaced(self.path, " is another file than the one that was opened", Fate.UNKNOWN)
@@ -117,6 +124,7 @@ class OwnFiles:
 
     def require(self) -> None:
         """Return when all is as this store left it. Raises `FilesReplaced`, after saving what can be saved."""
+        self._names_seen = None
         if self._as_left() and self._count_of_others() == self._others_wrote:
             return
         self._examine()
@@ -136,19 +144,33 @@ class OwnFiles:
             self._examine()
 
     def _as_left(self) -> bool:
-        """Whether names and log lead to what this store left. In the way of each transaction: a few microseconds."""
+        """Whether names and log lead to what this store left. In the way of each transaction: a few microseconds.
+
+        The names are looked at when the directory has changed, or is another one; else one look at that is enough.
+        """
         try:
-            for name, seen in self._seen:
-                found = os.stat(name)  # noqa: PTH116  (no path is made here)
-                if (found.st_dev, found.st_ino) != seen:
+            parent = os.stat(self._parent)  # noqa: PTH116  (no path is made here)
+            directory = parent.st_dev, parent.st_ino, parent.st_mtime_ns
+            if self._linked or directory != self._names_seen:
+                if not self._names_lead_here():
                     return False
-            found = os.stat(self._name)  # noqa: PTH116
+                # What changes in the same tick of the clock would not show: such a look is not relied on.
+                ticked = time.time_ns() - parent.st_mtime_ns > TICK_NS
+                self._names_seen = directory if ticked else None
+            found = os.fstat(self._file) if self._file is not None else os.stat(self._name)  # noqa: PTH116
             at = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
             if at != self._at or self._log_damaged():
                 return False
             self._log_bytes = os.fstat(self._log).st_size
         except OSError:
             return False
+        return True
+
+    def _names_lead_here(self) -> bool:
+        for name, seen in (*self._seen, (self._name, self._at[:2])):
+            found = os.stat(name)  # noqa: PTH116
+            if (found.st_dev, found.st_ino) != seen:
+                return False
         return True
 
     def _examine(self) -> None:

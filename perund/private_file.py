@@ -10,7 +10,15 @@ from typing import Final
 
 from perund.setup_errors import DirectoryError
 
-__all__ = ["make_private_dir", "place_new", "require_empty", "sync_directory", "sync_file", "write_new"]
+__all__ = [
+    "make_private_dir",
+    "place_new",
+    "require_empty",
+    "require_writable",
+    "sync_directory",
+    "sync_file",
+    "write_new",
+]
 
 _NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
@@ -47,6 +55,12 @@ def require_empty(path: Path) -> None:
             "nothing was changed; start the node that lives there, or choose another --dir for another node: one with "
             "the same words would not know its channels",
         )
+
+
+def require_writable(directory: Path) -> None:
+    """Raise `PermissionError` where nothing can be made in a directory."""
+    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
 
 def write_new(path: Path, content: bytes) -> None:

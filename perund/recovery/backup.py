@@ -21,14 +21,13 @@ import structlog
 
 from perund.config import Config
 from perund.config_file import render_config
+from perund.file_id import FileId
 from perund.keys import Keys
-from perund.private_file import sync_directory
+from perund.private_file import require_writable, sync_directory
 from perund.recovery.backup_format import BackupError, Sealer, read_backup
 from perund.recovery.backup_writing import (
     append_sealed,
-    inode_of,
     put_aside,
-    require_writable,
     target_of,
     write_temporary,
 )
@@ -51,9 +50,9 @@ log = structlog.get_logger()
 class _Written:
     """A file as it was last written: what must be found when it is appended to."""
 
-    def __init__(self, sealer: Sealer, inode: tuple[int, int], size: int, modified_ns: int) -> None:
+    def __init__(self, sealer: Sealer, file: FileId, size: int, modified_ns: int) -> None:
         self.sealer = sealer
-        self.inode = inode
+        self.file = file
         self.size = size
         self.size_when_new = size
         self.modified_ns = modified_ns
@@ -132,7 +131,7 @@ class BackupFile:
         finally:
             os.close(descriptor)
         try:
-            return inode_of(target.stat()) == written.inode  # nobody put another file in its place meanwhile
+            return FileId.of(target) == written.file  # nobody put another file in its place meanwhile
         except FileNotFoundError:
             return False
 
@@ -161,7 +160,7 @@ class BackupFile:
             raise
         sync_directory(target.parent)
         found = target.stat()
-        self._written = _Written(sealer, inode_of(found), found.st_size, found.st_mtime_ns)
+        self._written = _Written(sealer, FileId.of_stat(found), found.st_size, found.st_mtime_ns)
         self.problem = None
 
     # --- in the background -------------------------------------------------------------------------------
@@ -233,8 +232,8 @@ class BackupFile:
 
     def _is_as_left(self, found: os.stat_result) -> bool:
         written = self._written
-        return written is not None and (inode_of(found), found.st_size, found.st_mtime_ns) == (
-            written.inode, written.size, written.modified_ns
+        return written is not None and (FileId.of_stat(found), found.st_size, found.st_mtime_ns) == (
+            written.file, written.size, written.modified_ns
         )  # fmt: skip
 
     def _put_aside_if_foreign(self, target: Path) -> None:

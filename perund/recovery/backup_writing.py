@@ -16,7 +16,7 @@ from perund.keys import Keys
 from perund.recovery.backup_format import MAGIC, BackupError, Sealer, open_records, read_backup
 from perund.recovery.saved import Backup, Gathering, parts_of
 
-__all__ = ["append_sealed", "inode_of", "put_aside", "require_writable", "target_of", "write_temporary"]
+__all__ = ["append_sealed", "put_aside", "target_of", "write_temporary"]
 
 log = structlog.get_logger()
 
@@ -27,17 +27,6 @@ def target_of(path: Path) -> Path:
         return path.resolve() if path.is_symlink() else path
     except (OSError, RuntimeError) as error:
         raise OSError(f"{path} is a link that leads nowhere: {error}") from error
-
-
-def inode_of(found: os.stat_result) -> tuple[int, int]:
-    """Return what a file is, whatever its name."""
-    return found.st_dev, found.st_ino
-
-
-def require_writable(directory: Path) -> None:
-    """Raise `PermissionError` where nothing can be made in a directory."""
-    if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(f"the directory {directory} cannot be written")
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

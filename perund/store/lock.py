@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -11,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from perund.file_id import FileId
+from perund.private_file import require_writable
 from perund.setup_errors import DirectoryError
 from perund.store.errors import DirectoryInUse
 
@@ -33,8 +34,7 @@ class DirectoryLock:
         """
         self._path = directory / LOCK_NAME
         try:
-            if not os.access(directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            require_writable(directory)
             # A link is not followed: what it leads to is no lock, and would be written over.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
             self._file = os.open(self._path, flags, 0o600)
@@ -59,12 +59,7 @@ class DirectoryLock:
                 "stop it first; a copy of this directory must never run beside it"
             ) from error
         # Whoever unlinked the file between its opening and its locking would have another one to lock.
-        try:
-            there = self._path.stat()
-        except FileNotFoundError:
-            there = None
-        ours = os.fstat(self._file)
-        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+        if FileId.if_there(self._path) != FileId.of_stat(os.fstat(self._file)):
             os.close(self._file)
             raise DirectoryInUse(f"{self._path} was replaced while it was being locked; start the node again")
         os.ftruncate(self._file, 0)

@@ -18,10 +18,11 @@ from typing import Final
 
 import apsw
 
+from perund.file_id import FileId
 from perund.store.errors import Fate, FilesReplaced
 from perund.store.lock import LOCK_NAME
 
-__all__ = ["FileId", "OwnFiles", "Stamp", "log_of", "shared_memory_of"]
+__all__ = ["OwnFiles", "Stamp", "log_of", "shared_memory_of"]
 
 LOG_HEADER_BYTES: Final = 32
 FRAME_HEADER_BYTES: Final = 24
@@ -32,20 +33,6 @@ SALTS: Final = slice(16, 24)
 FRAME_SALTS: Final = slice(8, 16)
 TICK_NS: Final = 100_000_000
 """Longer than the clock of any file system stands still."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileId:
-    """Which file it is, whatever its name."""
-
-    device: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileId:
-        """Return what a name leads to now. Raises `OSError`."""
-        found = path.stat()
-        return cls(found.st_dev, found.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +47,7 @@ class Stamp:
     def of(cls, path: Path | int) -> Stamp:
         """Return what a name, or a descriptor, leads to now. Raises `OSError`."""
         found = os.stat(path)  # noqa: PTH116  (of a descriptor too)
-        return cls(FileId(found.st_dev, found.st_ino), found.st_size, found.st_mtime_ns)
+        return cls(FileId.of_stat(found), found.st_size, found.st_mtime_ns)
 
 
 def log_of(database: Path) -> Path:
@@ -103,7 +90,7 @@ class OwnFiles:
         self._name = str(self.path)
         self._take_stamp()
         self._lock_path = self.path.with_name(LOCK_NAME)
-        self._lock = _id_of(self._lock_path)
+        self._lock = FileId.if_there(self._lock_path)
         self._names = {name: FileId.of(name) for name in (self._log_path, shared_memory_of(self.path))}
         others = [*self._names.items(), *([(self._lock_path, self._lock)] if self._lock is not None else [])]
         self._seen = [(str(name), (file.device, file.inode)) for name, file in others]
@@ -235,7 +222,7 @@ class OwnFiles:
         """Return how another program works on the same files, if one does or may. What was written is in them."""
         if self._count_of_others() != self._others_wrote:
             return " got a transaction of another program"
-        if self._lock is not None and _id_of(self._lock_path) != self._lock:
+        if self._lock is not None and FileId.if_there(self._lock_path) != self._lock:
             return f"'s lock {self._lock_path.name} was replaced (another node may have been started)"
         return ""
 
@@ -272,13 +259,6 @@ class OwnFiles:
         log = self._log_path
         if log.exists() and FileId.of(log) != self._names.get(log):
             log.rename(log.with_name(f"{log.name}.foreign"))
-
-
-def _id_of(path: Path) -> FileId | None:
-    try:
-        return FileId.of(path)
-    except FileNotFoundError:
-        return None
 
 
 def _has_moved(database: apsw.Connection) -> bool:

@@ -16,9 +16,10 @@ from typing import Any, Final
 import apsw
 import structlog
 
+from perund.file_id import FileId
 from perund.store.damage import require_sound_file, unusable
 from perund.store.errors import StorageFailed, StoreDamaged, WrongNetwork
-from perund.store.own_files import FileId, log_of, shared_memory_of
+from perund.store.own_files import log_of, shared_memory_of
 from protocol.errors import Undecodable
 from protocol.signing import verify_signed_state
 from protocol.types import ChannelId, Nanos, Params, ParticipantKey, SignedState, State
@@ -56,7 +57,7 @@ class _Files:
     @classmethod
     def of(cls, path: Path) -> _Files:
         """Return what is there now. Raises `OSError`: there is no database."""
-        return cls(FileId.of(path), _file_id(log_of(path)), _file_id(shared_memory_of(path)))
+        return cls(FileId.of(path), FileId.if_there(log_of(path)), FileId.if_there(shared_memory_of(path)))
 
     def replaced_by(self, other: _Files) -> str:
         """Return which file is another one there, for people; empty when only one came that was not there before."""
@@ -65,13 +66,6 @@ class _Files:
         if self.log is not None and self.log != other.log:
             return "the log is another file, or gone"
         return ""
-
-
-def _file_id(path: Path) -> FileId | None:
-    try:
-        return FileId.of(path)
-    except FileNotFoundError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from msgspec import Meta
 from chain.certificate import MAINNET_ROOT_KEY
 from chain.principal import principal_from_text
 from protocol.errors import PerundError
+from protocol.terms import network_hash
+from protocol.types import MAX_INT64
 from wire.address import MAX_ADDRESS, MAX_NODE_ADDRESS, NODE_ID_PATTERN, Address, BadAddress, NodeAddress
 
 __all__ = [
@@ -44,7 +46,7 @@ CanisterId = Annotated[str, Meta(pattern=r"^[a-z0-9]{1,5}(-[a-z0-9]{1,5}){1,11}$
 NodeIdHex = Annotated[str, Meta(pattern=rf"^{NODE_ID_PATTERN}$")]
 TowerAddress = Annotated[str, Meta(pattern=rf"^{NODE_ID_PATTERN}@\S+:[0-9]{{1,5}}$", max_length=MAX_NODE_ADDRESS)]
 HashHex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-InstallNs = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+InstallNs = Annotated[int, Meta(ge=0, le=MAX_INT64)]
 E8sValue = Annotated[int, Meta(ge=0)]  # the upper bound is that of perund.amounts, which reads these keys
 
 
@@ -443,6 +445,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         elif not self.ic.root_key:
             # The mainnet key would be the wrong one, and asking at each start would trust whoever answers.
             raise ValueError("`ic.root_key` is empty; `perund init` reads it once from a devnet, or take --root-key")
+
+    @property
+    def network_hash(self) -> bytes:
+        """32 bytes that name the network: its root key, the Perun canister and the ledger."""
+        return network_hash(
+            self.root_key, principal_from_text(self.ic.perun_canister), principal_from_text(self.ic.icp_ledger)
+        )
 
     @property
     def root_key(self) -> bytes:

@@ -15,7 +15,6 @@ from perund.keystore import KeyStore
 from perund.mnemonic import entropy_of
 from perund.passphrase import STDIN, ask_passphrase
 from perund.phrase_file import read_phrase
-from protocol.terms import network_hash
 
 __all__ = ["backup", "check", "restore"]
 
@@ -55,12 +54,7 @@ def backup(data_dir: Path, passphrase_file: str | None, out: Path | None, store:
             return {"store": str(store), "channels": copy_store(data_dir / STORE_NAME, store)}
         config = load_config(data_dir)
         keys = KeyStore(data_dir).open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
-        from chain.principal import principal_from_text  # noqa: PLC0415
-
-        network = network_hash(
-            config.root_key, principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)
-        )
-        made = back_up(data_dir, keys, network, config, out)
+        made = back_up(data_dir, keys, config.network_hash, config, out)
         return {
             "backup": str(made.path),
             "channels": made.channels,

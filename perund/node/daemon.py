@@ -47,7 +47,6 @@ from perund.watching.delivery import Delivery
 from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
 from protocol.messages import FEATURE_LIVES, Hello
-from protocol.terms import network_hash
 from watcher.watch import Watcher
 from wire.address import Address
 from wire.limits import Limits, Timing
@@ -104,7 +103,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
     ledger_principal = principal_from_text(config.ic.icp_ledger)
     limits = Limits(connections=config.wire.max_connections)
     raise_open_files(limits)
-    network = network_hash(root_key, perun_principal, ledger_principal)
+    network = config.network_hash
     identity = Ed25519Identity(keys.wallet_seed)
     clock = SystemClock()
     version = package_version("perund")

@@ -21,7 +21,6 @@ from perund.keys import Keys
 from perund.node.ledger_scan import find_block
 from perund.setup_errors import SetupError
 from protocol.messages import ChannelMessage, ErrorMessage, Hello, PeerMessage
-from protocol.terms import network_hash
 from wire.address import NodeAddress
 from wire.errors import DialFailed
 from wire.network import PeerNetwork
@@ -117,10 +116,7 @@ class _Listener:
 
 async def _ask_peer(config: Config, keys: Keys, peer: NodeAddress) -> None:
     shown = f"{peer.node_id.hex()[:16]}… at {peer.host}:{peer.port}"
-    network = network_hash(
-        config.root_key, principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)
-    )
-    hello = Hello(PROTOCOL_VERSION, network, 0, f"perund/{package_version('perund')}", 1)
+    hello = Hello(PROTOCOL_VERSION, config.network_hash, 0, f"perund/{package_version('perund')}", 1)
     listener = _Listener()
     peers = PeerNetwork(keys.node_key, hello, listener)
     try:

@@ -30,7 +30,6 @@ from perund.tower.books import STORE_NAME, TowerBooks
 from perund.tower.server import TowerServer, tower_limits
 from protocol.errors import InvariantBroken
 from protocol.messages import FEATURE_LIVES, FEATURE_RECALL, FEATURE_STANDING, FEATURE_TOWER, Hello
-from protocol.terms import network_hash
 from protocol.types import MAX_E8S, Funding, Nanos, Params
 from watcher.tower.policy import TowerPolicy
 from watcher.tower.proving import Proving
@@ -135,7 +134,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
         loop.add_signal_handler(number, stop.set)
     perun_principal = principal_from_text(config.ic.perun_canister)
     ledger_principal = principal_from_text(config.ic.icp_ledger)
-    network = network_hash(config.root_key, perun_principal, ledger_principal)
+    network = config.network_hash
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         books = TowerBooks(data_dir / STORE_NAME, network, failed)

@@ -30,7 +30,6 @@ from perund.watching.delivery import Delivery
 from perund.watching.reporter import Reporter
 from perund.watching.states import WatchedStates
 from protocol.errors import PerundError
-from protocol.terms import network_hash
 from protocol.types import ChannelId
 from watcher.vitals import WatcherState
 from watcher.watch import Watcher
@@ -138,15 +137,15 @@ async def run_watch(data_dir: Path, config: Config, *, once: bool = False, endin
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    canister_id, ledger_id = principal_from_text(config.ic.perun_canister), principal_from_text(config.ic.icp_ledger)
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
         alarms = Alarms(f"perund watch, {data_dir}", Delivery(config.alarm))
         stack.push_async_callback(alarms.close)
         agent = await stack.enter_async_context(Agent(config.ic.urls, config.root_key, Anonymous(), clock=clock))
-        states = WatchedStates(data_dir / STORE_NAME, network_hash(config.root_key, canister_id, ledger_id))
+        states = WatchedStates(data_dir / STORE_NAME, config.network_hash)
         stack.callback(states.close)
-        canister, reporter = WatchedCanister(PerunCanister(agent, canister_id)), Reporter(states, alarms)
+        perun = PerunCanister(agent, principal_from_text(config.ic.perun_canister))
+        canister, reporter = WatchedCanister(perun), Reporter(states, alarms)
         watcher = Watcher(
             states,
             canister,

@@ -494,7 +494,7 @@ def _installed_ns(found: bytes | Missing) -> int | None:
     if isinstance(found, Missing):
         raise LyingReplica("a server hides when the canister was last installed")
     time_ns = uleb128_value(found)
-    if time_ns >= 2**63:
+    if time_ns > MAX_INT64:
         raise LyingReplica(f"the canister is said to have been installed at {time_ns} ns, which is no time")
     return time_ns
 

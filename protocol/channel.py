@@ -615,9 +615,10 @@ class Channel(ABC):
         version = signed.state.version
         given_up = self._given_up.get(version)
         from_0, from_1 = (given_up.from_0, given_up.from_1) if given_up is not None else (EMPTY, EMPTY)
+        _, received = self._sides(from_0, from_1)
         self.newest = signed
         step = self._superseded(version) + Step((StateRecord(signed, from_0, from_1),))
-        facts: dict[str, str | int | bool] = {"version": version, "received": len(from_1 if self.ours == 0 else from_0)}
+        facts: dict[str, str | int | bool] = {"version": version, "received": len(received)}
         step += Step((EventRecord("channel.acknowledged_late", self.id, facts),))
         if self.look is not None and self.look.version is not None:
             step += self._ask_look()  # what is registered may be below it
@@ -635,8 +636,12 @@ class Channel(ABC):
                 step += self._given_up_ended(update, "failed", SETTLED_WITHOUT_IT)
         return step
 
+    def _sides(self, from_0: Batch, from_1: Batch) -> tuple[Batch, Batch]:
+        """Return what we pay and what the peer pays."""
+        return (from_0, from_1) if self.ours == 0 else (from_1, from_0)
+
     def _agreed_in(self, update: Update) -> Agreed:
-        sent, received = (update.from_0, update.from_1) if self.ours == 0 else (update.from_1, update.from_0)
+        sent, received = self._sides(update.from_0, update.from_1)
         return Agreed(self._state_of(update), sent, received, received.total_e8s - sent.total_e8s)
 
     def _superseded(self, version: int) -> Step:
@@ -724,7 +729,7 @@ class Channel(ABC):
         `recorded`: its payments are durable already. What does not count yet waits for a look, or the settlement.
         """
         before, self.newest = self.newest.state.allocation[self.ours], signed
-        sent, received = (from_0, from_1) if self.ours == 0 else (from_1, from_0)
+        sent, received = self._sides(from_0, from_1)
         ended = self._superseded(signed.state.version) if self._given_up else NOTHING
         agreed = Agreed(signed.state, sent, received, signed.state.allocation[self.ours] - before)
         counts = not self._settling and (not received or self.may_update(now)) and not self._uncounted
@@ -757,7 +762,7 @@ class Channel(ABC):
         return self._count(agreed, self.version)
 
     def _count(self, agreed: tuple[Agreed, ...], version: int = 0) -> Step:
-        self.counted = max(self.counted, version, *(each.state.version for each in agreed), 0)
+        self.counted = max(self.counted, version, *(each.state.version for each in agreed))
         step = Step((CountedRecord(self.id, self.counted),)) if agreed or version else NOTHING
         for each in agreed:
             step += self._told_of(each)

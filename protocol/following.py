@@ -245,7 +245,8 @@ class Follower(Channel):
     def settled(self, version: int, digest: bytes) -> Step:
         if self._settled:
             return NOTHING
-        step = self._peer_holds(min(version, self.version)) if min(version, self.version) > self.peer_holds else NOTHING
+        held = min(version, self.version)
+        step = self._peer_holds(held) if held > self.peer_holds else NOTHING
         # Settled below what we have: what we paid above it is ours again.
         undone, self._unconfirmed = b"".join(batch.ids for batch, v in self._unconfirmed if v > version), []
         return step + self._end(undone, "failed", SETTLED_WITHOUT_IT) + super().settled(version, digest)

@@ -65,6 +65,10 @@ class Hearing:
         """Whether what talks to us as this node is a life that another one has followed."""
         return node in self._outlived
 
+    def has_heard(self, node: bytes) -> bool:
+        """Whether a node has said its life in the session that there is with it."""
+        return node in self._spoke
+
     def announced(self, node: bytes, life: Life) -> tuple[LifeHeard | LifeStopped, ...] | None:
         """Take what a node (33 bytes) says of its life, once in a session. Returns what to show it, or None when the
         signature is not its own.

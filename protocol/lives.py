@@ -14,11 +14,10 @@ from coincurve import PrivateKey
 from protocol.messages import Life, LifeHeard, LifeStopped
 from protocol.node_signing import sign_as_node, verify_as_node
 
-__all__ = ["MAX_LIFE", "outlives", "same_life", "sign_life", "sign_stop", "verify_life", "verify_stop"]
+__all__ = ["outlives", "same_life", "sign_life", "sign_stop", "verify_life", "verify_stop"]
 
 LIFE_TAG: Final = b"perund-life/1"
 STOP_TAG: Final = b"perund-life-stopped/1"
-MAX_LIFE: Final = 2**63 - 1
 
 AnyLife = Life | LifeHeard
 

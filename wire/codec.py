@@ -58,7 +58,7 @@ OFFER_ROOM: Final = MAX_MESSAGE_BYTES - (1 + 1 + 66 + BATCH_OVERHEAD)
 """65,457 bytes for the payments of an `Offer`."""
 
 Nat64 = Annotated[int, Meta(ge=0)]  # MessagePack has no integers above 2^64-1
-Number = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Number = Annotated[int, Meta(ge=1, le=MAX_INT64)]
 """A number of others that goes into a signed column of a store."""
 Bucket = Annotated[int, Meta(ge=0, lt=BUCKETS)]
 Buckets = Annotated[bytes, Meta(max_length=BUCKETS * (1 + DIGEST_BYTES))]

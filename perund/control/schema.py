@@ -443,7 +443,7 @@ class ChannelRecoverParams(Params, frozen=True):
 
     channel: ChannelRef
     accept_version: Annotated[
-        Annotated[int, Meta(ge=0, le=2**63 - 1)] | None,
+        Annotated[int, Meta(ge=0, le=MAX_INT64)] | None,
         Meta(description="The newest version that the node showed: refused when another is the newest by now."),
     ] = None
     idempotency_key: IdempotencyKey | None = None

@@ -32,7 +32,7 @@ from protocol.effects import NOTHING, Phase
 from protocol.errors import CallerMistake, PerundError
 from protocol.funding import IntentStatus
 from protocol.opening import MAX_FUNDING_DEADLINE_NS, Dead
-from protocol.types import MAX_CHALLENGE_NS, MIN_CHALLENGE_NS, ChannelId, Nanos
+from protocol.types import MAX_CHALLENGE_NS, MAX_INT64, MIN_CHALLENGE_NS, ChannelId, Nanos
 from wire.address import NodeAddress
 from wire.errors import DialFailed, OtherNetwork
 from wire.session import Session
@@ -291,7 +291,7 @@ class NodeService:
                 f"{policy.max_challenge_s} s, the bounds in perund.toml",
             )
         total = int(params.mine_e8s) + int(params.theirs_e8s)
-        if total > 2**63 - 1:
+        if total > MAX_INT64:
             raise CallerMistake("bad_amount", f"{total} e8s is more than the 2^63-1 that the store counts")
         timeout_ns = int(params.funding_timeout_s or DEFAULT_FUNDING_S) * NS
         if timeout_ns > MAX_FUNDING_DEADLINE_NS - 60 * NS:

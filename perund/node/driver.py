@@ -65,7 +65,7 @@ class ChannelDriver:
         now: Callable[[], Moment],
         look_soon: Callable[[], None],
         changed: Callable[[ChannelDriver], None],
-        noise: Noise | None = None,
+        noise: Noise,
     ) -> None:
         """`number`: its row in the store; `look_soon`: asks the watcher for a look;
         `changed`: called after a step that may need a job of the node; `noise`: bounds what the peer makes us tell.
@@ -88,7 +88,7 @@ class ChannelDriver:
         self._now = now
         self._look_soon = look_soon
         self._changed = changed
-        self._noise = noise or Noise()
+        self._noise = noise
         self._resumes = 0
         self._session: PeerSession | None = None
         self._seen_settled = False

@@ -64,9 +64,9 @@ class FundingJob(ChannelJob):
         watcher: Watcher,
         time: ChainTime,
         canister_account: bytes,
-        guard: PublishedGuard | None = None,
+        guard: PublishedGuard,
     ) -> None:
-        """`canister_account`: 32 bytes; `guard`: the one of all jobs, None for one of its own."""
+        """`canister_account`: 32 bytes; `guard`: the one of all jobs."""
         super().__init__(driver, "funding")
         self._store = store
         self._transfers = transfers
@@ -76,7 +76,7 @@ class FundingJob(ChannelJob):
         self._canister_account = canister_account
         self.holdings: tuple[int, int] | None = None
         self._lost = LostDeposits(driver.number, driver.channel.terms, store, ledger, transfers, canister_account)
-        self._guard = guard or PublishedGuard(perun, ledger, store, time)
+        self._guard = guard
         self._ledger = ledger
         self._proven: ProvenDeposit | None = None
         self._planning = False

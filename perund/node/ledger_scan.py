@@ -7,10 +7,12 @@ from typing import Final
 
 from chain.ledger import Block, IcpLedger
 
-__all__ = ["find_block", "first_block_since"]
+__all__ = ["EARLIER_NS", "find_block", "first_block_since"]
 
 BLOCKS_PER_PAGE: Final = 50
 """More are not certified in one answer."""
+EARLIER_NS: Final = 600 * 1_000_000_000
+"""Searched before a moment that is known here: clocks of nodes and subnets differ, and ours estimates the chain's."""
 
 
 async def find_block(ledger: IcpLedger, start: int, wanted: Callable[[Block], bool]) -> tuple[Block | None, int]:

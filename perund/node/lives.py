@@ -8,14 +8,13 @@ alone. A life that has stopped stays so over restarts, until its operator says t
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 import structlog
 
 from perund.store.lives import forget_life, record_heard, record_stop
 from protocol.effects import EventRecord
 from protocol.hearing import Heard, Hearing
-from protocol.lives import outlives, same_life, sign_life, sign_stop, verify_life, verify_stop
+from protocol.lives import outlives, sign_life, sign_stop, verify_life, verify_stop
 from protocol.messages import FEATURE_LIVES, Life, LifeHeard, LifeMessage, LifeStopped
 
 if TYPE_CHECKING:
@@ -50,9 +49,6 @@ class Lives:
         self.on_stop: Callable[[], None] = lambda: None
         """Called when this life stops: what else could sign stops with it."""
         self._durable = self.stopped is not None
-        self._has_channels = has_channels
-        self._announcing: WeakSet[Session] = WeakSet()
-        """Sessions in which the peer has said its life."""
         self._hearing = Hearing(self._network, services.store.read.heard_lives(), has_channels, self._keep)
 
     def _keep(self, node: bytes, heard: Heard) -> None:
@@ -112,7 +108,7 @@ class Lives:
         return False
 
     def _announced(self, session: Session, life: Life) -> bool:
-        again = session in self._announcing
+        again = self._hearing.has_heard(session.peer)
         answers = self._hearing.announced(session.peer, life)
         if answers is None:
             session.fail("bad_life", "a life that is not signed by its node key")
@@ -122,7 +118,6 @@ class Lives:
         if self._hearing.outlived(session.peer):
             log.warning("peer.outlived", peer=session.peer.hex(), life=life.number)
             return False
-        self._announcing.add(session)
         return not again and self.stopped is None
 
     def _shown(self, session: Session, shown: LifeHeard) -> None:
@@ -147,8 +142,7 @@ class Lives:
         session.close("a life of the peer that has stopped")
 
     def _has_older(self, peer: bytes, stop: LifeStopped) -> None:
-        mine = Life(stop.number, stop.nonce, b"")
-        if same_life(mine, self.life):
+        if (stop.number, stop.nonce) == (self.life.number, self.life.nonce):
             return
         self.older = stop
         facts: dict[str, str | int | bool] = {

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from chain.ledger import Block, IcpLedger, Transfer
-from perund.node.ledger_scan import find_block, first_block_since
+from perund.node.ledger_scan import EARLIER_NS, find_block, first_block_since
 from perund.node.transfers import Transfers
 from perund.store.jobs import book_cost, insert_transfer
 from perund.store.rows import TransferIntent
@@ -25,8 +25,6 @@ __all__ = ["LostDeposits"]
 
 log = structlog.get_logger()
 
-EARLIER_NS: Final = 600 * 1_000_000_000
-"""Searched before the opening: its time was a node's estimate of the chain's."""
 LATER_NS: Final = 360 * 1_000_000_000
 """Searched after the funding deadline: a transfer that was asked for in time is executed until its call expires."""
 

@@ -355,9 +355,8 @@ class Node:
         self.places.end(terms.proposal_id)
         self.jobs.pop(terms.channel, None)
         self.towers.closed(driver)
-        with contextlib.suppress(
-            StorageFailed
-        ):  # the store is closed, or failed and said so: the next start writes all
+        # The store may be closed, or have failed and said so: the next start writes all.
+        with contextlib.suppress(StorageFailed):
             self.services.store.commit((), backed_up=[closed_part(terms.proposal_id)])
         left = self.by_peer.get(terms.peer, {})
         left.pop(terms.channel, None)

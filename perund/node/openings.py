@@ -41,7 +41,7 @@ from protocol.opening import (
 )
 from protocol.signer import StateSigner
 from protocol.signing import ChannelKey
-from protocol.types import Nanos
+from protocol.types import MAX_INT64, Nanos
 
 __all__ = ["Openings", "Refusal"]
 
@@ -110,7 +110,7 @@ class Openings:
         store: Store,
         surroundings: Surroundings,
         reason_not_to: Callable[[], str | None],
-        places: Places | None = None,
+        places: Places,
     ) -> None:
         """`reason_not_to`: why no channel may be opened now (a network that cannot be trusted), or None."""
         self._policy = config.policy
@@ -118,7 +118,7 @@ class Openings:
         self._store = store
         self._node = surroundings
         self._reason_not_to = reason_not_to
-        self._places = places = Places(config.policy) if places is None else places
+        self._places = places
         self._stopped = False
         self._live: dict[bytes, OpeningPhase] = {
             phase.proposal.proposal_id: phase for phase in store.read.live_openings() if not isinstance(phase, Opened)
@@ -281,7 +281,7 @@ class Openings:
                 "this node has as many channels as it wants",
             ),
             (
-                not policy.min_total_e8s <= total <= min(policy.max_total_e8s, 2**63 - 1),
+                not policy.min_total_e8s <= total <= min(policy.max_total_e8s, MAX_INT64),
                 "bad_amount",
                 f"a channel here holds {policy.min_total_e8s} to {policy.max_total_e8s} e8s, not {total}",
             ),

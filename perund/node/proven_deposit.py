@@ -7,16 +7,11 @@ canister the peer holds for us what it has paid: the transfers to the canister u
 
 from __future__ import annotations
 
-from typing import Final
-
 from chain.ledger import Block, IcpLedger, Mint, Transfer
-from perund.node.ledger_scan import find_block, first_block_since
+from perund.node.ledger_scan import EARLIER_NS, find_block, first_block_since
 from protocol.types import Funding, Nanos
 
 __all__ = ["ProvenDeposit"]
-
-EARLIER_NS: Final = 600 * 1_000_000_000
-"""Searched before the opening: its time was a node's estimate of the chain's."""
 
 
 class ProvenDeposit:

@@ -18,7 +18,7 @@ from chain.request import SignedCall
 from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob, Progress
-from perund.node.ledger_scan import find_block, first_block_since
+from perund.node.ledger_scan import EARLIER_NS, find_block, first_block_since
 from perund.node.paid_by_others import records_of_gifts
 from perund.node.payout_pool import PayoutPool
 from perund.node.published import PublishedGuard
@@ -48,8 +48,6 @@ __all__ = ["SettlementJob"]
 
 log = structlog.get_logger()
 
-EARLIER_NS: Final = 600 * 1_000_000_000
-"""Searched before the first moment of a payout: clocks of nodes and subnets differ."""
 LONGEST_NAP_S: Final = 60.0
 """A step asks the canister four times: days of a challenge period are not spent asking."""
 
@@ -71,11 +69,11 @@ class SettlementJob(ChannelJob):
         deposits_settled: Callable[[], bool],
         next_withdrawal: Callable[[], int],
         transfers: Transfers,
-        guard: PublishedGuard | None = None,
+        guard: PublishedGuard,
     ) -> None:
         """`accounts`: the canister's and the wallet's, 32 bytes each; `receiver`: the wallet's principal;
         `deposits_settled`: whether no deposit of ours is in flight; `next_withdrawal`: a fresh row number;
-        `guard`: the one of all jobs, None for one of its own.
+        `guard`: the one of all jobs.
         """
         super().__init__(driver, "settlement")
         self._key = key
@@ -90,7 +88,7 @@ class SettlementJob(ChannelJob):
         self._next_withdrawal = next_withdrawal
         terms = driver.channel.terms
         self._transfers = transfers
-        self._guard = guard or PublishedGuard(perun, ledger, store, time)
+        self._guard = guard
         self._pool = PayoutPool(
             driver.number,
             terms,

@@ -14,8 +14,8 @@ from msgspec import Meta
 
 from protocol.opening import Opened
 from protocol.terms import Terms
-from protocol.types import Nanos, Params, ParticipantKey, SignedState
-from wire.address import Address
+from protocol.types import MAX_INT64, Nanos, Params, ParticipantKey, SignedState
+from wire.address import Address, BadAddress
 
 __all__ = [
     "About", "Backup", "Gathering", "SavedChannel", "SavedPeer", "about_part", "channel_part", "closed_part",
@@ -23,13 +23,12 @@ __all__ = [
 ]  # fmt: skip
 
 ROWS_OF_A_PART: Final = 256
-MAX_NATURAL: Final = 2**63 - 1
-"""What a column of the store holds: a larger number could not be taken up."""
 
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Bytes33 = Annotated[bytes, Meta(min_length=33, max_length=33)]
 Bytes64 = Annotated[bytes, Meta(min_length=64, max_length=64)]
-Natural = Annotated[int, Meta(ge=0, le=MAX_NATURAL)]
+Natural = Annotated[int, Meta(ge=0, le=MAX_INT64)]
+"""What a column of the store holds: a larger number could not be taken up."""
 HalfOpen = tuple[Bytes33, Bytes32]
 Row = TypeVar("Row")
 
@@ -102,7 +101,7 @@ class SavedPeer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         try:
             Address(self.host, self.port)
-        except Exception as error:
+        except BadAddress as error:
             raise ValueError(str(error)) from error
 
     @property
@@ -163,20 +162,13 @@ _VERSION_1: Final = msgspec.msgpack.Decoder(_Version1)
 class Gathering:
     """Adds parts up. `whole`: whether the part that ends a file as it was written at once has been seen."""
 
-    def __init__(self, backup: Backup | None = None) -> None:
-        """Begin with nothing, or with a backup that goes on."""
+    def __init__(self) -> None:
         self.about: About | None = None
         self.whole = False
         self.faults: list[str] = []
         self._channels: dict[bytes, SavedChannel] = {}
         self._peers: dict[bytes, SavedPeer] = {}
         self._half_open: dict[HalfOpen, None] = {}
-        if backup is not None:
-            self.about = About(backup.node_id, backup.network, backup.made_ms, backup.config)
-            self._channels = {row.proposal_id: row for row in backup.channels}
-            self._peers = {row.peer: row for row in backup.peers}
-            self._half_open = dict.fromkeys(backup.half_open)
-            self.faults = list(backup.faults)
 
     def take(self, part: bytes) -> None:
         """Add a part. What cannot be read of it is in `faults`."""

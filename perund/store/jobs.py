@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Final
 
 from perund.store.rows import CodeSeen, TransferIntent, WithdrawalIntent
 from perund.store.writer import Statement
 from protocol.effects import Phase
 from protocol.funding import IntentStatus
 from protocol.opening import Accepted, Dead, Opened, OpeningPhase, Proposed, Signing
-from protocol.types import Nanos
+from protocol.types import MAX_INT64, Nanos
 from wire.address import Address
 
 __all__ = [
@@ -33,9 +32,6 @@ __all__ = [
     "transfer_refused",
     "withdrawal_ended",
 ]
-
-
-MAX_STORED: Final = 2**63 - 1
 
 
 def insert_transfer(intent: TransferIntent) -> Statement:
@@ -144,7 +140,7 @@ def record_peer(peer: bytes, place: Address) -> Statement:
 
 def record_held(number: int, held: tuple[int, int]) -> Statement:
     """What a certified look showed of participants 0 and 1, in e8s."""
-    return Statement("INSERT OR REPLACE INTO held VALUES (?, ?, ?)", (number, *(min(e8s, MAX_STORED) for e8s in held)))
+    return Statement("INSERT OR REPLACE INTO held VALUES (?, ?, ?)", (number, *(min(e8s, MAX_INT64) for e8s in held)))
 
 
 def record_seen_at(peer: bytes, origin: str) -> Statement:

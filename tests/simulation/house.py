@@ -26,7 +26,7 @@ from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
 from perund.recovery import taking_up
 from perund.recovery.backup import Backup, BackupFile
-from perund.recovery.saved import Gathering
+from perund.recovery.saved import Gathering, parts_of
 from perund.store.errors import StorageFailed
 from perund.store.reading import Reader
 from perund.store.schema import migrate
@@ -96,8 +96,9 @@ class _BackupFile(BackupFile):
 
     def append(self, parts: Sequence[bytes]) -> None:
         self._life.effect("backup.write")
-        gathering = Gathering(self._life.house.backup)
-        for part in parts:
+        before = self._life.house.backup
+        gathering = Gathering()
+        for part in (*(parts_of(before) if before is not None else ()), *parts):
             gathering.take(part)
         assert not gathering.faults, gathering.faults
         self._life.house.backup = gathering.backup()

@@ -23,6 +23,8 @@ from perund.node.chain_time import ChainTime
 from perund.node.driver import ChannelDriver
 from perund.node.funding_job import FundingJob
 from perund.node.job import ChannelJob
+from perund.node.noise import Noise
+from perund.node.published import PublishedGuard
 from perund.node.settlement_job import SettlementJob
 from perund.node.transfers import Transfers
 from perund.store.errors import StorageFailed
@@ -112,11 +114,20 @@ class Desk:
         role = Orderer if self.ours == 0 else Follower
         signer = StateSigner(KEYS[self.ours], row.memory.last_signature)
         machine = role(terms, signer, self.store, row.memory)
-        self.driver = ChannelDriver(machine, 1, self.store, self.time.now, lambda: None, lambda _: None)
+        self.driver = ChannelDriver(machine, 1, self.store, self.time.now, lambda: None, lambda _: None, Noise())
         self.driver.registered = row.registered
         self.driver.peer_resumed = True
+        guard = PublishedGuard(self.perun, self.ledger, self.store, self.time)
         self.funding = FundingJob(
-            self.driver, self.store, self.transfers, self.perun, self.ledger, self.watcher, self.time, CANISTER_ACCOUNT
+            self.driver,
+            self.store,
+            self.transfers,
+            self.perun,
+            self.ledger,
+            self.watcher,
+            self.time,
+            CANISTER_ACCOUNT,
+            guard,
         )
         self.settlement = SettlementJob(
             self.driver,
@@ -131,6 +142,7 @@ class Desk:
             lambda: not self.funding.in_flight,
             self._next_withdrawal,
             self.transfers,
+            guard,
         )
         self.watcher.watch(terms.channel, terms.params.challenge_duration_ns)
 

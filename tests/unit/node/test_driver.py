@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from perund.node.driver import ChannelDriver
+from perund.node.noise import Noise
 from perund.node.waiting import Outcome
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel
@@ -69,7 +70,7 @@ class Side:
         role = Orderer if self.ours == 0 else Follower
         signer = StateSigner(KEYS[self.ours], row.memory.last_signature)
         channel = role(row.terms, signer, self.store, row.memory)
-        self.driver = ChannelDriver(channel, 1, self.store, lambda: NOW, self._look, self._changed)
+        self.driver = ChannelDriver(channel, 1, self.store, lambda: NOW, self._look, self._changed, Noise())
         self.driver.looked(Look(NOW.elapsed_ns, NOW.chain_ns, None, b"", settled=False), None)
 
     def _look(self) -> None:

@@ -6,7 +6,7 @@ stopped. So each of two that run at once hears of the other from whoever talks t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from protocol.lives import outlives, same_life, verify_life, verify_stop
@@ -47,15 +47,16 @@ class Hearing:
     def __init__(
         self,
         network: bytes,
-        kept: Mapping[bytes, Heard],
+        recall: Callable[[bytes], Heard | None],
         keeps: Callable[[bytes], bool],
         write: Callable[[bytes, Heard], None],
     ) -> None:
-        """`network`: 32 bytes, the network hash; `kept`: what is on the disk, by node key; `keeps`: whether a node is
-        worth a row (nothing is kept of strangers); `write`: puts it there.
+        """`network`: 32 bytes, the network hash; `recall`: what is on the disk of a node key; `keeps`: whether a node
+        is worth a row (nothing is kept of strangers, and who has a row keeps it); `write`: puts it there.
         """
         self._network = network
-        self._heard = dict(kept)
+        self._heard: dict[bytes, Heard] = {}
+        self._recall = recall
         self._keeps = keeps
         self._write = write
         self._spoke: set[bytes] = set()
@@ -78,7 +79,7 @@ class Hearing:
         self._spoke.add(node)
         if not verify_life(node, self._network, life):
             return None
-        known = self._heard.get(node)
+        known = self._known(node)
         if known is None or life.number > known.newest.number:
             now = Heard(life)
         elif outlives(life, known.newest) and known.rival is None:
@@ -97,7 +98,7 @@ class Hearing:
         if not verify_stop(node, self._network, stop):
             return False
         self._outlived.add(node)
-        known = self._heard.get(node)
+        known = self._known(node)
         if (
             known is not None
             and known.stopped is None
@@ -110,8 +111,13 @@ class Hearing:
     def keep(self, node: bytes) -> None:
         """Write down what was heard of a node, if it is worth a row now."""
         known = self._heard.get(node)
-        if known is not None and self._keeps(node):
+        if known is not None and (self._keeps(node) or self._recall(node) is not None):
             self._write(node, known)
+
+    def _known(self, node: bytes) -> Heard | None:
+        if node not in self._heard and (kept := self._recall(node)) is not None:
+            self._heard[node] = kept
+        return self._heard.get(node)
 
     def ended(self, node: bytes) -> None:
         """The session with a node is over."""

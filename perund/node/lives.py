@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from perund.store.lives import forget_life, record_heard, record_stop
+from perund.store.lives import forget_life, keep_life, record_heard, record_stop
 from protocol.effects import EventRecord
 from protocol.hearing import Heard, Hearing
 from protocol.lives import outlives, sign_life, sign_stop, verify_life, verify_stop
@@ -49,7 +49,7 @@ class Lives:
         self.on_stop: Callable[[], None] = lambda: None
         """Called when this life stops: what else could sign stops with it."""
         self._durable = self.stopped is not None
-        self._hearing = Hearing(self._network, services.store.read.heard_lives(), has_channels, self._keep)
+        self._hearing = Hearing(self._network, services.store.read.heard_life, has_channels, self._keep)
 
     def _keep(self, node: bytes, heard: Heard) -> None:
         self._services.store.commit([record_heard(node, heard)])
@@ -88,9 +88,13 @@ class Lives:
         """A channel with a peer is there: what was heard of it is worth a row."""
         self._hearing.keep(peer)
 
-    def has_none(self, peer: bytes) -> None:
-        """The last channel with a peer is closed."""
-        self._services.store.commit([forget_life(peer)])
+    def closed(self, peer: bytes, number: int, *, last: bool) -> None:
+        """A channel with a peer is closed, perhaps the last one. `number`: its row.
+
+        An older copy of the peer may well come when a newer life has settled what there was: it has other channels,
+        and is told as long as money was here once.
+        """
+        self._services.store.commit([keep_life(peer, number), *([forget_life(peer)] if last else ())])
 
     def received(self, session: Session, message: LifeMessage) -> bool:
         """Take what a peer says of its life, or shows us of ours.

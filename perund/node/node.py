@@ -355,14 +355,14 @@ class Node:
         self.places.end(terms.proposal_id)
         self.jobs.pop(terms.channel, None)
         self.towers.closed(driver)
+        left = self.by_peer.get(terms.peer, {})
+        left.pop(terms.channel, None)
         # The store may be closed, or have failed and said so: the next start writes all.
         with contextlib.suppress(StorageFailed):
             self.services.store.commit((), backed_up=[closed_part(terms.proposal_id)])
-        left = self.by_peer.get(terms.peer, {})
-        left.pop(terms.channel, None)
+            self.lives.closed(terms.peer, driver.number, last=not left)
         if not left:
             self.by_peer.pop(terms.peer, None)
-            self.lives.has_none(terms.peer)
             self.services.network.forget(terms.peer)
 
     # --- who has money ------------------------------------------------------------------------------------

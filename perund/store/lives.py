@@ -13,7 +13,16 @@ from protocol.hearing import Heard
 from protocol.messages import Life, LifeStopped
 from wire.codec import decode, encode
 
-__all__ = ["OwnLife", "begin_life", "forget_life", "heard_of", "mark_restored", "record_heard", "record_stop"]
+__all__ = [
+    "OwnLife",
+    "begin_life",
+    "forget_life",
+    "keep_life",
+    "mark_restored",
+    "recall_life",
+    "record_heard",
+    "record_stop",
+]
 
 NONCE_BYTES: Final = 32
 STARTS_BITS: Final = 20
@@ -88,17 +97,34 @@ def record_heard(node: bytes, heard: Heard) -> Statement:
     rival = encode(heard.rival) if heard.rival is not None else None
     stopped = encode(heard.stopped) if heard.stopped is not None else None
     return Statement(
-        "INSERT OR REPLACE INTO heard_life VALUES (?, ?, ?, ?)", (node, encode(heard.newest), rival, stopped)
+        "INSERT INTO heard_life(node, newest, rival, stopped) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "newest = excluded.newest, rival = excluded.rival, stopped = excluded.stopped",
+        (node, encode(heard.newest), rival, stopped),
+    )
+
+
+def keep_life(node: bytes, number: int) -> Statement:
+    """Keep what was heard of a node (33 bytes) for good, if there was ever money in this channel with it."""
+    return Statement(
+        "UPDATE heard_life SET had_money = 1 WHERE node = ? AND EXISTS (SELECT 1 FROM held WHERE number = ?)",
+        (node, number),
     )
 
 
 def forget_life(node: bytes) -> Statement:
-    """Nothing binds us to a node any more."""
-    return Statement("DELETE FROM heard_life WHERE node = ?", (node,))
+    """Nothing binds us to a node (33 bytes) any more. Of whom money was here, it stays."""
+    return Statement("DELETE FROM heard_life WHERE node = ? AND NOT had_money", (node,))
 
 
-def heard_of(newest: bytes, rival: bytes | None, stopped: bytes | None) -> Heard:
-    """Return what a row says."""
+def recall_life(database: apsw.Connection, node: bytes) -> Heard | None:
+    """Return what was written down of a node's lives (33 bytes)."""
+    row = database.execute("SELECT newest, rival, stopped FROM heard_life WHERE node = ?", (node,)).fetchone()
+    if row is None:
+        return None
+    newest, rival, stopped = row
+    assert isinstance(newest, bytes)
+    assert rival is None or isinstance(rival, bytes)
+    assert stopped is None or isinstance(stopped, bytes)
     life, other = decode(newest), decode(rival) if rival is not None else None
     assert isinstance(life, Life)
     assert other is None or isinstance(other, Life)

@@ -14,7 +14,7 @@ import structlog
 from perund.keys import SHARE_BYTES
 from perund.store.damage import unusable
 from perund.store.errors import StoreDamaged
-from perund.store.lives import heard_of
+from perund.store.lives import recall_life
 from perund.store.rows import (
     ChannelRow,
     CodeSeen,
@@ -416,10 +416,14 @@ class Reader:
         row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))
         return RequestRow(*row) if row else None
 
-    def heard_lives(self) -> dict[bytes, Heard]:
-        """Return what was heard of the lives of peers, by node key."""
-        rows = self._rows("SELECT node, newest, rival, stopped FROM heard_life")
-        return {bytes(row[0]): heard_of(*row[1:]) for row in rows}
+    def heard_life(self, node: bytes) -> Heard | None:
+        """Return what was heard of the lives of a node (33 bytes), if it is kept."""
+        try:
+            return recall_life(self._database, node)
+        except apsw.Error as error:
+            raise unusable(self.path, error, "read") from error
+        except (AssertionError, BadMessage) as error:
+            raise StoreDamaged(self.path, f"the lives of node {node.hex()}: {error}") from error
 
     def tower_life(self, tower: bytes) -> tuple[bytes, int] | None:
         """Return which life of its store a watchtower (33 bytes) named last, and its writes."""

@@ -275,7 +275,12 @@ CREATE TABLE given_up(               -- participant 0's updates, given up unackn
 ALTER TABLE channel_state ADD COLUMN loss_end_version INTEGER;  -- on whose shares a loss may be ended; null: on none
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10)
+_V11: Final = """
+-- Of whom money was ever in a channel, the lives are kept: an older copy of it may come when the last one is closed.
+ALTER TABLE heard_life ADD COLUMN had_money INTEGER NOT NULL DEFAULT 0;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import apsw
 
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
-from perund.store.lives import heard_of, record_heard
+from perund.store.lives import recall_life, record_heard
 from perund.store.schema import migrate
 from perund.store.store import connect
 from perund.store.writer import Statement, Writer
@@ -98,7 +98,11 @@ CREATE TABLE heard_life(             -- the lives of clients with slots, as they
   stopped BLOB                       -- `LifeStopped`, the word of an older one, or null
 ) WITHOUT ROWID;
 """
-MIGRATIONS: Final = (_V1, _V2)
+_V3: Final = """
+-- Of whom a slot ever had money, the lives are kept: an older copy of it may come when the last one is gone.
+ALTER TABLE heard_life ADD COLUMN had_money INTEGER NOT NULL DEFAULT 0;
+"""
+MIGRATIONS: Final = (_V1, _V2, _V3)
 
 _KEEP: Final = (
     "INSERT INTO slot VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT DO UPDATE SET "
@@ -240,7 +244,6 @@ class TowerBooks:
     def drop(self, slots: Iterable[Slot]) -> None:
         """Forget slots and their states."""
         gone = list(slots)
-        clients = dict.fromkeys(slot.client for slot in gone)
         self._writer.commit(
             [
                 *(
@@ -248,11 +251,16 @@ class TowerBooks:
                     for slot in gone
                 ),
                 *(
+                    Statement("UPDATE heard_life SET had_money = 1 WHERE node = ?", (client,))
+                    for client in dict.fromkeys(slot.client for slot in gone if slot.proven)
+                ),
+                *(
                     Statement(
-                        "DELETE FROM heard_life WHERE node = ? AND NOT EXISTS (SELECT 1 FROM slot WHERE client = node)",
+                        "DELETE FROM heard_life WHERE node = ? AND NOT had_money "
+                        "AND NOT EXISTS (SELECT 1 FROM slot WHERE client = node)",
                         (client,),
                     )
-                    for client in clients
+                    for client in dict.fromkeys(slot.client for slot in gone)
                 ),
             ]
         )
@@ -262,13 +270,12 @@ class TowerBooks:
         ((writes,),) = self._reader.execute("SELECT writes FROM store_life")
         return int(str(writes))
 
-    def heard(self) -> dict[bytes, Heard]:
-        """Return what was heard of the lives of clients, by node key."""
-        rows = self._reader.execute("SELECT node, newest, rival, stopped FROM heard_life")
-        return {bytes(row[0]): heard_of(row[1], row[2], row[3]) for row in rows}
+    def heard(self, client: bytes) -> Heard | None:
+        """Return what was heard of the lives of a client (33 bytes, its node key), if it is kept."""
+        return recall_life(self._reader, client)
 
     def keep_heard(self, client: bytes, heard: Heard) -> None:
-        """Remember what was heard of a client's lives. It goes with the client's last slot."""
+        """Remember what was heard of a client's lives. It goes with its last slot, unless one of them had money."""
         self._writer.commit([record_heard(client, heard)])
 
     def conflict(self, slot: Slot, message: TowerState, at_ns: Nanos) -> None:

@@ -78,6 +78,18 @@ class Peer:
         self.session = await self.network.dial(bytes.fromhex(node.info.node_id), host, int(port))
         return self.session
 
+    async def another_session(self) -> None:
+        """End the session, if there still is one, and wait until the node has begun another."""
+        ended = self.session
+        ended.close("it starts again")
+
+        async def wait() -> None:
+            while self.session is ended:
+                self._arrived.clear()
+                await self._arrived.wait()
+
+        await within(wait(), "another session", 15)
+
     async def close(self) -> None:
         """Hang up."""
         await self.network.close()
@@ -148,8 +160,10 @@ class Peer:
     # --- wire.handler.PeerHandler ------------------------------------------------------------------------
 
     def connected(self, session: Session) -> None:
-        """Take the newest session."""
+        """Take the newest session: what a node said in the one before of where it stands is said anew."""
         self.session = session
+        self.inbox = [message for message in self.inbox if not isinstance(message, Resume)]
+        self._arrived.set()
 
     def received(self, session: Session, message: PeerMessage) -> None:
         """Keep what is said."""

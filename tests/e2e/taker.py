@@ -93,7 +93,7 @@ class Taken:
 
     async def again(self, signed: SignedState | None = None, *, recovering: bool = False) -> Resume:
         """Let the node connect anew and resume, with a state as the newest. Returns what the node says."""
-        self.peer.session.close("it starts again")
+        await self.peer.another_session()
         heard = await self.peer.hear(Resume)
         self.resume(signed, recovering=recovering)
         return heard

@@ -63,7 +63,7 @@ class Double(House):
         ours = self.disk.one("SELECT number FROM own_life")
         peers = self.original.disk.all("SELECT DISTINCT peer FROM channel")
         heard = [
-            house.services.store.read.heard_lives().get(self.node_id)
+            house.services.store.read.heard_life(self.node_id)
             for house in self.neighbours
             if house.is_up and (house.node_id,) in peers
         ]

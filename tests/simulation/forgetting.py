@@ -108,8 +108,7 @@ class Disk:
 
     def conflict(self, slot: Slot, message: TowerState, at_ns: Nanos) -> None: ...
 
-    def heard(self) -> dict[bytes, Heard]:
-        return {}
+    def heard(self, client: bytes) -> Heard | None: ...
 
     def keep_heard(self, client: bytes, heard: Heard) -> None: ...
 

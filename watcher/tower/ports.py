@@ -53,12 +53,12 @@ class Books(Protocol):
         """Return a number that rises with every start and every state that is kept, as it is on the disk."""
         ...
 
-    def heard(self) -> dict[bytes, Heard]:
-        """Return what was heard of the lives of clients, by node key."""
+    def heard(self, client: bytes) -> Heard | None:
+        """Return what was heard of the lives of a client (33 bytes, its node key), if it is kept."""
         ...
 
     def keep_heard(self, client: bytes, heard: Heard) -> None:
-        """Remember what was heard of a client's lives. It goes with the client's last slot."""
+        """Remember what was heard of a client's lives. It goes with its last slot, unless one of them had money."""
         ...
 
     def note(self, kind: str, at_ns: Nanos, channel: ChannelId | None, facts: Facts) -> None:

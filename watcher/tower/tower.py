@@ -77,7 +77,7 @@ class Tower:
         self._strangers_left = float(STRANGERS_PER_S)
         self._counted_ns = clock.elapsed_ns()
         self.hearing = Hearing(
-            notary.network, books.heard(), lambda client: self.slots.count(client) > 0, self._keep_heard
+            notary.network, books.heard, lambda client: self.slots.count(client) > 0, self._keep_heard
         )
         """The lives of its clients: of two copies of one that both come here, both are told."""
 

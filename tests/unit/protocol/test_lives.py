@@ -36,7 +36,7 @@ class Ear:
         self.restart()
 
     def restart(self) -> None:
-        self.hearing = Hearing(NETWORK, self.disk, self.known.__contains__, self._write)
+        self.hearing = Hearing(NETWORK, self.disk.get, self.known.__contains__, self._write)
 
     def _write(self, node: bytes, heard: Heard) -> None:
         self.disk[node], self.written = heard, self.written + 1
@@ -127,6 +127,22 @@ def test_nothing_is_kept_of_strangers_and_one_row_of_a_peer() -> None:
     ear.known.add(STRANGER)  # it opens a channel
     ear.hearing.keep(STRANGER)
     assert list(ear.disk) == [STRANGER]
+
+
+def test_who_has_a_row_keeps_it_when_nothing_binds_us_any_more() -> None:
+    """The older copy comes when the newer one has settled what there was, and takes its session."""
+    ear = Ear()
+    ear.meets(life(5))
+    ear.known.clear()  # the last channel is closed; the row stays, for there was money
+    ear.hearing.ended(NODE)
+    assert ear.hearing._heard == {}
+    assert ear.meets(life(7)) == ()
+    assert ear.meets(life(5)) == (shown(life(7)),)
+    assert ear.hearing.outlived(NODE)
+    stop = sign_stop(KEY, NETWORK, life(5), shown(life(7)))
+    ear.hearing.ended(NODE)
+    assert ear.hearing.stopped(NODE, stop)
+    assert ear.meets(life(7)) == (stop,)
 
 
 def test_one_session_has_one_life_whatever_it_says() -> None:

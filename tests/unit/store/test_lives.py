@@ -6,11 +6,15 @@ import apsw
 import pytest
 
 from perund.recovery.copying import mark_as_copy
-from perund.store.lives import begin_life, record_stop
+from perund.store.jobs import record_held
+from perund.store.lives import begin_life, forget_life, keep_life, recall_life, record_heard, record_stop
 from perund.store.schema import migrate
-from protocol.messages import LifeStopped
+from perund.store.writer import Statement
+from protocol.hearing import Heard
+from protocol.messages import Life, LifeStopped
 
 NOW_MS = 1_700_000_000_000
+NODE = b"\x02" * 33
 
 
 def store() -> apsw.Connection:
@@ -110,6 +114,28 @@ def test_a_copy_that_is_marked_and_a_restored_store_are_above_every_earlier_life
     far = store()
     mark_as_copy(far, "restored by a clock that is wrong")
     assert begin_life(far, 2**60, take_over=False).number < 2**63
+
+
+def heard(database: apsw.Connection) -> Heard | None:
+    return recall_life(database, NODE)
+
+
+def test_what_was_heard_goes_with_the_last_channel_and_stays_where_money_was() -> None:
+    database, life = store(), Life(5, bytes(32), bytes(64))
+
+    def run(*statements: Statement) -> None:
+        for statement in statements:
+            database.execute(statement.sql, statement.values)
+
+    run(record_heard(NODE, Heard(life)), keep_life(NODE, 1), forget_life(NODE))
+    assert heard(database) is None  # a channel that nobody paid into
+
+    run(record_heard(NODE, Heard(life)), record_held(2, (0, 5)), record_held(2, (0, 0)))
+    run(keep_life(NODE, 2), keep_life(NODE, 1), forget_life(NODE))
+    assert heard(database) == Heard(life)
+    newer = Heard(Life(6, bytes(32), bytes(64)), stopped=LifeStopped(5, bytes(32), 6, bytes(32), bytes(64)))
+    run(record_heard(NODE, newer), keep_life(NODE, 1), forget_life(NODE))
+    assert heard(database) == newer
 
 
 def test_a_number_never_falls() -> None:

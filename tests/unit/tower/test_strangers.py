@@ -68,7 +68,8 @@ async def test_ten_thousand_proposals_of_strangers_leave_disk_and_memory_flat(tm
         assert tower.tower.slots.of_strangers == 0
         assert tower.tower.slots.clients == 1
         assert max(sizes[1:]) <= sizes[0] * 1.1 < 4_000_000, sizes
-        assert max(memory[2:]) - memory[1] < 100_000, memory
+        # What proposals left behind would be there at the end of every wave; what others in this process hold is not.
+        assert min(memory[2:]) - memory[1] < 50_000, memory
         assert tower.version(real) == 3
 
 

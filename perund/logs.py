@@ -51,7 +51,7 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
         processors=[budget, *shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=stream is None,  # else a line that is not written costs as much as one that is
     )
     handler = logging.StreamHandler(out)
     handler.addFilter(budget)

@@ -78,7 +78,7 @@ class OwnFiles:
         self._log = os.open(self._log_path, os.O_RDONLY | os.O_CLOEXEC)
         # Only looked at, and so without effect on the locks: what became of a database whose name is gone.
         self._file = os.open(self.path, os.O_PATH | os.O_CLOEXEC) if hasattr(os, "O_PATH") else None
-        self._log_bytes = os.fstat(self._log).st_size
+        self._log_bytes = self._log_size()
         self._pages = 0
         self._frame_bytes = FRAME_HEADER_BYTES + int(str(database.pragma("page_size")))
         self._pages_written_back = int(str(database.pragma("wal_autocheckpoint")))
@@ -87,6 +87,8 @@ class OwnFiles:
         database.set_wal_hook(self._committed)
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._others_wrote = self._count_of_others()
+        self._changes = database.data_version()
+        """As `_others_wrote`, but each commit changes it, also ours, and a transaction that begins finds it out."""
         self._name = str(self.path)
         self._take_stamp()
         self._lock_path = self.path.with_name(LOCK_NAME)
@@ -120,13 +122,16 @@ class OwnFiles:
         """Return when nobody else has written. To be called where a transaction has begun: then it costs next to
         nothing, and nobody can write until the transaction ends. Raises as `require`; the transaction is rolled back.
         """
-        cut_off = os.fstat(self._log).st_size < self._log_bytes
-        if cut_off or self._count_of_others() != self._others_wrote:
-            self._database.execute("ROLLBACK")
-            self._examine()
+        cut_off = self._log_size() < self._log_bytes
+        if cut_off or self._database.data_version() != self._changes:
+            if cut_off or self._count_of_others() != self._others_wrote:
+                self._database.execute("ROLLBACK")
+                self._examine()
+            self._changes = self._database.data_version()
 
     def committed(self) -> None:
         """Return when what was just committed is in this store's files. Raises as `require`."""
+        self._changes = self._database.data_version()
         if not self._as_left():
             self._examine()
 
@@ -146,9 +151,10 @@ class OwnFiles:
                 self._names_seen = directory if ticked else None
             found = os.fstat(self._file) if self._file is not None else os.stat(self._name)  # noqa: PTH116
             at = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-            if at != self._at or self._log_damaged():
+            size = self._log_size()
+            if at != self._at or size < self._log_bytes or (self._pages and not self._log_is_one()):
                 return False
-            self._log_bytes = os.fstat(self._log).st_size
+            self._log_bytes = size
         except OSError:
             return False
         return True
@@ -179,6 +185,7 @@ class OwnFiles:
         if self._pages >= self._pages_written_back > 0:
             self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._take_stamp()
+            self._changes = self._database.data_version()
             self._pages = 0  # asked again after the next commit
 
     def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
@@ -204,15 +211,23 @@ class OwnFiles:
 
     def _log_damaged(self) -> str:
         """Return what happened to the log since the last commit, if anything did."""
-        if os.fstat(self._log).st_size < self._log_bytes:
+        if self._log_size() < self._log_bytes:
             return f"'s log {self._log_path.name} was cut off"
-        if self._pages:
-            header = os.pread(self._log, LOG_HEADER_BYTES, 0)
-            last = LOG_HEADER_BYTES + (self._pages - 1) * self._frame_bytes
-            frame = os.pread(self._log, FRAME_HEADER_BYTES, last)
-            if header[:4] not in MAGIC or header[SALTS] != frame[FRAME_SALTS]:
-                return f"'s log {self._log_path.name} was overwritten"
+        if self._pages and not self._log_is_one():
+            return f"'s log {self._log_path.name} was overwritten"
         return ""
+
+    def _log_size(self) -> int:
+        # Not by `fstat`: of a file whose times were looked at, Linux (6.13 and newer) makes the next write tell a
+        # time of its own, and each commit then waits longer for the disk than all of this costs.
+        return os.lseek(self._log, 0, os.SEEK_END)
+
+    def _log_is_one(self) -> bool:
+        """Whether the last frame of ours belongs to the log's header."""
+        header = os.pread(self._log, LOG_HEADER_BYTES, 0)
+        last = LOG_HEADER_BYTES + (self._pages - 1) * self._frame_bytes
+        frame = os.pread(self._log, FRAME_HEADER_BYTES, last)
+        return header[:4] in MAGIC and header[SALTS] == frame[FRAME_SALTS]
 
     def _overwritten(self) -> str:
         """Return whether somebody wrote into the database past SQLite, or wrote the log back, as far as is known."""

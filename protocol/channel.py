@@ -185,8 +185,7 @@ class Channel(ABC):
     @property
     def recovering(self) -> bool:
         """Whether this node may have lost data of the channel: it only refutes, adopts and closes (rule 7)."""
-        over = self.outlived and not self.frozen.startswith(RISK_ACCEPTED)  # also when it is frozen for another reason
-        return self.frozen.startswith(DATA_LOSS) or over
+        return self.frozen.startswith(DATA_LOSS)
 
     @property
     def loss_is_proven(self) -> bool:

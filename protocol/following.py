@@ -114,11 +114,9 @@ class Follower(Channel):
                 raise PeerViolation("wrong_role", f"participant 0 cannot send {type(message).__name__}")
 
     def _update(self, update: Update, now: Moment) -> Step:
-        if self.outlived:
-            return NOTHING  # not even an acknowledgement again: the other copy may have signed otherwise
         same_version = update.version == self.version
         if same_version and self._state_of(update) == self.newest.state:
-            return Step(outgoing=(self._ack_again(),))  # our acknowledgement was lost
+            return self._ack_again()  # our acknowledgement was lost
         if same_version and not self.frozen:
             raise PeerViolation("state_conflict", f"another state of version {update.version} came")
         if self.frozen and not (self.recovering and update.finalized):
@@ -212,8 +210,10 @@ class Follower(Channel):
         self._unconfirmed = [(batch, v) for batch, v in self._unconfirmed if v > version]
         return Step((PeerHoldsRecord(self.id, version),), tuple(Delivered(batch, v) for batch, v in done))
 
-    def _ack_again(self) -> Send:
-        return Send(Ack(self.id, self.version, self.newest.signatures[1]))
+    def _ack_again(self) -> Step:
+        if self.outlived:
+            return NOTHING  # not even again: the other copy may have signed otherwise
+        return Step(outgoing=(Send(Ack(self.id, self.version, self.newest.signatures[1])),))
 
     # --- resume ------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class Follower(Channel):
         if theirs.pending_version and theirs.pending_version == self.version:
             if theirs.pending_hash != self.newest.state.digest:
                 raise PeerViolation("state_conflict", f"the peer has another state of version {self.version} pending")
-            step += Step(outgoing=(self._ack_again(),))
+            step += self._ack_again()
         elif theirs.version < self.version:
             step += Step(outgoing=(self._newest_message(),))  # the peer's store is older than the channel
         step += self._confirmed(theirs.version)

@@ -63,7 +63,7 @@ class PayoutPool:
         ledger: IcpLedger,
         account: bytes,
         guard: PublishedGuard,
-        may_lend: Callable[[], bool] = lambda: True,
+        may_lend: Callable[[], bool],
     ) -> None:
         """`may_lend`: asked at the last moment before money leaves."""
         self._number = number

@@ -78,7 +78,7 @@ async def test_part_of_the_money_is_not_enough(side: Desk) -> None:
 
 def pool_of(desk: Desk) -> PayoutPool:
     guard = PublishedGuard(desk.perun, desk.ledger, desk.store, desk.time)
-    return PayoutPool(1, desk.terms, desk.store, desk.transfers, desk.ledger, CANISTER_ACCOUNT, guard)
+    return PayoutPool(1, desk.terms, desk.store, desk.transfers, desk.ledger, CANISTER_ACCOUNT, guard, lambda: True)
 
 
 async def filled(desk: Desk, e8s: int) -> PayoutPool:

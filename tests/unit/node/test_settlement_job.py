@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -329,4 +329,39 @@ async def test_a_life_that_another_one_has_followed_takes_nothing_out(
     await desk.restart()  # its operator says that this is the one to keep
     await desk.settle()
     assert balance(desk) == (2 * ICP, 3 * ICP)[ours] - FEE
+    await desk.close()
+
+
+@pytest.mark.parametrize("moment", ["balance", "chain_length", "sign_transfer"])
+@pytest.mark.parametrize("ours", [0, 1], ids=["the proposer", "the acceptor"])
+async def test_a_newer_life_stops_a_lending_that_is_decided_on(
+    net: Net, tmp_path: Path, ours: ParticipantIndex, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The published canister lacks the fee of the payout, and the newer life lends it as well."""
+
+    async def lacks_it() -> bool:
+        return False
+
+    desk = Desk(net, tmp_path, ours)
+    await opened(desk)
+    net.mint(desk.account, ICP)
+    await desk.agree(5, (5 * ICP, 0) if ours == 0 else (0, 5 * ICP), finalized=True)
+    desk.perun.supports_disputes_since = lacks_it  # type: ignore[method-assign]
+    asked: Callable[..., object] = getattr(desk.ledger, moment)
+    shown = False
+
+    def stopped_meanwhile(*args: object) -> object:
+        nonlocal shown
+        shown = True
+        monkeypatch.undo()
+        desk.driver.perform(desk.driver.channel.outlive("another life", desk.time.now()))
+        return asked(*args)
+
+    monkeypatch.setattr(desk.ledger, moment, stopped_meanwhile)
+    await desk.leave()
+    waiting = "the newer life of this node, which takes the money out"
+    await desk.settle(lambda: desk.waiting_for == waiting)
+    assert shown
+    assert balance(desk) == ICP, "the fee of the payout stays here"
+    assert "withdraw" not in net.calls
     await desk.close()

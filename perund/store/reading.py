@@ -98,6 +98,10 @@ class Reader:
         except apsw.Error as error:
             raise unusable(self.path, error, "read") from error
 
+    def close(self) -> None:
+        """Close the connection: nothing is read any more."""
+        self._database.close()
+
     # --- channels ----------------------------------------------------------------------------------------
 
     def live_channels(self) -> Iterator[ChannelRow]:

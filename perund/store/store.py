@@ -227,7 +227,8 @@ class Store:
         return self._writer.transactions
 
     def close(self) -> None:
-        """Write what is queued, and close."""
+        """Write what is queued, and close: then the database file has everything, and the log nothing."""
+        self.read.close()
         self._writer.close()
 
     def _forget_events(self) -> list[Statement]:

@@ -101,10 +101,11 @@ async def test_on_a_bad_disk_nobody_is_told_that_it_was_written(disk: Disk, tmp_
 
     disk.fails = None  # another start, on a disk that works again: what was confirmed is there
     again = Books(tmp_path)
-    assert len(again.store.read.events(0, 9)) == 1
     last = again.row().memory.last_signature
     assert last is not None
-    assert last.version == 0
+    found = len(again.store.read.events(0, 9)), last.version
+    # A log that was written, and only not known to be on the disk, may be there all the same: nobody was told of it.
+    assert found in {"sync": ((1, 0), (2, 1))}.get(fault, ((1, 0),))
     again.store.close()
 
 

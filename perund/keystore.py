@@ -33,7 +33,7 @@ FILE_NAME: Final = "keystore.json"
 MIN_PASSPHRASE: Final = 8
 """Characters. Shorter ones are guessed in minutes, whatever scrypt costs."""
 MAX_FILE_BYTES: Final = 16_384
-OF_A_NODE: Final = frozenset({"perund.db", "backup.perund", "perund.toml", "tower.db"})
+OF_A_NODE: Final = frozenset({"perund.db", "backup.perund", "perund.toml", "perund.ran", "tower.db"})
 """What is in a directory in which a node lived."""
 
 

@@ -173,7 +173,12 @@ def _address(text: str) -> NodeAddress:
     is_flag=True,
     help="Sign again where another copy of this node has stopped this one. The other copy must be off for good.",
 )
-def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool) -> None:
+@click.option(
+    "--begin-empty",
+    is_flag=True,
+    help="Once, where the store is lost: begin without it. No channel of this node may be open.",
+)
+def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool, begin_empty: bool) -> None:
     """Run the node until SIGINT or SIGTERM."""
 
     async def work() -> int:
@@ -185,7 +190,7 @@ def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool) -> None
         # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
         from perund.node.daemon import run_node  # noqa: PLC0415
 
-        return await run_node(data_dir, config, keys, end_in_time, take_over=take_over)
+        return await run_node(data_dir, config, keys, end_in_time, take_over=take_over, begin_empty=begin_empty)
 
     sys.exit(run_async(work))
 

@@ -36,6 +36,7 @@ from perund.node.trust import CanisterTrust
 from perund.open_files import raise_open_files
 from perund.recovery.backup import BackupFile
 from perund.recovery.doubting import settle_doubt
+from perund.recovery.ran_before import note_run, require_store, trace_of_a_run
 from perund.recovery.taking_up import take_up_from_file
 from perund.stopping import STEP_S, Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
@@ -61,20 +62,29 @@ FIRST_CHECK_S: Final = 10.0
 
 
 async def run_node(
-    data_dir: Path, config: Config, keys: Keys, ending: Ending = unhurried, *, take_over: bool = False
+    data_dir: Path,
+    config: Config,
+    keys: Keys,
+    ending: Ending = unhurried,
+    *,
+    take_over: bool = False,
+    begin_empty: bool = False,
 ) -> int:
     """Run a node until it is stopped. Returns the exit status: 0, or 1 after a failed write (rule 8).
 
-    `ending` is told when the stop begins; `take_over`: it signs again where another copy of it has stopped it.
+    `ending` is told when the stop begins; `take_over`: it signs again where another copy of it has stopped it;
+    `begin_empty`: it begins with no channels where its store is lost.
 
     Raises `PerundError` when it cannot start: the directory is in use, the port is taken, the store belongs to
     another network, the canister is none of ours.
     """
     with DirectoryLock(data_dir):
-        return await _run_locked(data_dir, config, keys, ending, take_over=take_over)
+        return await _run_locked(data_dir, config, keys, ending, take_over=take_over, begin_empty=begin_empty)
 
 
-async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending, *, take_over: bool) -> int:
+async def _run_locked(
+    data_dir: Path, config: Config, keys: Keys, ending: Ending, *, take_over: bool, begin_empty: bool
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[Exception] = []
@@ -109,11 +119,16 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(bounded("alarms", alarms.close, 2 * GRACE_S))
+        trace = trace_of_a_run(data_dir)
+        if trace is not None:
+            note_run(data_dir)  # before anything that it was seen by is put aside
         doubted = settle_doubt(data_dir / STORE_NAME)
         found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
+        require_store(data_dir, trace, begin_empty=begin_empty)
         store = Store(data_dir / STORE_NAME, network, failed, take_over=take_over)
         store.listen(alarms.heard)
         stack.callback(store.close)
+        note_run(data_dir)
         agent = Agent(config.ic.urls, root_key, identity, clock=clock)
         stack.push_async_callback(bounded("agent", agent.close))
         perun, ledger = PerunCanister(agent, perun_principal), IcpLedger(agent, ledger_principal)

@@ -153,7 +153,7 @@ class FundingJob(ChannelJob):
                 if look.registered is None:
                     ours = terms.our_index
                     gifts = records_of_gifts(
-                        self._store.read, self.driver.number, terms, holdings[ours], terms.allocation[ours]
+                        self._store.read, channel, self.driver.number, holdings[ours], terms.allocation[ours]
                     )
                     self.driver.perform(channel.fund_complete(self._time.now()), records=gifts)
                     log.info("channel.funded", channel=self.driver.short, holdings=list(holdings))

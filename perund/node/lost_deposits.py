@@ -57,18 +57,17 @@ class LostDeposits:
             assert row is not None
             self._position = await first_block_since(self._ledger, row.opened_ns - EARLIER_NS)
         length = (await self._ledger.chain_length()).value
+
+        def is_ours(block: Block) -> bool:
+            operation = block.operation
+            return (
+                isinstance(operation, Transfer)
+                and (operation.from_, operation.to) == (self._transfers.account, self._receiver)
+                and block.memo == memo
+                and block.index not in self._store.blocks
+            )
+
         while True:
-            claimed = self._store.read.claimed_blocks()
-
-            def is_ours(block: Block, claimed: set[int] = claimed) -> bool:
-                operation = block.operation
-                return (
-                    isinstance(operation, Transfer)
-                    and (operation.from_, operation.to) == (self._transfers.account, self._receiver)
-                    and block.memo == memo
-                    and block.index not in claimed
-                )
-
             block, tip_ns = await find_block(self._ledger, self._position, is_ours)
             if block is None:
                 if tip_ns:  # read to the tip: the next search begins at what comes after it
@@ -81,6 +80,16 @@ class LostDeposits:
     async def _record(self, block: Block) -> None:
         operation, terms = block.operation, self._terms
         assert isinstance(operation, Transfer)
+        event = EventRecord(
+            "channel.deposit_found", terms.channel, {"amount_e8s": str(operation.amount_e8s), "block": block.index}
+        )
+        log.warning("deposit.found", block=block.index, amount_e8s=operation.amount_e8s)
+        content = (operation.amount_e8s, operation.fee_e8s, block.created_at_time_ns)
+        for known in self._store.read.deposits(self._number):
+            if (known.amount_e8s, known.fee_e8s, known.created_at_ns) == content and known.block is None:
+                # It is on record, and its end was not, or was another one: a later life of this copy asked for it.
+                await self._transfers.found(known.number, block.index, event)
+                return
         intent = TransferIntent(
             number=self._transfers.reserve_number(),
             channel_number=self._number,
@@ -95,15 +104,7 @@ class LostDeposits:
             unproven=0,
             from_block=block.index,
         )
-        await self._store.write(
-            [
-                insert_transfer(intent),
-                book_cost(self._number, "deposit fee", operation.fee_e8s),
-                EventRecord(
-                    "channel.deposit_found",
-                    terms.channel,
-                    {"amount_e8s": str(operation.amount_e8s), "block": block.index},
-                ),
-            ]
-        )
-        log.warning("deposit.found", block=block.index, amount_e8s=operation.amount_e8s)
+        with self._store.blocks.taken(block.index):
+            await self._store.write(
+                [insert_transfer(intent), book_cost(self._number, "deposit fee", operation.fee_e8s), event]
+            )

@@ -277,21 +277,24 @@ class SettlementJob(ChannelJob):
         if not isinstance(operation, Transfer) or operation.to != self._wallet_account:
             return Progress.wait(f"a payout to this wallet: block {block} is none")
         received = operation.amount_e8s
-        if received + operation.fee_e8s < intent.holdings_e8s and await self._guard.applies():
+        nothing = received + operation.fee_e8s < intent.holdings_e8s and await self._guard.applies()
+        if nothing or block in self._store.blocks:
             # The published code pays nothing out as well: somebody else sent our withdrawal, and it was paid before.
+            # And a block that is booked stands for another withdrawal, whoever names it.
             log.warning("withdrawal.paid_before", channel=self.driver.short, block=block, amount_e8s=received)
             await self._store.write([withdrawal_ended(intent.number, "void", None, None)])
             return Progress.again()
-        await self._store.write(
-            [
-                withdrawal_ended(intent.number, "paid", block, received),
-                book_cost(self.driver.number, "withdrawal fee", max(0, intent.holdings_e8s - received)),
-                *self._pool.unbooked(),
-                EventRecord(
-                    "channel.withdrawn", self.driver.channel.id, {"received_e8s": str(received), "block": block}
-                ),
-            ]
-        )
+        with self._store.blocks.taken(block):
+            await self._store.write(
+                [
+                    withdrawal_ended(intent.number, "paid", block, received),
+                    book_cost(self.driver.number, "withdrawal fee", max(0, intent.holdings_e8s - received)),
+                    *self._pool.unbooked(),
+                    EventRecord(
+                        "channel.withdrawn", self.driver.channel.id, {"received_e8s": str(received), "block": block}
+                    ),
+                ]
+            )
         log.info("channel.withdrawn", channel=self.driver.short, received_e8s=received, block=block)
         return Progress.again()
 
@@ -347,7 +350,7 @@ class SettlementJob(ChannelJob):
         Without an intent it was asked for by a life whose records are lost, or by a copy of this node.
         """
         terms = self.driver.channel.terms
-        memo, claimed = terms.funding(terms.our_index).memo, self._store.read.claimed_blocks()
+        memo = terms.funding(terms.our_index).memo
         paid_e8s = intent.holdings_e8s if intent is not None else self._owed(registered)
 
         def is_it(block: Block) -> bool:
@@ -355,7 +358,7 @@ class SettlementJob(ChannelJob):
             return (
                 isinstance(operation, Transfer)
                 and (operation.from_, operation.to) == (self._canister_account, self._wallet_account)
-                and block.index not in claimed
+                and block.index not in self._store.blocks
                 # The published code gives its payouts no memo: the amount tells them from others of this node.
                 and (block.memo == memo or (block.memo == 0 and operation.amount_e8s == paid_e8s))
             )
@@ -380,9 +383,7 @@ class SettlementJob(ChannelJob):
         records = [*([book_cost(number, "dust", dust_e8s)] if dust_e8s else []), *self._pool.unbooked()]
         gross_e8s = dust_e8s + sum(w.holdings_e8s for w in read.withdrawals(number) if w.status == "paid")
         share_e8s = (registered.state if registered is not None else terms.state_0()).allocation[terms.our_index]
-        # Without a record of our own deposit it would look like somebody else's.
-        lacking = self.driver.channel.may_lack_records
-        gifts = () if lacking else records_of_gifts(read, number, terms, gross_e8s, share_e8s)
+        gifts = records_of_gifts(read, self.driver.channel, number, gross_e8s, share_e8s)
         self.driver.perform(self.driver.channel.closed(self._time.now(), ""), records=(*records, *gifts))
         await self.driver.settle_writes()
         log.info("channel.closed", channel=self.driver.short, dust_e8s=dust_e8s)

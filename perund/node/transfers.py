@@ -34,7 +34,7 @@ from perund.store.jobs import book_cost, insert_transfer, transfer_asked, transf
 from perund.store.rows import TransferIntent
 from perund.store.store import Store
 from perund.store.writer import Statement
-from protocol.effects import Record
+from protocol.effects import EventRecord, Record
 from protocol.errors import PerundError
 from protocol.funding import IntentStatus
 from protocol.types import Nanos
@@ -225,6 +225,7 @@ class Transfers:
                 and (operation.from_, operation.to) == (self.account, intent.receiver)
                 and (operation.amount_e8s, block.memo) == (intent.amount_e8s, intent.memo)
                 and block.created_at_time_ns == intent.created_at_ns
+                and block.index not in self._store.blocks
             )
 
         block, tip_ns = await find_block(self._ledger, intent.from_block, is_it)
@@ -233,11 +234,28 @@ class Transfers:
         elif tip_ns > intent.last_expiry_ns:
             await self._end(intent, IntentStatus.VOID, None)
 
-    async def _end(self, intent: TransferIntent, status: IntentStatus, block: int | None) -> None:
-        records: list[Record | Statement] = [transfer_ended(intent.number, status, block)]
-        if status is IntentStatus.PAID:
+    async def found(self, number: int, block: int, event: EventRecord) -> None:
+        """Write down that a transfer whose end was not known, or held void, was paid in a block of the ledger."""
+        async with self._turn(number):
+            intent = self._store.read.transfer(number)
+            assert intent is not None
+            if block not in self._store.blocks:
+                await self._end(intent, IntentStatus.PAID, block, event)
+
+    async def _end(
+        self, intent: TransferIntent, status: IntentStatus, block: int | None, *more: Record | Statement
+    ) -> None:
+        if block is not None and block in self._store.blocks:
+            # The ledger names a block that is another transfer's: this one added nothing to it.
+            log.warning("transfer.booked_already", transfer=intent.number, block=block)
+            status, block = IntentStatus.VOID, None
+        records = [transfer_ended(intent.number, status, block), *more]
+        if block is None:
+            await self._store.write(records)
+        else:
             what = "deposit fee" if intent.channel_number is not None else "transfer fee"
             records.append(book_cost(intent.channel_number, what, intent.fee_e8s))
-        await self._store.write(records)
+            with self._store.blocks.taken(block):
+                await self._store.write(records)
         ended = replace(intent, status=status, block=block)
         log.info("transfer.ended", transfer=ended.number, status=status.value, block=block, amount_e8s=ended.amount_e8s)

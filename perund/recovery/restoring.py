@@ -13,6 +13,7 @@ from perund.keys import Keys
 from perund.keystore import KeyStore, check_passphrase
 from perund.private_file import make_private_dir, write_new
 from perund.recovery.backup import Backup, BackupError, read_backup
+from perund.recovery.ran_before import MARK_NAME, note_run
 from perund.recovery.taking_up import genuine_channels, take_up_missing
 from perund.setup_errors import ConfigError
 from perund.store.lives import mark_restored
@@ -55,6 +56,7 @@ def restore_node(data_dir: Path, backup_path: Path, entropy: bytes, passphrase: 
         except ConfigError as error:
             faults.append(f"the configuration in the backup is to be repaired before the node starts: {error}")
         channels = _fill(data_dir / STORE_NAME, backup)
+        note_run(data_dir)
         # Last: without it no node starts. One that had it and not yet its channels would start, and watch none.
         KeyStore(data_dir).create(entropy, passphrase)
     except BaseException:
@@ -68,7 +70,8 @@ def restore_node(data_dir: Path, backup_path: Path, entropy: bytes, passphrase: 
 def _remove_what_was_made(data_dir: Path) -> None:
     """Leave the directory as empty as it was, so that the same command can be given again."""
     store = data_dir / STORE_NAME
-    for made in (KeyStore(data_dir).path, data_dir / FILE_NAME, store, log_of(store), shared_memory_of(store)):
+    mark = data_dir / MARK_NAME
+    for made in (KeyStore(data_dir).path, data_dir / FILE_NAME, mark, store, log_of(store), shared_memory_of(store)):
         made.unlink(missing_ok=True)
 
 

@@ -31,6 +31,8 @@ MAGIC: Final = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 SALTS: Final = slice(16, 24)
 """Where the header of the log has what each frame of it repeats (in the place `FRAME_SALTS`)."""
 FRAME_SALTS: Final = slice(8, 16)
+LAST_BUSY_MS: Final = 1_000
+"""So long a stop waits for who reads from the log: `perund watch` does it in moments."""
 TICK_NS: Final = 100_000_000
 """Longer than the clock of any file system stands still."""
 
@@ -187,6 +189,20 @@ class OwnFiles:
             self._take_stamp()
             self._changes = self._database.data_version()
             self._pages = 0  # asked again after the next commit
+
+    def leave_whole(self) -> bool:
+        """Bring everything into the database and empty the log, so that the one file is all there is to copy.
+
+        Returns whether that was done: somebody who reads from the log may keep it, and then it belongs to the copy.
+        Raises as `require`, and `apsw.Error`; everything is in the log then, which the next start reads.
+        """
+        self.require()
+        self._database.set_busy_timeout(LAST_BUSY_MS)
+        try:
+            self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return False
+        return True
 
     def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._pages = pages

@@ -98,6 +98,10 @@ class Reader:
         except apsw.Error as error:
             raise unusable(self.path, error, "read") from error
 
+    def close(self) -> None:
+        """Close the connection: nothing is read any more."""
+        self._database.close()
+
     # --- channels ----------------------------------------------------------------------------------------
 
     def live_channels(self) -> Iterator[ChannelRow]:
@@ -322,9 +326,9 @@ class Reader:
         rows = self._rows(f"SELECT {_TRANSFER_COLUMNS} FROM transfer WHERE status = 'open' AND number IS NULL")
         return _readable(rows, _transfer, "transfer")
 
-    def claimed_blocks(self) -> set[int]:
-        """Return the ledger blocks that are known as payouts of ours already."""
-        return {int(row[0]) for row in self._rows("SELECT block FROM withdrawal WHERE block IS NOT NULL")}
+    def is_booked(self, block: int) -> bool:
+        """Whether a block of the ledger is in the books, as a transfer of ours or as a payout to us."""
+        return self._row("SELECT 1 FROM booked_block WHERE block = ? LIMIT 1", (block,)) is not None
 
     def committed_to_channels(self) -> int:
         """Return the e8s that open transfers may still take from the wallet, fees included."""

@@ -280,7 +280,43 @@ _V11: Final = """
 ALTER TABLE heard_life ADD COLUMN had_money INTEGER NOT NULL DEFAULT 0;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11)
+_V12: Final = """
+-- Each block of the ledger is booked once. A deposit that was on record could be found and booked again, with its fee:
+-- of such rows the one that is credited, or the first, stays, and the others never happened. So with a payout that two
+-- channels took for theirs; the second goes on to look for its own, if it is not closed.
+CREATE TABLE twice AS SELECT id, number, fee FROM (
+  SELECT id, number, fee, row_number() OVER (PARTITION BY block ORDER BY status <> 'credited', id) AS nth
+  FROM transfer WHERE block IS NOT NULL) WHERE nth > 1;
+DELETE FROM cost WHERE id IN (
+  SELECT c.id FROM (
+    SELECT id, number, amount, row_number() OVER (PARTITION BY number, amount ORDER BY id DESC) AS nth
+    FROM cost WHERE what = 'deposit fee') c
+  JOIN (SELECT number, fee, count(*) AS times FROM twice GROUP BY number, fee) t
+  ON t.number = c.number AND t.fee = c.amount AND c.nth <= t.times);
+UPDATE transfer SET status = 'void', block = NULL WHERE id IN (SELECT id FROM twice);
+DROP TABLE twice;
+
+CREATE TABLE twice AS SELECT id, number, fee FROM (
+  SELECT id, number, max(0, holdings - coalesce(received, 0)) AS fee,
+    row_number() OVER (PARTITION BY block ORDER BY id) AS nth
+  FROM withdrawal WHERE block IS NOT NULL) WHERE nth > 1;
+DELETE FROM cost WHERE id IN (
+  SELECT c.id FROM (
+    SELECT id, number, amount, row_number() OVER (PARTITION BY number, amount ORDER BY id DESC) AS nth
+    FROM cost WHERE what = 'withdrawal fee') c
+  JOIN (SELECT number, fee, count(*) AS times FROM twice GROUP BY number, fee) t
+  ON t.number = c.number AND t.fee = c.amount AND c.nth <= t.times);
+UPDATE withdrawal SET status = 'void', block = NULL, received = NULL WHERE id IN (SELECT id FROM twice);
+DROP TABLE twice;
+
+CREATE UNIQUE INDEX transfer_block ON transfer(block) WHERE block IS NOT NULL;
+CREATE UNIQUE INDEX withdrawal_block ON withdrawal(block) WHERE block IS NOT NULL;
+-- No block is in both: one is from the wallet, the other to it from the canister.
+CREATE VIEW booked_block AS
+SELECT block FROM transfer WHERE block IS NOT NULL UNION ALL SELECT block FROM withdrawal WHERE block IS NOT NULL;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import apsw
 
+from perund.store.blocks import BookedBlocks
 from perund.store.damage import require_sound_file, unusable
 from perund.store.doubt import record_doubt
 from perund.store.errors import Fate, FilesReplaced, StorageFailed, StoreError, UnknownSchema, WrongNetwork
@@ -120,6 +121,7 @@ class Store:
                 (time.time_ns() // 1_000_000 - KEPT_REQUESTS_MS, KEPT_REQUESTS - 1),
             )
             self.read = open_reader(path)
+            self.blocks = BookedBlocks(self.read)
             self._writer = Writer(database, path, self._on_failure)
         except (apsw.Error, OSError) as error:
             database.close()
@@ -225,7 +227,8 @@ class Store:
         return self._writer.transactions
 
     def close(self) -> None:
-        """Write what is queued, and close."""
+        """Write what is queued, and close: then the database file has everything, and the log nothing."""
+        self.read.close()
         self._writer.close()
 
     def _forget_events(self) -> list[Statement]:

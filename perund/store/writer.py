@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import Final
 
 import apsw
+import structlog
 
 from perund.store.errors import StorageFailed
-from perund.store.own_files import OwnFiles
+from perund.store.own_files import OwnFiles, log_of
 from protocol.errors import InvariantBroken
 
 __all__ = ["Statement", "Writer"]
+
+log = structlog.get_logger()
 
 MAX_UNITS: Final = 4096
 """Units in one transaction: bounds how long the first of them waits."""
@@ -98,12 +101,16 @@ class Writer:
 
     def _write_all_back(self) -> None:
         """Leave a database that has everything, if the files are still ours."""
+        why = "another program reads from it"
         try:
-            self._files.require()
-            with contextlib.suppress(apsw.Error):  # everything is in the log, which the next start reads
-                self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if self._files.leave_whole():
+                return
         except StorageFailed as error:
             self._fail(error)
+            return
+        except apsw.Error as error:
+            why = str(error)
+        log.warning("store.log_kept", log=str(log_of(self._files.path)), why=why)  # to be copied with the database
 
     def _run(self) -> None:
         while True:

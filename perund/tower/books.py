@@ -177,8 +177,8 @@ class TowerBooks:
 
     def close(self) -> None:
         """Write what is queued, and close."""
-        self._writer.close()
         self._reader.close()
+        self._writer.close()
 
     # --- watcher.tower.ports.Books -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from perund.control.values import PaidE8s
 from perund.demo.processes import NodeProcess, ProcessFailed
 from perund.node.daemon import STORE_NAME
 from perund.recovery.backup import BACKUP_NAME
+from perund.recovery.ran_before import MARK_NAME
 from tests.e2e import confined as confined_module
 from tests.e2e.lookout import Lookout
 from tests.e2e.town import FEE, ICP, Town, within
@@ -274,7 +275,7 @@ async def test_a_directory_that_cannot_be_written_is_named_and_nothing_is_change
     await alice.stop()
     write_back(alice.dir / STORE_NAME)
     if not ran_before:
-        for name in ("perund.lock", STORE_NAME, BACKUP_NAME):
+        for name in ("perund.lock", STORE_NAME, BACKUP_NAME, MARK_NAME):
             (alice.dir / name).unlink()
     files = contents(alice.dir)
     alice.dir.chmod(0o500)

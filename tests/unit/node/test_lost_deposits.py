@@ -61,6 +61,71 @@ async def test_it_is_found_and_credited_and_not_paid_again(desk: Desk, method: s
     assert [e.kind for e in desk.store.read.events(0, 99)][-2:] == ["channel.deposit_found", "channel.deposited"]
 
 
+@pytest.mark.parametrize("copy", [False, True], ids=["from a backup", "a copy of the store"])
+@pytest.mark.parametrize(
+    ("method", "fault"), [("transfer", Fault.REPLY_HELD), ("transaction_notification", Fault.HELD)]
+)
+async def test_it_is_booked_once_however_often_it_is_searched_for(
+    desk: Desk, method: str, fault: Fault, *, copy: bool
+) -> None:
+    """Each start searches from the opening on: what a search before it found, or the copy has on record, is no news."""
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    met = desk.net.disturb(method, fault)
+    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+    desk.net.calm()
+    await restored(desk, copy=copy)
+    for _ in range(2):
+        met = desk.net.disturb("deposit", Fault.HELD)  # killed when it is found, and not credited
+        await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+        desk.net.calm()
+        await desk.restart()
+    await desk.fund(lambda: not desk.funding.in_flight)
+
+    assert (deposits(desk), desk.mine()) == (1, 3 * ICP)
+    assert [i.status.value for i in desk.store.read.deposits(1)] == ["credited"]
+    assert [(c.what, c.amount_e8s) for c in desk.store.read.costs(1)] == [("deposit fee", FEE)]
+
+
+async def test_one_that_the_copy_gave_up_is_found_all_the_same(desk: Desk) -> None:
+    """The copy was made before the ledger was asked; the life that went on without it asked."""
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    memo = desk.terms.funding(0).memo
+    intent = await desk.transfers.plan(CANISTER_ACCOUNT, 3 * ICP, memo, 1)
+    await restored(desk, copy=True)
+    assert (await desk.transfers.drive(intent.number, may_ask=lambda: False)).status.value == "void"
+    late = TransferArgs(CANISTER_ACCOUNT, 3 * ICP, FEE, memo, intent.created_at_ns)
+    assert isinstance((await desk.ledger.transfer(late)).value, int)
+    await desk.fund(lambda: not desk.funding.in_flight)
+    (found,) = desk.store.read.deposits(1)
+    assert (found.number, found.status.value) == (intent.number, "credited")
+    assert [(c.what, c.amount_e8s) for c in desk.store.read.costs(1)] == [("deposit fee", FEE)]
+
+
+async def test_what_a_stranger_pays_for_us_does_not_end_the_search(desk: Desk) -> None:
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    met = desk.net.disturb("transfer", Fault.REPLY_HELD)
+    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+    desk.net.calm()
+    await restored(desk)
+    await desk.net.pay_in(desk.terms.funding(0), 1)
+    await desk.fund(lambda: not desk.funding.in_flight)
+    assert [d.status.value for d in desk.store.read.deposits(1)] == ["credited"]
+    assert desk.mine() == 3 * ICP + 1
+
+
+async def test_our_own_deposit_without_a_record_is_not_booked_as_somebody_elses(desk: Desk) -> None:
+    desk.net.mint(desk.account, 10 * ICP)
+    await desk.channel((3 * ICP, 2 * ICP))
+    await desk.fund(lambda: desk.waiting_for == "the peer's deposit")
+    await restored(desk)
+    await desk.net.pay_in(desk.terms.funding(1), 2 * ICP)
+    await desk.fund(lambda: desk.driver.channel.we_are_ready)
+    assert desk.store.read.credits(1) == []
+
+
 async def test_one_that_is_credited_is_not_searched_for(desk: Desk) -> None:
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))

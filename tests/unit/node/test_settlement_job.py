@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
+from devnet.ledger.ledger import TransferRequest
+from devnet.network import PERUN_CANISTER_ID
 from perund.node.views import channel_view
 from protocol.channel import DATA_LOSS
 from protocol.effects import Phase
@@ -15,7 +18,7 @@ from protocol.payments import Batch
 from protocol.types import Nanos, ParticipantIndex
 from tests.unit.devnet.scene import Trouble
 from tests.unit.node.desk import Desk, crash_in
-from tests.unit.node.net import FEE, ICP, Fault, Net
+from tests.unit.node.net import CANISTER_ACCOUNT, FEE, ICP, Fault, Net
 
 
 @pytest.fixture
@@ -235,6 +238,43 @@ async def test_a_reply_that_is_asked_for_when_the_network_has_forgotten_it(desk:
     assert balance(desk) == 4 * ICP - FEE
     expected = ["paid"] if fault is Fault.REPLY_HELD else ["void", "paid"]
     assert withdrawals(desk) == expected
+
+
+async def test_a_payout_of_another_channel_is_not_taken_for_this_ones(desk: Desk) -> None:
+    """The memo tells them apart: payer, receiver and amount are the same."""
+    await leaving(desk)
+    met = desk.net.disturb("withdraw", Fault.REPLY_HELD)
+    desk.net.ledger.mint(CANISTER_ACCOUNT, 5 * ICP, desk.net.clock.now_ns())
+    now_ns = desk.net.clock.now_ns()
+    other = TransferRequest(to=desk.account, amount=4 * ICP - FEE, fee=FEE, memo=77, created_at_time=now_ns)
+    block = desk.net.ledger.transfer(PERUN_CANISTER_ID, other, now_ns)
+    assert isinstance(block, int)
+    await crash_in(asyncio.ensure_future(settled(desk)), met)
+    await desk.close()
+    database = apsw.Connection(str(desk.path))
+    database.execute("DELETE FROM withdrawal")  # its record is lost: the ledger is searched from the settlement on
+    database.close()
+    desk.open()
+    await desk.settle()
+    (found,) = desk.store.read.withdrawals(1)
+    assert found.status == "paid"
+    assert (found.block, found.received_e8s) == (block + 1, 4 * ICP - FEE)
+
+
+async def test_a_channel_is_not_finished_while_a_deposit_of_ours_is_in_flight(desk: Desk) -> None:
+    """It is paid and not credited yet: what is credited after the settlement is withdrawn as well."""
+    desk.net.mint(desk.account, 10 * ICP)
+    terms = await desk.channel((3 * ICP, 2 * ICP))
+    met = desk.net.disturb("transaction_notification", Fault.HELD)
+    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+    desk.net.calm()
+    await desk.restart()
+    await desk.net.pay_in(terms.funding(1), 2 * ICP)
+    await desk.leave()
+    await desk.settle(lambda: desk.waiting_for == "a deposit of ours in flight, to withdraw it as well")
+    await desk.fund(lambda: not desk.funding.in_flight)
+    await desk.settle()
+    assert balance(desk) == 10 * ICP - 2 * FEE
 
 
 async def test_restarted_after_every_single_step(desk: Desk) -> None:

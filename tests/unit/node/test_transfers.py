@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from chain.clock import Certified
+from chain.ledger import BlockPage
 from chain.principal import account_identifier
 from devnet.ledger import binding
 from devnet.ledger import ledger as ledger_module
 from perund.node.transfers import FeeTooHigh, WalletTooLow
+from perund.store.jobs import insert_transfer
 from perund.store.rows import TransferIntent
 from protocol.funding import IntentStatus
 from tests.unit.node.desk import Desk, crash_in
@@ -224,3 +228,32 @@ async def test_a_similar_transfer_is_not_taken_for_ours(desk: Desk) -> None:
     desk.net.advance(25 * HOUR)
     assert (await driven(desk, number)).status is IntentStatus.VOID
     assert len(desk.net.transfers(THERE)) == 1
+
+
+async def test_blocks_that_are_not_shown_to_the_tip_prove_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger that withholds its newest blocks would have a paid transfer held void, and paid again."""
+    number = await planned(desk)
+    met = desk.net.disturb("transfer", Fault.REPLY_HELD)
+    await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+    desk.net.advance(25 * HOUR)
+    blocks = desk.ledger.blocks
+
+    async def withheld(start: int, length: int) -> Certified[BlockPage]:
+        page = await blocks(start, length)
+        return page.with_value(replace(page.value, blocks=(), archived=()))
+
+    monkeypatch.setattr(desk.ledger, "blocks", withheld)
+    for _ in range(3):
+        assert (await desk.transfers.drive(number)).status is IntentStatus.OPEN
+    monkeypatch.undo()
+    assert_paid_once(desk.net, await driven(desk, number))
+
+
+async def test_a_block_that_is_booked_is_no_other_transfers(desk: Desk) -> None:
+    """Whatever the ledger answers: each block is in the books once."""
+    number = await planned(desk)
+    paid = await driven(desk, number)
+    twin = replace(paid, number=desk.transfers.reserve_number(), status=IntentStatus.OPEN, block=None)
+    await desk.store.write([insert_transfer(twin)])
+    assert (await driven(desk, twin.number)).status is IntentStatus.VOID
+    assert desk.store.read._rows("SELECT what, amount FROM cost") == [("transfer fee", FEE)]

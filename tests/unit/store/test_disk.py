@@ -101,10 +101,11 @@ async def test_on_a_bad_disk_nobody_is_told_that_it_was_written(disk: Disk, tmp_
 
     disk.fails = None  # another start, on a disk that works again: what was confirmed is there
     again = Books(tmp_path)
-    assert len(again.store.read.events(0, 9)) == 1
     last = again.row().memory.last_signature
     assert last is not None
-    assert last.version == 0
+    found = len(again.store.read.events(0, 9)), last.version
+    # A log that was written, and only not known to be on the disk, may be there all the same: nobody was told of it.
+    assert found in {"sync": ((1, 0), (2, 1))}.get(fault, ((1, 0),))
     again.store.close()
 
 
@@ -190,6 +191,36 @@ def test_from_every_version_on_the_schema_becomes_the_newest(tmp_path: Path, ver
     migrate(old)  # and then nothing is left to do
     assert old.pragma("user_version") == len(MIGRATIONS)
     assert schema_of(old) == schema_of(fresh)
+
+
+def test_a_store_that_booked_blocks_twice_opens_with_each_booked_once(tmp_path: Path) -> None:
+    """What an older perund did: a deposit found though it was on record, and its fee; one payout of two channels."""
+    database = connect(tmp_path / "perund.db")
+    migrate(database, MIGRATIONS[:11])
+    transfers = [(1, 1, 7, "paid"), (2, 1, 7, "credited"), (3, 1, 7, "credited"), (4, 1, None, "open"),
+                 (5, 2, 8, "credited"), (6, None, 9, "paid")]  # fmt: skip
+    for number, channel, block, status in transfers:
+        values = (number, channel, bytes(32), 500, 10, bytes(8), number, status, block, 0, 0, 0)
+        database.execute(f"INSERT INTO transfer VALUES ({', '.join('?' * 12)})", values)
+    for number, channel, block, received in ((1, 1, 11, 490), (2, 2, 11, 490), (3, 2, 12, 90), (4, 3, None, None)):
+        row = (number, channel, 500, None, "paid" if block else "open", block, received, 0)
+        database.execute("INSERT INTO withdrawal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    booked: list[tuple[int | None, str, int]] = [(1, "deposit fee", 10) for _ in range(3)]
+    booked += [(2, "deposit fee", 10), (1, "withdrawal fee", 10)]
+    booked += [(2, "withdrawal fee", 10), (2, "withdrawal fee", 410), (None, "transfer fee", 10)]
+    database.executemany("INSERT INTO cost(number, what, amount) VALUES (?, ?, ?)", booked)
+    migrate(database)
+
+    kept = database.execute("SELECT id, status, block FROM transfer ORDER BY id").fetchall()
+    assert kept[:3] == [(1, "void", None), (2, "credited", 7), (3, "void", None)]
+    assert kept[3:] == [(4, "open", None), (5, "credited", 8), (6, "paid", 9)]
+    kept = database.execute("SELECT id, status, block, received FROM withdrawal ORDER BY id").fetchall()
+    assert kept == [(1, "paid", 11, 490), (2, "void", None, None), (3, "paid", 12, 90), (4, "open", None, None)]
+    costs = database.execute("SELECT number, what, amount FROM cost ORDER BY id").fetchall()
+    assert costs == [booked[0], booked[3], booked[4], booked[6], booked[7]]
+    for table in ("transfer", "withdrawal"):
+        with pytest.raises(apsw.ConstraintError):
+            database.execute(f"UPDATE {table} SET block = 12 WHERE id = 1; UPDATE {table} SET block = 12 WHERE id = 4")
 
 
 def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:

@@ -338,3 +338,44 @@ async def test_a_doubt_that_cannot_be_read_counts(scene: Scene) -> None:
     found = settle_doubt(scene.path)
     assert found is not None
     assert found[1] == 1
+
+
+# --- a stop leaves one file -------------------------------------------------------------------------------
+
+
+async def test_after_a_stop_the_database_alone_has_everything(scene: Scene, tmp_path: Path) -> None:
+    """Who copies one file has copied the node."""
+    scene.end()
+    assert log_of(scene.path).stat().st_size == 0
+    (tmp_path / "other").mkdir()
+    copy(scene.path, tmp_path / "other")
+    other = Books(tmp_path / "other")
+    assert len(other.store.read.events(0, 99)) == BEFORE
+    other.store.close()
+
+
+async def test_who_reads_from_the_log_does_not_keep_a_stop_and_loses_nothing(scene: Scene) -> None:
+    pipe = asyncio.subprocess.PIPE
+    reader = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _READS, str(scene.path), stdin=pipe, stdout=pipe
+    )
+    assert reader.stdout is not None
+    await reader.stdout.readline()
+    await scene.books.store.write([event(BEFORE)])
+    scene.end()
+    assert log_of(scene.path).stat().st_size > 0
+    await reader.communicate(b"done")
+    again = Books(scene.home)
+    assert len(again.store.read.events(0, 99)) == BEFORE + 1
+    again.store.close()
+    assert log_of(scene.path).stat().st_size == 0
+
+
+_READS = """
+import apsw, sys
+database = apsw.Connection(sys.argv[1], flags=apsw.SQLITE_OPEN_READWRITE)
+database.execute("BEGIN")
+database.execute("SELECT count(*) FROM event").fetchall()
+print("reading", flush=True)
+sys.stdin.read()
+"""

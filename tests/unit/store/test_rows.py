@@ -349,7 +349,8 @@ async def test_withdrawals_and_costs(books: Books) -> None:
         WithdrawalIntent(1, 500, b"envelope", "paid", 99, 490, 12),
         WithdrawalIntent(2, 600, None, "void", None, None, 0),
     )
-    assert read.claimed_blocks() == {99}
+    assert read.is_booked(99)
+    assert not read.is_booked(98)
     assert read.costs(1) == [Cost("withdrawal fee", 10), Cost("dust", 3)]
     assert read.highest("withdrawal") == 3
 

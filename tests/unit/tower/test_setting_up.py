@@ -68,6 +68,7 @@ async def test_books_of_another_network_or_a_newer_tower_are_not_opened(tmp_path
     with pytest.raises(StorageFailed, match="no watchtower has run"):
         read_status(path)
     TowerBooks(path, NETWORK, lambda error: None).close()
+    assert path.with_name("tower.db-wal").stat().st_size == 0, "a stop leaves one file that has everything"
     assert read_status(path).slots == 0
     assert path.stat().st_mode & 0o077 == 0
     with pytest.raises(WrongNetwork):

@@ -222,6 +222,9 @@ class ControlClient(asyncio.Protocol):
             ) from error
 
     def _line(self, name: str, params: object, take: Answer) -> bytes:
+        if self._end is not None:
+            gone = self._end
+            raise NodeUnreachable(str(gone), gone.hint) if isinstance(gone, NodeUnreachable) else gone  # nothing left
         request_id = self._next_id
         self._next_id += 1
         line = ENCODER.encode(_Call(request_id, name, params))
@@ -229,9 +232,6 @@ class ControlClient(asyncio.Protocol):
         return line + b"\n"
 
     def _write(self, lines: bytes) -> None:
-        if self._end is not None:
-            gone = self._end
-            raise NodeUnreachable(str(gone), gone.hint) if isinstance(gone, NodeUnreachable) else gone  # nothing left
         assert self._transport is not None
         self._transport.write(lines)
 

@@ -10,7 +10,7 @@ from contextlib import nullcontext, suppress
 
 import structlog
 
-from chain.errors import ChainError, LyingReplica
+from chain.errors import ChainError
 from perund.control import schema
 from perund.control.api import EventFeed, PayReply
 from perund.control.errors import RpcError
@@ -22,7 +22,6 @@ from perund.control.methods import (
     CHANNEL_WITHDRAW,
     PAYMENT_CANCEL,
     PEER_CONNECT,
-    WALLET_SEND,
 )
 from perund.control.values import E8s
 from perund.node.driver import ChannelDriver
@@ -33,9 +32,9 @@ from perund.node.node import Node
 from perund.node.openings import Refusal
 from perund.node.paying import Paying
 from perund.node.promises import Promise, Promises, WaitEnded
-from perund.node.receivers import receiver_of, why_lost
 from perund.node.recovering import recovery_view
-from perund.node.transfers import FeeTooHigh, WalletTooLow
+from perund.node.sending import Sending, chain_mistake
+from perund.node.transfers import FeeTooHigh
 from perund.node.views import channel_view, event_view, moment, payment_view
 from perund.store.errors import StorageFailed
 from perund.store.jobs import set_force_after
@@ -43,7 +42,6 @@ from perund.store.reading import UPDATED
 from perund.store.rows import EventRow
 from protocol.effects import NOTHING, Phase
 from protocol.errors import CallerMistake
-from protocol.funding import IntentStatus
 from protocol.opening import MAX_FUNDING_DEADLINE_NS, Dead
 from protocol.types import MAX_CHALLENGE_NS, MAX_INT64, MIN_CHALLENGE_NS, ChannelId, Nanos
 from wire.address import NodeAddress
@@ -78,6 +76,7 @@ class NodeService:
         self._keys = Idempotency(node.services.store)
         self._promises = Promises(node.services.store, node.lives.reason_not_to_sign)
         self._paying = Paying(node, self._find, self._keys, self._promises)
+        self._sending = Sending(node, self._keys, self._promises)
         self._wake: dict[asyncio.Event, frozenset[str] | None] = {}
         node.services.store.listen(self._tell_subscribers)
 
@@ -135,7 +134,7 @@ class NodeService:
             balance = await self._node.refresh_balance()
             fee = (await self._services.ledger.fee()).value
         except ChainError as error:
-            raise _chain_error(error) from error
+            raise chain_mistake(error) from error
         return schema.WalletBalance(
             account=self._services.wallet_account.hex(),
             principal=self._services.wallet_principal_text,
@@ -145,69 +144,7 @@ class NodeService:
 
     async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
         """Send ICP. Under one idempotency key it happens once."""
-        params = keyed(params)
-        what = f"the transfer of {int(params.amount_e8s)} e8s to {params.to}"
-        with self._promises.of(WALLET_SEND, params.idempotency_key, what, others_decide=True) as promise:
-            try:
-                number = await self._planned(params, promise)
-            except WalletTooLow as error:
-                raise CallerMistake("insufficient_funds", str(error)) from error
-            except FeeTooHigh as error:
-                raise CallerMistake("fee_too_high", str(error)) from error
-            except ChainError as error:
-                raise _chain_error(error) from error
-            # It is durable, and made sooner or later, whatever keeps the ledger from being asked now.
-            why = "the ledger did not say whether it was made"
-            try:
-                intent = await self._services.transfers.drive(number)
-            except ChainError as error:
-                intent, why = None, str(error)
-            if intent is None or intent.status is IntentStatus.OPEN:
-                self._node.follow_send(number)
-                raise self._promises.unknown(promise, f"{what} goes on, and its end is not known yet: {why}")
-        if intent.status is IntentStatus.VOID or intent.block is None:
-            raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
-        return schema.SendResult(block=intent.block, amount_e8s=E8s(intent.amount_e8s), fee_e8s=E8s(intent.fee_e8s))
-
-    async def _planned(self, params: schema.SendParams, promise: Promise) -> int:
-        """Return the number of the transfer that a call asks for, which is durable."""
-        transfers = self._services.transfers
-        async with self._keys.once(params.idempotency_key, WALLET_SEND.name, params) as earlier:
-            if earlier is not None:
-                promise.unit = 0
-                return int(earlier)
-            receiver = receiver_of(params.to)
-            await self._check_no_burn(receiver)
-            lost = why_lost(receiver, self._services)
-            if lost and not params.accept_loss:
-                raise CallerMistake("loses_money", f"{params.to} is {lost}")
-            await self._check_not_promised(int(params.amount_e8s))
-            number = transfers.reserve_number()
-            note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
-
-            def asked(unit: int) -> None:
-                promise.unit = unit
-
-            await transfers.plan(receiver, int(params.amount_e8s), 0, None, note, number=number, asked=asked)
-            return number
-
-    async def _check_no_burn(self, receiver: bytes) -> None:
-        """Refuse to send to the ledger's minting account, where money is burned, and the fee is another."""
-        watch = self._services.ledger_watch
-        if watch is not None and watch.fee_e8s is None:
-            await watch.check()
-        if watch is not None and receiver == watch.minting_account:
-            raise CallerMistake("bad_account", f"{receiver.hex()} is the ledger's minting account: it would be burned")
-
-    async def _check_not_promised(self, amount_e8s: int) -> None:
-        """Refuse to send what channels that are being funded will need."""
-        reserved = self._node.reserved_e8s()
-        balance = await self._node.refresh_balance() if reserved else 0
-        if reserved and balance - reserved < amount_e8s:
-            raise CallerMistake(
-                "insufficient_funds",
-                f"the wallet holds {balance} e8s, {reserved} of them promised to channels, not {amount_e8s} e8s more",
-            )
+        return await self._sending.send(params)
 
     # --- peers -------------------------------------------------------------------------------------------
 
@@ -358,7 +295,7 @@ class NodeService:
         except FeeTooHigh as error:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:
-            raise _chain_error(error) from error
+            raise chain_mistake(error) from error
         # Another session may have replaced the first meanwhile: what is said in an old one nobody hears, and what
         # was not yet proposed when the new one began is not said again in it.
         session, _ = await self._session(params.peer)  # what it did not prove is not kept, and the opening goes on
@@ -470,7 +407,7 @@ class NodeService:
             try:
                 look = await self._node.services.watcher.look(channel)
             except ChainError as error:
-                raise _chain_error(error) from error
+                raise chain_mistake(error) from error
             if look.registered is None and driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
                 raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
             if look.registered is None or not look.registered.settled(look.chain_ns):
@@ -632,7 +569,3 @@ def _place(after: str | None) -> tuple[int, int, bytes]:
         return (_number(number), ("0", "1").index(sender), bytes.fromhex(payment_id))
     except ValueError as error:
         raise RpcError("invalid_params", f"`after` is {after!r}: give `next` of the answer before") from error
-
-
-def _chain_error(error: ChainError) -> CallerMistake:
-    return CallerMistake("untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable", str(error))

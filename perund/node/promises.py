@@ -48,6 +48,10 @@ class Promise:
     then: str = GOES_ON
     """What becomes of it when it is written."""
 
+    def was_asked(self, unit: int) -> None:
+        """Take the unit of work that decides."""
+        self.unit = unit
+
 
 class Promises:
     """The one place that decides what is told."""

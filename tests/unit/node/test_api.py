@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from chain.errors import NotInTime
 from chain.principal import account_identifier
 from perund.config import Policy
 from perund.control import schema
@@ -31,6 +32,7 @@ from perund.control.methods import (
     WALLET_SEND,
 )
 from perund.control.values import E8s, PaidColumn, PaidE8s, Seconds
+from perund.node.chain_time import ChainTime
 from perund.node.daemon import STORE_NAME
 from perund.store.reading import open_reader
 from perund.store.store import connect
@@ -504,6 +506,26 @@ async def test_a_transfer_that_the_ledger_has_not_answered_when_the_node_stops_i
     sent = await insisting(lambda: alice.control.call(WALLET_SEND, again))
     assert await soon(alice.control.call(WALLET_SEND, again)) == sent
     assert street.net.ledger.balance(there) == ICP, "once"
+
+
+async def test_a_transfer_that_is_durable_is_made_also_when_the_network_cannot_be_asked_at_that_moment(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told to be `chain_unreachable`, as if nothing had happened, and was made at the next start."""
+    alice, there, ensure = street.alice.control, account_identifier(b"\x09"), ChainTime.ensure
+
+    async def cannot(_: ChainTime) -> None:
+        monkeypatch.setattr(ChainTime, "ensure", ensure)
+        await asyncio.sleep(0)
+        raise NotInTime(7)
+
+    monkeypatch.setattr(ChainTime, "ensure", cannot)
+    with pytest.raises(RpcError, match="no certified answer") as told:
+        await soon(alice.call(WALLET_SEND, schema.SendParams(there.hex(), PaidE8s(ICP))))
+    assert told.value.name == "outcome_unknown"
+    again = schema.SendParams(there.hex(), PaidE8s(ICP), told.value.idempotency_key)
+    await insisting(lambda: alice.call(WALLET_SEND, again))
+    assert street.net.ledger.balance(there) == ICP
 
 
 async def test_who_loses_the_node_while_it_waits_is_told_what_to_ask(street: Street) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ import msgspec
 
 from perund.amounts import format_icp
 from perund.cli import show
-from perund.cli.failing import fail, run_async
+from perund.cli.failing import UNTOLD_NAMES, fail, run_async
 from perund.cli.progress import watching
 from perund.cli.values import Amount, ChannelRef, Duration, PeerRef
 from perund.control import methods, schema
 from perund.control.client import ControlClient
 from perund.control.envelope import ENCODER
+from perund.control.errors import NodeUnreachable, RpcError
 from perund.control.methods import Method, P, R
 from perund.control.values import E8s, PaidE8s, Seconds
 from perund.durations import format_duration
@@ -95,20 +97,54 @@ def _print(settings: _Settings, result: object, text: Callable[[], None]) -> Non
         text()
 
 
-def _call(method: Method[P, R], params: P, text: Callable[[R], None], *, waiting: str = "", channel: str = "") -> None:
-    """Call, show progress while it lasts, and print the result. `waiting`: what the progress says first."""
+def _call(
+    method: Method[P, R],
+    params: P,
+    text: Callable[[R], None],
+    *,
+    waiting: str = "",
+    channel: str = "",
+    agree: Callable[[RpcError], P | None] = lambda _: None,
+) -> None:
+    """Call, show progress while it lasts, and print the result. `waiting`: what the progress says first; `agree`:
+    returns what to call with after a refusal that a person may overrule, or None.
+    """
     settings = _settings()
+    key = getattr(params, "idempotency_key", None)
+    ask = (
+        f"when the node runs again, the same command with --idempotency-key {key} tells: it is done once" if key else ""
+    )
 
-    async def work() -> R:
+    async def call() -> R:
         async with await _client_of(settings) as client:
             if waiting and not settings.as_json and sys.stderr.isatty():
                 assert settings.data_dir is not None
                 async with watching(settings.data_dir, waiting, channel):
                     return await client.call(method, params)
-            return await client.call(method, params)
+            try:
+                return await client.call(method, params)
+            except RpcError as error:
+                agreed = agree(error)
+                if agreed is None:
+                    raise
+                return await client.call(method, agreed)
 
-    result = run_async(work, as_json=settings.as_json)
+    async def work() -> R:
+        try:
+            return await call()
+        except (RpcError, NodeUnreachable) as error:
+            untold = error.sent if isinstance(error, NodeUnreachable) else error.name in UNTOLD_NAMES
+            if untold and ask:
+                error.hint = ask
+            raise
+
+    result = run_async(work, as_json=settings.as_json, interrupted=ask)
     _print(settings, result, lambda: text(result))
+
+
+def _key(given: str | None) -> str:
+    """Return an idempotency key: who is not told how a command ended can give the same command again."""
+    return given or f"perun-{secrets.token_hex(8)}"
 
 
 def _params(build: Callable[[], P]) -> P:
@@ -181,11 +217,25 @@ def address() -> None:
 @_everywhere
 @click.argument("to")
 @click.argument("amount", type=Amount())
+@click.option("--yes", is_flag=True, help="Do not ask, also where the money would be lost.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key twice is one transfer.")
-def send(to: str, amount: int, idempotency_key: str | None) -> None:
+def send(to: str, amount: int, idempotency_key: str | None, *, yes: bool) -> None:
     """Send AMOUNT to an account or principal."""
-    params = schema.SendParams(to=to, amount_e8s=PaidE8s(amount), idempotency_key=idempotency_key)
-    _call(methods.WALLET_SEND, params, lambda r: click.echo(f"sent {format_icp(r.amount_e8s)} in block {r.block}"))
+    params = schema.SendParams(
+        to=to, amount_e8s=PaidE8s(amount), idempotency_key=_key(idempotency_key), accept_loss=yes
+    )
+
+    def agree(error: RpcError) -> schema.SendParams | None:
+        if error.name != "loses_money" or not sys.stdin.isatty():
+            return None
+        click.echo(error.message, err=True)
+        click.confirm(f"Send {format_icp(amount)} there all the same?", abort=True, err=True)
+        return msgspec.structs.replace(params, accept_loss=True)
+
+    def sent(result: schema.SendResult) -> None:
+        click.echo(f"sent {format_icp(result.amount_e8s)} in block {result.block}")
+
+    _call(methods.WALLET_SEND, params, sent, agree=agree)
 
 
 @main.command()
@@ -231,7 +281,7 @@ def open_channel(
             theirs_e8s=E8s(theirs),
             challenge_s=Seconds(challenge),
             funding_timeout_s=None if funding_timeout is None else Seconds(funding_timeout),
-            idempotency_key=idempotency_key,
+            idempotency_key=_key(idempotency_key),
             wait=wait,
         )
     )
@@ -256,7 +306,7 @@ def pay(
             amount_e8s=PaidE8s(amount),
             memo=memo,
             payment_id=payment_id,
-            idempotency_key=idempotency_key,
+            idempotency_key=_key(idempotency_key),
             wait=wait,
         )
     )

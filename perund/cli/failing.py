@@ -14,7 +14,7 @@ from perund.control.errors import NodeUnreachable, RpcError
 from perund.setup_errors import SetupError
 from protocol.errors import CallerMistake, PerundError
 
-__all__ = ["FAILED", "OK", "PARTLY", "REFUSED", "UNREACHABLE", "USAGE", "fail", "run_async"]
+__all__ = ["FAILED", "OK", "PARTLY", "REFUSED", "UNREACHABLE", "UNTOLD", "UNTOLD_NAMES", "USAGE", "fail", "run_async"]
 
 OK: Final = 0
 FAILED: Final = 1
@@ -23,19 +23,25 @@ REFUSED: Final = 3
 UNREACHABLE: Final = 4
 PARTLY: Final = 5
 """What was good is done, and what was not was said."""
+UNTOLD: Final = 6
+"""It goes on, or may be done: the message says how to find out."""
+UNTOLD_NAMES: Final = frozenset({"wait_ended", "outcome_unknown"})
 
 T = TypeVar("T")
 _FAILURES: Final = {"internal_error", "storage_failed", "payment_failed", "payment_declined", "opening_failed"}
 
 
-def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False) -> T:
-    """Run a command to its end; say what went wrong without a traceback, and exit with the right code."""
+def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False, interrupted: str = "") -> T:
+    """Run a command to its end; say what went wrong without a traceback, and exit with the right code.
+
+    `interrupted`: how to find out what came of it when its user does not wait for that.
+    """
     try:
         return asyncio.run(work())
     except NodeUnreachable as error:
         fail(str(error), error.hint, UNREACHABLE, as_json=as_json)
     except RpcError as error:
-        code = FAILED if error.name in _FAILURES else REFUSED
+        code = UNTOLD if error.name in UNTOLD_NAMES else FAILED if error.name in _FAILURES else REFUSED
         fail(error.message, error.hint, code, as_json=as_json, name=error.name, retryable=error.retryable)
     except SetupError as error:
         fail(error.message, error.hint, FAILED, as_json=as_json)
@@ -46,7 +52,8 @@ def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = F
     except UnicodeEncodeError as error:  # bytes of the shell that are no UTF-8: they reach nobody
         fail(f"{error.object!a} is not text", "write it in UTF-8", USAGE, as_json=as_json)
     except KeyboardInterrupt:
-        fail("interrupted", "what the node accepted goes on", FAILED, as_json=as_json)
+        ask = f": {interrupted}" if interrupted else ""
+        fail("interrupted", f"what the node took up goes on{ask}", FAILED, as_json=as_json)
 
 
 def fail(

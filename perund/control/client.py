@@ -13,7 +13,7 @@ import msgspec
 
 from perund.control.envelope import ENCODER, SOCKET_NAME
 from perund.control.errors import BY_CODE, NodeUnreachable, RpcError
-from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, Method, P, R
+from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, METHODS, Method, P, R
 from perund.control.schema import Event, PayParams, PayResult, SubscribeParams
 from perund.control.values import PaidColumn, PaidE8s, decode_value, encode_value
 
@@ -27,6 +27,7 @@ class _ErrorData(msgspec.Struct):
     name: str = ""
     hint: str = ""
     retryable: bool = False
+    idempotency_key: str | None = None
 
 
 class _ErrorObject(msgspec.Struct):
@@ -133,7 +134,8 @@ class ControlClient(asyncio.Protocol):
     ) -> list[PayResult | RpcError]:
         """Pay each amount with a call of its own, `window` of them unanswered at a time; answers in order.
 
-        Raises `NodeUnreachable` when the node goes away; payments that it had accepted are still made.
+        Raises `NodeUnreachable` when the node goes away: of the payments that were not answered `payment.list` tells
+        which are made.
         """
         answers: list[PayResult | RpcError | None] = [None] * len(amounts_e8s)
         decode = CHANNEL_PAY.decode_result
@@ -206,9 +208,23 @@ class ControlClient(asyncio.Protocol):
 
         self._write(self._line(name, params, take))
         await self._writable.wait()
-        return await future
+        try:
+            return await future
+        except NodeUnreachable as error:
+            method = METHODS.get(name)
+            if method is None or not method.ask:
+                raise
+            key = params.get("idempotency_key") if isinstance(params, Mapping) else None
+            raise NodeUnreachable(
+                f"{error} before it answered: whether {name} was taken up is not known",
+                f"start it again; then {method.ask_again(key if isinstance(key, str) else None)}",
+                sent=True,
+            ) from error
 
     def _line(self, name: str, params: object, take: Answer) -> bytes:
+        if self._end is not None:
+            gone = self._end
+            raise NodeUnreachable(str(gone), gone.hint) if isinstance(gone, NodeUnreachable) else gone  # nothing left
         request_id = self._next_id
         self._next_id += 1
         line = ENCODER.encode(_Call(request_id, name, params))
@@ -216,8 +232,6 @@ class ControlClient(asyncio.Protocol):
         return line + b"\n"
 
     def _write(self, lines: bytes) -> None:
-        if self._end is not None:
-            raise self._end
         assert self._transport is not None
         self._transport.write(lines)
 
@@ -252,7 +266,7 @@ class ControlClient(asyncio.Protocol):
         if self._end is None:
             cause = f" ({exc})" if exc else ""
             self._end = NodeUnreachable(
-                f"the node hung up{cause}", "see its log; what it had accepted goes on when it runs again", sent=True
+                f"the node hung up{cause}", "its log says why; what it answered before stands", sent=True
             )
         pending, self._pending = self._pending, {}
         for take in pending.values():
@@ -293,6 +307,7 @@ def _error_of(error: _ErrorObject) -> RpcError:
         hint=error.data.hint,
         code=error.code,
         retryable=error.data.retryable,
+        idempotency_key=error.data.idempotency_key,
     )
 
 

@@ -38,10 +38,11 @@ class _Result(msgspec.Struct, gc=False):
     jsonrpc: str = "2.0"
 
 
-class _ErrorData(msgspec.Struct, gc=False):
+class _ErrorData(msgspec.Struct, gc=False, omit_defaults=True):
     name: str
     hint: str
     retryable: bool
+    idempotency_key: str | None = None
 
 
 class _ErrorObject(msgspec.Struct, gc=False):
@@ -63,7 +64,7 @@ def encode_result(request_id: RequestId, result: object) -> bytes:
 
 def encode_error(request_id: RequestId, error: RpcError) -> bytes:
     """Return the response, without the end of line. `request_id`: None when it could not be read."""
-    data = _ErrorData(error.name, error.hint, error.retryable)
+    data = _ErrorData(error.name, error.hint, error.retryable, error.idempotency_key)
     return ENCODER.encode(_Error(request_id, _ErrorObject(error.code, error.message, data)))
 
 

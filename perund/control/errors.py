@@ -34,10 +34,12 @@ ERRORS: Final = (
     ErrorKind(-32603, "internal_error", "a defect of perund: its log has the details; please report it"),
     # The node.
     ErrorKind(100, "node_starting", "wait until node.info answers", retryable=True),
-    ErrorKind(101, "node_stopping", "start the node again; what was accepted goes on then", retryable=True),
-    ErrorKind(102, "storage_failed", "check the disk; the node stops so that nothing is signed", retryable=False),
+    ErrorKind(101, "node_stopping", "nothing happened: start the node, and ask again", retryable=True),
+    ErrorKind(102, "storage_failed", "nothing happened: check the disk, start the node, and ask again", retryable=True),
     ErrorKind(103, "busy", "send less at a time, or try again", retryable=True),
-    ErrorKind(104, "wait_ended", "the action goes on; look at channel.get or payment.list", retryable=True),
+    ErrorKind(
+        104, "wait_ended", "it is durable and goes on; channel.get, payment.list or the same idempotency_key tell"
+    ),
     ErrorKind(105, "idempotency_conflict", "use a new key for a new action"),
     ErrorKind(106, "refused", "change what the message names"),
     ErrorKind(
@@ -92,10 +94,15 @@ ERRORS: Final = (
     ErrorKind(601, "insufficient_funds", "send ICP to the account that wallet.balance shows"),
     ErrorKind(602, "ledger_refused", "the ledger's answer is in the message"),
     ErrorKind(603, "canister_refused", "the canister's answer is in the message"),
-    ErrorKind(604, "outcome_unknown", "the node finds out by itself; do not repeat it with a new key", retryable=True),
+    ErrorKind(
+        604,
+        "outcome_unknown",
+        "it may be done: channel.get, payment.list or the same idempotency_key tell; do not repeat it",
+    ),
     ErrorKind(605, "fee_too_high", "raise fees.max_fee_e8s in perund.toml if you agree"),
     ErrorKind(606, "bad_account", "give an account (64 hex digits) or a principal"),
     ErrorKind(607, "untrusted_answer", "the answer bears no valid certificate; check ic.urls and ic.root_key"),
+    ErrorKind(608, "loses_money", "check the account; `accept_loss` (`perun wallet send --yes`) sends it all the same"),
 )
 BY_NAME: Final = {kind.name: kind for kind in ERRORS}
 BY_CODE: Final = {kind.code: kind for kind in ERRORS}
@@ -104,7 +111,8 @@ BY_CODE: Final = {kind.code: kind for kind in ERRORS}
 class RpcError(PerundError):
     """A call was answered with an error.
 
-    `code`, `name`: see docs/rpc.md; `hint`: what to do; `retryable`: whether the same call may succeed later.
+    `code`, `name`: see docs/rpc.md; `hint`: what to do; `retryable`: whether the same call may succeed later;
+    `idempotency_key`: with it the same call is the same action, which may have been done.
     """
 
     def __init__(
@@ -115,6 +123,7 @@ class RpcError(PerundError):
         hint: str | None = None,
         code: int | None = None,
         retryable: bool | None = None,
+        idempotency_key: str | None = None,
     ) -> None:
         super().__init__(message)
         kind = BY_NAME.get(name, BY_NAME["refused"])
@@ -123,6 +132,7 @@ class RpcError(PerundError):
         self.code = kind.code if code is None else code
         self.hint = kind.hint if hint is None else hint
         self.retryable = kind.retryable if retryable is None else retryable
+        self.idempotency_key = idempotency_key
 
 
 class NodeUnreachable(PerundError):

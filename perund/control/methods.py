@@ -45,13 +45,19 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True)
 class Method(Generic[P_co, R_co]):
-    """One method: its params and result types, what it does, and which errors of the table it can answer."""
+    """One method: its params and result types, what it does, and which errors of the table it can answer.
+
+    `ask`: of what changes something, where it is seen whether that happened; `each_anew`: whether it is another action
+    each time it is called without an idempotency key.
+    """
 
     name: str
     params: type[P_co]
     result: type[R_co]
     doc: str
     errors: tuple[str, ...] = ()
+    ask: str = ""
+    each_anew: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.errors if name not in BY_NAME]
@@ -62,6 +68,18 @@ class Method(Generic[P_co, R_co]):
     def handler(self) -> str:
         """Name of its method of `NodeApi`."""
         return self.name.replace(".", "_")
+
+    def is_one_action(self, key: str | None) -> bool:
+        """Whether the same call may be made again without doing anything twice. `key`: its idempotency key."""
+        return key is not None or not self.each_anew
+
+    def ask_again(self, key: str | None) -> str:
+        """Return what tells, when the node runs again, what became of a call that was not answered with its end."""
+        if key is not None:
+            return f"ask {self.name} again with idempotency_key {key!r}: it is done once, and the answer tells"
+        if self.each_anew:
+            return f"{self.ask}; look before you ask again: without an idempotency_key it would be done once more"
+        return f"{self.ask}; it may be asked again"
 
     @cached_property
     def decode_params(self) -> Callable[[msgspec.Raw], P_co]:
@@ -75,9 +93,13 @@ class Method(Generic[P_co, R_co]):
 
 
 _CHANNEL: Final = ("unknown_channel", "ambiguous_channel")
-_CHAIN: Final = ("chain_unreachable", "untrusted_answer", "outcome_unknown")
+_CHAIN: Final = ("chain_unreachable", "untrusted_answer")
 _DIAL: Final = ("peer_unreachable", "wrong_network", "bad_peer", "peer_is_self", "peer_timeout", "peer_violation")
-_LEAVE: Final = ("channel_closed", "channel_recovering", "wait_ended", "canister_refused", *_CHAIN)
+_UNTOLD: Final = ("storage_failed", "outcome_unknown")
+"""Of what changes something: see `perund.node.promises`."""
+_LEAVE: Final = ("channel_closed", "channel_recovering", "wait_ended", "canister_refused", *_CHAIN, *_UNTOLD)
+
+_SEEN: Final = "channel.get shows how the channel stands"
 
 NODE_INFO: Final = Method("node.info", schema.NoParams, schema.NodeInfo, "Who this node is and how it is.")
 NODE_HEALTH: Final = Method(
@@ -92,10 +114,26 @@ WALLET_SEND: Final = Method(
     schema.SendParams,
     schema.SendResult,
     "Send ICP from the wallet.",
-    ("bad_account", "insufficient_funds", "ledger_refused", "fee_too_high", "idempotency_conflict", *_CHAIN),
+    (
+        "bad_account",
+        "loses_money",
+        "insufficient_funds",
+        "ledger_refused",
+        "fee_too_high",
+        "idempotency_conflict",
+        *_CHAIN,
+        *_UNTOLD,
+    ),
+    ask="wallet.balance shows whether the money went",
+    each_anew=True,
 )
 PEER_CONNECT: Final = Method(
-    "peer.connect", schema.PeerConnectParams, schema.PeerAddress, "Connect to a peer and keep connected.", _DIAL
+    "peer.connect",
+    schema.PeerConnectParams,
+    schema.PeerAddress,
+    "Connect to a peer and keep connected.",
+    (*_DIAL, "wait_ended", *_UNTOLD),
+    ask="peer.list shows the peers",
 )
 PEER_LIST: Final = Method("peer.list", schema.NoParams, schema.PeerList, "Peers, connected or with channels.")
 CHANNEL_OPEN: Final = Method(
@@ -117,7 +155,10 @@ CHANNEL_OPEN: Final = Method(
         "idempotency_conflict",
         "wait_ended",
         *_CHAIN,
+        *_UNTOLD,
     ),
+    ask="channel.list shows the channels",
+    each_anew=True,
 )
 CHANNEL_LIST: Final = Method("channel.list", schema.ChannelListParams, schema.ChannelPage, "Channels, in pages.")
 CHANNEL_GET: Final = Method("channel.get", schema.ChannelGetParams, schema.Channel, "One channel.", _CHANNEL)
@@ -144,7 +185,10 @@ CHANNEL_PAY: Final = Method(
         "peer_timeout",
         "idempotency_conflict",
         "wait_ended",
+        *_UNTOLD,
     ),
+    ask="payment.list shows the payments",
+    each_anew=True,
 )
 CHANNEL_CLOSE: Final = Method(
     "channel.close",
@@ -152,6 +196,7 @@ CHANNEL_CLOSE: Final = Method(
     schema.Channel,
     "Close together; alone if the peer does not answer in time.",
     (*_CHANNEL, "channel_not_open", "channel_frozen", "idempotency_conflict", *_LEAVE),
+    ask=_SEEN,
 )
 CHANNEL_DISPUTE: Final = Method(
     "channel.dispute",
@@ -159,6 +204,7 @@ CHANNEL_DISPUTE: Final = Method(
     schema.Channel,
     "Register the newest state and leave alone, after the challenge period.",
     (*_CHANNEL, "idempotency_conflict", *_LEAVE),
+    ask=_SEEN,
 )
 CHANNEL_WITHDRAW: Final = Method(
     "channel.withdraw",
@@ -166,6 +212,7 @@ CHANNEL_WITHDRAW: Final = Method(
     schema.Channel,
     "Take out now what is ours in a settled channel.",
     (*_CHANNEL, "not_settled", "nothing_to_withdraw", *_LEAVE),
+    ask=_SEEN,
 )
 CHANNEL_RECOVER: Final = Method(
     "channel.recover",
@@ -181,7 +228,10 @@ CHANNEL_RECOVER: Final = Method(
         "channel_closing",
         "channel_closed",
         "idempotency_conflict",
+        "wait_ended",
+        *_UNTOLD,
     ),
+    ask="channel.recover shows how the channel stands",
 )
 PAYMENT_LIST: Final = Method(
     "payment.list", schema.PaymentListParams, schema.PaymentPage, "Payments, in pages.", _CHANNEL
@@ -191,7 +241,8 @@ PAYMENT_CANCEL: Final = Method(
     schema.PaymentCancelParams,
     schema.Payment,
     "Take back a payment that is still queued.",
-    (*_CHANNEL, "unknown_payment", "payment_not_queued"),
+    (*_CHANNEL, "unknown_payment", "payment_not_queued", "wait_ended", *_UNTOLD),
+    ask="payment.list shows the payments",
 )
 EVENT_SUBSCRIBE: Final = Method(
     "event.subscribe",

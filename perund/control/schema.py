@@ -196,6 +196,9 @@ class SendParams(Params, frozen=True):
     to: Annotated[str, Meta(min_length=5, max_length=64)]
     amount_e8s: PaidE8s
     idempotency_key: IdempotencyKey | None = None
+    accept_loss: Annotated[
+        bool, Meta(description="Also to an account from which nobody sends it back, or to this wallet itself.")
+    ] = False
 
 
 class SendResult(Result, frozen=True, kw_only=True):

@@ -65,12 +65,16 @@ class ControlServer:
                 "the file system of the data directory must allow Unix sockets",
             ) from error
 
+    def refuse(self) -> None:
+        """Take no more calls; those in flight are still to be answered."""
+        self._dispatcher.stopping = True
+
     async def stop(self, grace_s: float = 5.0) -> None:
         """Take no more calls, give those in flight `grace_s` seconds, send their answers and close."""
         if self._server is None:
             return
         self._server.close()
-        self._dispatcher.stopping = True
+        self.refuse()
         await self._dispatcher.finish(grace_s)
         for connection in tuple(self._connections):
             connection.close()

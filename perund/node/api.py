@@ -6,31 +6,42 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import nullcontext, suppress
 
 import structlog
 
-from chain.errors import ChainError, LyingReplica
-from chain.principal import account_from_text, account_identifier, principal_from_text
+from chain.errors import ChainError
 from perund.control import schema
 from perund.control.api import EventFeed, PayReply
 from perund.control.errors import RpcError
-from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE, CHANNEL_OPEN, CHANNEL_RECOVER, WALLET_SEND
+from perund.control.methods import (
+    CHANNEL_CLOSE,
+    CHANNEL_DISPUTE,
+    CHANNEL_OPEN,
+    CHANNEL_RECOVER,
+    CHANNEL_WITHDRAW,
+    PAYMENT_CANCEL,
+    PEER_CONNECT,
+)
 from perund.control.values import E8s
 from perund.node.driver import ChannelDriver
 from perund.node.health import health_of
-from perund.node.idempotency import Idempotency
+from perund.node.idempotency import Idempotency, keyed
+from perund.node.lives import STOPPED_SIGNING
 from perund.node.node import Node
 from perund.node.openings import Refusal
 from perund.node.paying import Paying
+from perund.node.promises import Promise, Promises, WaitEnded
 from perund.node.recovering import recovery_view
-from perund.node.transfers import FeeTooHigh, WalletTooLow
+from perund.node.sending import Sending, chain_mistake
+from perund.node.transfers import FeeTooHigh
 from perund.node.views import channel_view, event_view, moment, payment_view
+from perund.store.errors import StorageFailed
 from perund.store.jobs import set_force_after
 from perund.store.reading import UPDATED
 from perund.store.rows import EventRow
 from protocol.effects import NOTHING, Phase
-from protocol.errors import CallerMistake, PerundError
-from protocol.funding import IntentStatus
+from protocol.errors import CallerMistake
 from protocol.opening import MAX_FUNDING_DEADLINE_NS, Dead
 from protocol.types import MAX_CHALLENGE_NS, MAX_INT64, MIN_CHALLENGE_NS, ChannelId, Nanos
 from wire.address import NodeAddress
@@ -48,6 +59,8 @@ EVENTS_PER_LOOK = 2_000
 """Events that are looked through in one turn of the loop for those of a kind."""
 MOST_KINDS = 64
 """Kinds in one subscription: each costs a look of its own."""
+LAST_WRITE_S = 2.0
+"""How long a stop waits for the end of the writes that were asked for: less than one of its steps."""
 VIEWS_PER_TURN = 20
 """Channels that are shown in one turn of the loop: each costs ten reads."""
 
@@ -61,7 +74,9 @@ class NodeService:
         self._stop = stop
         self._version = version
         self._keys = Idempotency(node.services.store)
-        self._paying = Paying(node, self._find, self._keys)
+        self._promises = Promises(node.services.store, node.lives.reason_not_to_sign)
+        self._paying = Paying(node, self._find, self._keys, self._promises)
+        self._sending = Sending(node, self._keys, self._promises)
         self._wake: dict[asyncio.Event, frozenset[str] | None] = {}
         node.services.store.listen(self._tell_subscribers)
 
@@ -119,7 +134,7 @@ class NodeService:
             balance = await self._node.refresh_balance()
             fee = (await self._services.ledger.fee()).value
         except ChainError as error:
-            raise _chain_error(error) from error
+            raise chain_mistake(error) from error
         return schema.WalletBalance(
             account=self._services.wallet_account.hex(),
             principal=self._services.wallet_principal_text,
@@ -129,55 +144,15 @@ class NodeService:
 
     async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
         """Send ICP. Under one idempotency key it happens once."""
-        transfers = self._services.transfers
-        try:
-            async with self._keys.once(params.idempotency_key, WALLET_SEND.name, params) as earlier:
-                if earlier is not None:
-                    number = int(earlier)
-                else:
-                    receiver = _receiver(params.to)
-                    await self._check_no_burn(receiver)
-                    await self._check_not_promised(int(params.amount_e8s))
-                    number = transfers.reserve_number()
-                    note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
-                    await transfers.plan(receiver, int(params.amount_e8s), 0, None, note, number=number)
-            intent = await transfers.drive(number)
-        except WalletTooLow as error:
-            raise CallerMistake("insufficient_funds", str(error)) from error
-        except FeeTooHigh as error:
-            raise CallerMistake("fee_too_high", str(error)) from error
-        except ChainError as error:
-            raise _chain_error(error) from error
-        if intent.status is IntentStatus.OPEN:
-            self._node.follow_send(number)
-            raise RpcError("outcome_unknown", "the ledger did not say whether the transfer was made")
-        if intent.status is IntentStatus.VOID or intent.block is None:
-            raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
-        return schema.SendResult(block=intent.block, amount_e8s=E8s(intent.amount_e8s), fee_e8s=E8s(intent.fee_e8s))
-
-    async def _check_no_burn(self, receiver: bytes) -> None:
-        """Refuse to send to the ledger's minting account, where money is burned, and the fee is another."""
-        watch = self._services.ledger_watch
-        if watch is not None and watch.fee_e8s is None:
-            await watch.check()
-        if watch is not None and receiver == watch.minting_account:
-            raise CallerMistake("bad_account", f"{receiver.hex()} is the ledger's minting account: it would be burned")
-
-    async def _check_not_promised(self, amount_e8s: int) -> None:
-        """Refuse to send what channels that are being funded will need."""
-        reserved = self._node.reserved_e8s()
-        balance = await self._node.refresh_balance() if reserved else 0
-        if reserved and balance - reserved < amount_e8s:
-            raise CallerMistake(
-                "insufficient_funds",
-                f"the wallet holds {balance} e8s, {reserved} of them promised to channels, not {amount_e8s} e8s more",
-            )
+        return await self._sending.send(params)
 
     # --- peers -------------------------------------------------------------------------------------------
 
     async def peer_connect(self, params: schema.PeerConnectParams) -> schema.PeerAddress:
         """Connect to a peer, and remember where it is: an address that it did not prove replaces nothing."""
-        session, unproven = await self._session(params.peer)
+        what = f"the address {params.peer}"
+        with self._promises.of(PEER_CONNECT, None, what, then="is kept") as promise:
+            session, unproven = await self._session(params.peer, promise)
         if unproven is not None:
             raise CallerMistake(
                 "peer_unreachable",
@@ -204,10 +179,11 @@ class NodeService:
             )
         return schema.PeerList(peers=peers)
 
-    async def _session(self, address: str) -> tuple[Session, DialFailed | None]:
+    async def _session(self, address: str, promise: Promise | None = None) -> tuple[Session, DialFailed | None]:
         """Return the session with a peer, NODEID or NODEID@host:port, and keep the address if it proved to be there.
 
-        With a session that exists, the second is why it did not prove that: the address is not kept then.
+        With a session that exists, the second is why it did not prove that: the address is not kept then. `promise`:
+        of a call that is about the address.
         """
         node_id, _, place = address.partition("@")
         peer = bytes.fromhex(node_id)
@@ -234,7 +210,8 @@ class NodeService:
         except DialFailed as error:
             log.warning("peer.address_not_proven", peer=node_id, address=str(where), reason=str(error))
             return session, error
-        self._node.reached(peer, where)
+        with self._promises.asking(promise) if promise is not None else nullcontext():
+            self._node.reached(peer, where)
         await self._services.store.write(())  # what the answer says is kept when it is read
         return session, None
 
@@ -242,8 +219,17 @@ class NodeService:
 
     async def channel_open(self, params: schema.ChannelOpenParams) -> schema.Channel:
         """Open a channel."""
+        params = keyed(params)
+        what = f"the opening of a channel with {params.peer}"
+        with self._promises.of(CHANNEL_OPEN, params.idempotency_key, what) as promise:
+            return await self._opened(params, promise)
+
+    async def _opened(self, params: schema.ChannelOpenParams, promise: Promise) -> schema.Channel:
         async with self._keys.once(params.idempotency_key, CHANNEL_OPEN.name, params) as earlier:
-            proposal_id = bytes.fromhex(earlier) if earlier is not None else await self._propose(params)
+            if earlier is not None:
+                promise.unit, proposal_id = 0, bytes.fromhex(earlier)
+            else:
+                proposal_id = await self._propose(params, promise)
         number = self._services.store.read.channel_of_proposal(proposal_id)
         if number is None:
             end = await self._opening_end(proposal_id)
@@ -276,7 +262,7 @@ class NodeService:
             return Refusal(phase.code, phase.text)
         return await self._node.opening_end(proposal_id)
 
-    async def _propose(self, params: schema.ChannelOpenParams) -> bytes:
+    async def _propose(self, params: schema.ChannelOpenParams, promise: Promise) -> bytes:
         services = self._services
         challenge_ns = int(params.challenge_s) * NS
         policy = services.config.policy
@@ -309,7 +295,7 @@ class NodeService:
         except FeeTooHigh as error:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:
-            raise _chain_error(error) from error
+            raise chain_mistake(error) from error
         # Another session may have replaced the first meanwhile: what is said in an old one nobody hears, and what
         # was not yet proposed when the new one began is not said again in it.
         session, _ = await self._session(params.peer)  # what it did not prove is not kept, and the opening goes on
@@ -322,15 +308,16 @@ class NodeService:
             )
         proposal_id = os.urandom(32)
         services.network.choose(session.peer)
-        self._node.openings.propose(
-            session.peer,
-            session,
-            (int(params.mine_e8s), int(params.theirs_e8s)),
-            Nanos(challenge_ns),
-            Nanos(services.time.chain_ns() + timeout_ns),
-            self._keys.note(params.idempotency_key, CHANNEL_OPEN.name, params, proposal_id.hex()),
-            proposal_id,
-        )
+        with self._promises.asking(promise):
+            self._node.openings.propose(
+                session.peer,
+                session,
+                (int(params.mine_e8s), int(params.theirs_e8s)),
+                Nanos(challenge_ns),
+                Nanos(services.time.chain_ns() + timeout_ns),
+                self._keys.note(params.idempotency_key, CHANNEL_OPEN.name, params, proposal_id.hex()),
+                proposal_id,
+            )
         return proposal_id
 
     async def channel_list(self, params: schema.ChannelListParams) -> schema.ChannelPage:
@@ -355,24 +342,30 @@ class NodeService:
     async def channel_close(self, params: schema.ChannelCloseParams) -> schema.Channel:
         """Close together; alone when the peer does not take part in time."""
         channel = self._find(params.channel)
-        number = self._services.store.number(channel)
-        async with self._keys.once(params.idempotency_key, CHANNEL_CLOSE.name, params) as earlier:
-            if earlier is None:
-                driver = self._living(channel)
-                records = self._keys.note(params.idempotency_key, CHANNEL_CLOSE.name, params, channel.hex())
-                if params.force_after_s is not None:
-                    records = (*records, set_force_after(number, int(params.force_after_s) * NS))
-                step = driver.channel.close(self._services.time.now(), "asked for by this node")
-                driver.perform(step, records=records)
-                await driver.settle_writes()
-        return await self._until_closed(channel, number, wait=params.wait)
+        number, key = self._services.store.number(channel), params.idempotency_key
+        with self._promises.of(CHANNEL_CLOSE, key, f"the close of channel {channel.hex()[:16]}") as promise:
+            async with self._keys.once(key, CHANNEL_CLOSE.name, params) as earlier:
+                if earlier is not None:
+                    promise.unit = 0
+                else:
+                    driver = self._living(channel)
+                    records = self._keys.note(key, CHANNEL_CLOSE.name, params, channel.hex())
+                    if params.force_after_s is not None:
+                        records = (*records, set_force_after(number, int(params.force_after_s) * NS))
+                    step = driver.channel.close(self._services.time.now(), "asked for by this node")
+                    with self._promises.asking(promise):
+                        driver.perform(step, records=records)
+                    await driver.settle_writes()
+            return await self._until_closed(channel, number, wait=params.wait)
 
     async def channel_dispute(self, params: schema.ChannelDisputeParams) -> schema.Channel:
         """Leave alone with the newest state."""
         channel = self._find(params.channel)
-        number = self._services.store.number(channel)
-        async with self._keys.once(params.idempotency_key, CHANNEL_DISPUTE.name, params) as earlier:
-            if earlier is None:
+        number, key = self._services.store.number(channel), params.idempotency_key
+        with self._promises.of(CHANNEL_DISPUTE, key, f"the dispute of channel {channel.hex()[:16]}") as promise:
+            async with self._keys.once(key, CHANNEL_DISPUTE.name, params) as earlier:
+                if earlier is not None:
+                    return self._view(number)
                 driver = self._living(channel)
                 now, machine = self._services.time.now(), driver.channel
                 if machine.recovering and not params.accept_risk:
@@ -382,22 +375,26 @@ class NodeService:
                         f"this node may have lost data of the channel: version {machine.version} may be old, and it "
                         "opens no dispute with it unless the risk is accepted (`perun dispute --accept-risk`)",
                     )
-                records = self._keys.note(params.idempotency_key, CHANNEL_DISPUTE.name, params, channel.hex())
+                records = self._keys.note(key, CHANNEL_DISPUTE.name, params, channel.hex())
                 step = machine.accept_risk(now) if machine.recovering else NOTHING
-                driver.perform(step + machine.leave(now, "asked for by this node"), records=records)
+                with self._promises.asking(promise):
+                    driver.perform(step + machine.leave(now, "asked for by this node"), records=records)
                 await driver.settle_writes()
         return self._view(number)
 
     async def channel_recover(self, params: schema.ChannelRecoverParams) -> schema.Recovery:
         """Tell what is known after a loss of data, and end it on the version that the operator declares the newest."""
         channel = self._find(params.channel)
-        driver = self._living(channel)
-        async with self._keys.once(params.idempotency_key, CHANNEL_RECOVER.name, params) as earlier:
-            if earlier is None and params.accept_version is not None:
-                step = driver.channel.declare_newest(params.accept_version, self._services.time.now())
-                records = self._keys.note(params.idempotency_key, CHANNEL_RECOVER.name, params, channel.hex())
-                driver.perform(step, records=records)
-                await driver.settle_writes()
+        driver, key = self._living(channel), params.idempotency_key
+        what = f"the end of the loss of channel {channel.hex()[:16]}"
+        with self._promises.of(CHANNEL_RECOVER, key, what) as promise:
+            async with self._keys.once(key, CHANNEL_RECOVER.name, params) as earlier:
+                if earlier is None and params.accept_version is not None:
+                    step = driver.channel.declare_newest(params.accept_version, self._services.time.now())
+                    records = self._keys.note(key, CHANNEL_RECOVER.name, params, channel.hex())
+                    with self._promises.asking(promise):
+                        driver.perform(step, records=records)
+                    await driver.settle_writes()
         return recovery_view(self._node, driver, self._view(driver.number))
 
     async def channel_withdraw(self, params: schema.ChannelWithdrawParams) -> schema.Channel:
@@ -410,12 +407,15 @@ class NodeService:
             try:
                 look = await self._node.services.watcher.look(channel)
             except ChainError as error:
-                raise _chain_error(error) from error
+                raise chain_mistake(error) from error
             if look.registered is None and driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
                 raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
             if look.registered is None or not look.registered.settled(look.chain_ns):
                 raise CallerMistake("not_settled", "the canister has not settled the channel yet")
-        return await self._until_closed(channel, number, wait=True)
+        what = f"the payout of channel {channel.hex()[:16]}"  # asked for by the node itself, since it is closed
+        with self._promises.of(CHANNEL_WITHDRAW, None, what) as promise:
+            promise.unit = 0
+            return await self._until_closed(channel, number, wait=True)
 
     async def _until_closed(self, channel: ChannelId, number: int, *, wait: bool) -> schema.Channel:
         driver = self._node.drivers.get(channel)
@@ -431,10 +431,17 @@ class NodeService:
         """Pay the peer."""
         self._paying.pay(params, reply)
 
-    def end_waiting(self) -> None:
-        """Answer every call that waits: the node stops, and what they wait for goes on after the next start."""
-        self._paying.end_waiting()
-        self._node.end_waiting(RpcError("wait_ended", "the node stops; what was asked for goes on when it runs again"))
+    async def end_waiting(self, why: str) -> None:
+        """Answer every call that waits, by what is known of its write. `why`: what ends the wait."""
+        with suppress(StorageFailed, TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                await self._services.store.write(())  # what was asked for until now has an end, if the disk answers
+        self._let_go(why)
+        await self._paying.answered()
+
+    def _let_go(self, why: str) -> None:
+        self._paying.end_waiting(why)
+        self._node.end_waiting(WaitEnded(why))
 
     async def payment_list(self, params: schema.PaymentListParams) -> schema.PaymentPage:
         """List payments of both directions, by channel, sender and id."""
@@ -455,8 +462,10 @@ class NodeService:
         payment_id = bytes.fromhex(params.payment)
         if driver is not None:
             driver.flush()
-            driver.perform(driver.channel.cancel(payment_id))
-            await driver.settle_writes()
+            with self._promises.of(PAYMENT_CANCEL, None, f"the cancelling of payment {params.payment}") as promise:
+                with self._promises.asking(promise):
+                    driver.perform(driver.channel.cancel(payment_id))
+                await driver.settle_writes()
         number = self._services.store.number(channel)
         row = self._services.store.read.channel(number)
         assert row is not None
@@ -507,6 +516,8 @@ class NodeService:
 
     def _tell_subscribers(self, events: list[EventRow]) -> None:
         came = {event.kind for event in events}
+        if STOPPED_SIGNING in came:
+            self._let_go("another copy of this node runs")
         for wake, kinds in self._wake.items():
             if kinds is None or not kinds.isdisjoint(came):
                 wake.set()
@@ -558,15 +569,3 @@ def _place(after: str | None) -> tuple[int, int, bytes]:
         return (_number(number), ("0", "1").index(sender), bytes.fromhex(payment_id))
     except ValueError as error:
         raise RpcError("invalid_params", f"`after` is {after!r}: give `next` of the answer before") from error
-
-
-def _receiver(text: str) -> bytes:
-    """Return the account (32 bytes) that an account's text or a principal's stands for."""
-    try:
-        return account_from_text(text) if len(text) == 64 else account_identifier(principal_from_text(text))
-    except PerundError as error:
-        raise CallerMistake("bad_account", f"{text!r} is no account and no principal: {error}") from error
-
-
-def _chain_error(error: ChainError) -> CallerMistake:
-    return CallerMistake("untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable", str(error))

@@ -30,6 +30,7 @@ from perund.node.ledger_watch import LedgerWatch
 from perund.node.node import Node
 from perund.node.node_to_come import NodeToCome
 from perund.node.payment_ids import PaymentIds
+from perund.node.promises import STOPS
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
@@ -215,7 +216,10 @@ async def _run_locked(
         control = ControlServer(service, data_dir, version=version)
         await control.start()
         stack.push_async_callback(bounded("control", lambda: control.stop(STEP_S), 2 * STEP_S))
-        stack.callback(service.end_waiting)
+        stack.push_async_callback(
+            bounded("answers", lambda: service.end_waiting(str(failures[0]) if failures else STOPS))
+        )
+        stack.callback(control.refuse)
         node.background()
         # What is made by now lives as long as the node: the collector need not look at it again and again.
         gc.collect()

@@ -93,7 +93,7 @@ class ChannelDriver:
         self._session: PeerSession | None = None
         self._seen_settled = False
         self._unwritten = 0
-        self._gathered: list[Batch] = []
+        self._gathered: list[tuple[Batch, Outcome | None]] = []
         self._gathered_e8s = 0
         self._loop = asyncio.get_running_loop()
         self._curious: list[asyncio.Future[None]] = []
@@ -142,7 +142,7 @@ class ChannelDriver:
         self._changed(self)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when `condition` holds; it is asked after every durable step. Raises what `end_waiting` is given."""
+        """Return when `condition` holds; it is asked after every durable step. Raises `WaitEnded`."""
         while not condition():
             future = self._loop.create_future()
             self._curious.append(future)
@@ -269,7 +269,7 @@ class ChannelDriver:
         self.channel.check_payable(total + self._gathered_e8s, min(payments.amounts_e8s))
         if outcome is not None:
             self.waiters.add(payments, outcome)
-        self._gathered.append(payments)
+        self._gathered.append((payments, outcome))
         self._gathered_e8s += total
         if len(self._gathered) == 1:
             self._loop.call_soon(self._flush)
@@ -285,10 +285,14 @@ class ChannelDriver:
         gathered, self._gathered, self._gathered_e8s = self._gathered, [], 0
         if self.channel.phase is not Phase.OPEN or self.channel.frozen:
             # It closed in this very turn; nothing was promised to anybody yet.
-            for batch in gathered:
+            for batch, _ in gathered:
                 self.waiters.ended(batch.ids, "failed", "channel_not_open")
             return
-        self.perform(self.channel.pay(_joined(gathered), self._now()))
+        self.perform(self.channel.pay(_joined([batch for batch, _ in gathered]), self._now()))
+        unit = self._store.asked
+        for _, outcome in gathered:
+            if outcome is not None:
+                outcome.unit = unit
 
     def pay_durably(
         self, payments: Batch, outcome: Outcome | None, records: tuple[Statement, ...], then: Callable[[], None]
@@ -296,9 +300,10 @@ class ChannelDriver:
         """Queue payments together with records of the caller, in one transaction; `then` when durable."""
         self.flush()
         self.channel.check_payable(payments.total_e8s, min(payments.amounts_e8s))
-        if outcome is not None:
-            self.waiters.add(payments, outcome)
         self.perform(self.channel.pay(payments, self._now()), then, records)
+        if outcome is not None:  # not before: who is told at once that the store has failed does not wait
+            outcome.unit = self._store.asked
+            self.waiters.add(payments, outcome)
 
 
 def _joined(batches: list[Batch]) -> Batch:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 
@@ -17,7 +19,16 @@ from perund.store.store import Store
 from perund.store.writer import Statement
 from protocol.errors import CallerMistake
 
-__all__ = ["Idempotency"]
+__all__ = ["Idempotency", "keyed"]
+
+_Keyed = TypeVar("_Keyed", schema.SendParams, schema.ChannelOpenParams)
+
+
+def keyed(params: _Keyed) -> _Keyed:
+    """Return the params with an idempotency key: without one of the caller a new one, by which it can ask again."""
+    if params.idempotency_key is not None:
+        return params
+    return msgspec.structs.replace(params, idempotency_key=f"made-{os.urandom(16).hex()}")
 
 
 class Idempotency:
@@ -69,8 +80,11 @@ class Idempotency:
 
 
 def _hash(params: schema.Params) -> bytes:
-    """Return 32 bytes over the arguments that make an action what it is: not its key, nor whether to wait."""
+    """Return 32 bytes over the arguments that make an action what it is.
+
+    Not its key, nor whether to wait, nor what was said to a warning: the first version that asked took none of it.
+    """
     fields = msgspec.structs.asdict(params)
-    for name in ("idempotency_key", "wait"):
+    for name in ("idempotency_key", "wait", "accept_loss"):
         fields.pop(name, None)
     return hashlib.sha256(msgspec.json.encode(fields, enc_hook=encode_value, order="deterministic")).digest()

@@ -7,7 +7,7 @@ alone. A life that has stopped stays so over restarts, until its operator says t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from protocol.types import ChannelId
     from wire.session import Session
 
-__all__ = ["Lives"]
+__all__ = ["STOPPED_SIGNING", "Lives"]
 
 log = structlog.get_logger()
+
+STOPPED_SIGNING: Final = "node.stopped_signing"
+"""The event that this life has stopped."""
 
 
 class Lives:
@@ -170,7 +173,7 @@ class Lives:
             "in_flight": sum(driver.writing for driver in self._drivers.values()),
         }  # fmt: skip
         self.on_stop()
-        store.commit([record_stop(stop), EventRecord("node.stopped_signing", None, facts)])
+        store.commit([record_stop(stop), EventRecord(STOPPED_SIGNING, None, facts)])
         for driver in list(self._drivers.values()):
             self.freeze(driver)
         store.commit((), self._say)

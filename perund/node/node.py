@@ -64,6 +64,7 @@ from wire.address import Address
 
 if TYPE_CHECKING:
     from perund.node.driver import PeerSession
+    from perund.node.promises import WaitEnded
     from perund.node.services import Services
     from perund.store.writer import Statement
     from wire.session import Session
@@ -119,6 +120,8 @@ class Node:
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sends: set[int] = set()
+        """The transfers that are gone on with."""
         self._proposals = Proposals(self.refresh_balance, self._judge, self.spawn)
         self._backlogs: dict[Session, Backlog] = {}
 
@@ -152,7 +155,7 @@ class Node:
         self.spawn(self.keep(self._tick, "tick"), "tick")
         self.spawn(self.services.backup.tend(self._backup_event), "backup")
         for intent in self.services.store.read.open_sends():
-            self.spawn(self._finish_send(intent.number), "send")
+            self.follow_send(intent.number)
         if self.lives.stopped is not None:
             log.error("node.stopped_signing", reason=self.lives.reason_not_to_sign(), alarm=True)
             return  # the sessions of the other copy are not taken from it
@@ -178,8 +181,8 @@ class Node:
         await asyncio.gather(*tasks, return_exceptions=True)
         self.jobs.clear()  # a write that ends now starts no job any more
 
-    def end_waiting(self, error: Exception) -> None:
-        """Answer, with this error, the calls that wait for a channel: what they asked for goes on without them."""
+    def end_waiting(self, error: WaitEnded) -> None:
+        """Let go, with this error, the calls that wait for a channel or an opening."""
         for driver in self.drivers.values():
             driver.end_waiting(error)
         waiters, self._opening_waiters = self._opening_waiters, {}
@@ -235,13 +238,16 @@ class Node:
 
     def follow_send(self, number: int) -> None:
         """Go on with a transfer whose end is not known."""
-        self.spawn(self._finish_send(number), "send")
+        if number not in self._sends:
+            self._sends.add(number)
+            self.spawn(self._finish_send(number), "send")
 
     async def _finish_send(self, number: int) -> None:
         pause = TICK_S
         while True:
             try:
                 if (await self.services.transfers.drive(number)).status is not IntentStatus.OPEN:
+                    self._sends.discard(number)
                     return
             except StorageFailed:
                 raise

@@ -13,7 +13,9 @@ from perund.control.errors import RpcError
 from perund.control.methods import CHANNEL_PAY
 from perund.control.schema import PayResult
 from perund.node.payment_ids import bounds
+from perund.node.promises import Promise, Promises, WaitEnded
 from perund.node.waiting import Outcome
+from perund.store.errors import StorageFailed
 from protocol.errors import CallerMistake, Undecodable
 from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
 from protocol.types import ChannelId
@@ -37,10 +39,13 @@ UNFINISHED = frozenset({"queued", "offered", "signed"})
 class Paying:
     """Queues payments and answers when they are delivered, or as soon as they are durable."""
 
-    def __init__(self, node: Node, find: Callable[[str], ChannelId], keys: Idempotency) -> None:
+    def __init__(self, node: Node, find: Callable[[str], ChannelId], keys: Idempotency, promises: Promises) -> None:
         self._node = node
         self._find = find
         self._keys = keys
+        self._promises = promises
+        self._queuing: dict[int, tuple[Promise, PayReply]] = {}
+        """Who waits for no more than a durable queue, by the unit of work that makes it so."""
         self._drivers: dict[str, ChannelDriver] = {}
         self._ids = node.services.payment_ids
         self._given_ids: set[tuple[int, bytes]] = set()
@@ -60,6 +65,9 @@ class Paying:
             driver = self._driver(params.channel)
             with self._ids_taken():
                 self._take_up(driver, params, reply)
+        except StorageFailed as error:
+            self._keys.done(key)
+            raise self._promises.broken(_promise(key, "the payment"), str(error)) from error
         except BaseException:
             self._keys.done(key)
             raise
@@ -68,7 +76,7 @@ class Paying:
         key, (payments, made) = params.idempotency_key, self._payments(driver, params)
         single = params.amount_e8s is not None
         if key is None and params.wait:
-            driver.pay(payments, self._outcome(payments, reply, single=single))
+            driver.pay(payments, self._outcome(payments, None, reply, single=single))
             return
         records = self._keys.note(key, CHANNEL_PAY.name, params, f"{made.hex()}:{len(payments)}")
         self._pay_durably(driver, payments, records, params, reply, single=single)
@@ -87,11 +95,20 @@ class Paying:
             # After the turn of the loop in which `pay` brings these payments to the channel.
             asyncio.get_running_loop().call_soon(partial(self._node.services.store.commit, (), known))
 
-    def end_waiting(self) -> None:
-        """Answer every call that waits."""
+    def end_waiting(self, why: str) -> None:
+        """Answer every call that waits for a payment, by what is known of its write."""
+        queuing, self._queuing = self._queuing, {}
+        for promise, reply in queuing.values():
+            reply.error(self._promises.broken(promise, why))
         for driver in self._node.drivers.values():
             for outcome in driver.waiters.forget_all():
+                outcome.code = why
                 outcome.tell(outcome)
+
+    async def answered(self) -> None:
+        """Return when the calls that waited under a key of before are answered."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _driver(self, reference: str) -> ChannelDriver:
         driver = self._drivers.get(reference)
@@ -142,8 +159,9 @@ class Paying:
         self._taken.append((driver.number, payment_id))
         return payment_id
 
-    def _outcome(self, payments: Batch, reply: PayReply, *, single: bool) -> Outcome:
-        return Outcome(len(payments), _teller(payments.ids[:PAYMENT_ID_BYTES], len(payments), reply, single=single))
+    def _outcome(self, payments: Batch, key: str | None, reply: PayReply, *, single: bool) -> Outcome:
+        first = payments.ids[:PAYMENT_ID_BYTES]
+        return Outcome(len(payments), self._teller(first, len(payments), key, reply, single=single))
 
     def _pay_durably(
         self,
@@ -156,12 +174,14 @@ class Paying:
         single: bool,
     ) -> None:
         key, wait = params.idempotency_key, params.wait
-        outcome = self._outcome(payments, reply, single=single) if wait else None
+        outcome = self._outcome(payments, key, reply, single=single) if wait else None
+        first = payments.ids[:PAYMENT_ID_BYTES]
 
         def durable() -> None:
             self._keys.done(key)
             if not wait:
-                first = payments.ids[:PAYMENT_ID_BYTES]
+                if self._queuing.pop(unit, None) is None:
+                    return  # it was said already that the node stops
                 row = self._node.services.store.read.payment(driver.number, driver.channel.ours, first)
                 reply.result(
                     _result(
@@ -174,6 +194,35 @@ class Paying:
                 )
 
         driver.pay_durably(payments, outcome, records, durable)
+        unit = self._node.services.store.asked
+        if not wait:
+            self._queuing[unit] = _promise(key, _named(first, len(payments)), unit), reply
+
+    def _teller(
+        self, first: bytes, count: int, key: str | None, reply: PayReply, *, single: bool
+    ) -> Callable[[Outcome], None]:
+        """Return what answers a call when its payments have ended, or the wait for them. `first`: the first's id."""
+
+        def tell(outcome: Outcome) -> None:
+            if outcome.undecided:
+                promise = _promise(key, _named(first, count), outcome.unit)
+                reply.error(self._promises.broken(promise, outcome.code))
+            elif outcome.ended == 0:
+                reply.result(_result("delivered", outcome.version, first, count, single=single))
+            elif outcome.status == "unknown":
+                reply.error(RpcError("outcome_unknown", f"nobody can tell what became of the payment: {outcome.code}"))
+            elif single:
+                name = "payment_declined" if outcome.status == "declined" else "payment_failed"
+                reply.error(RpcError(name, f"payment {first.hex()} was {outcome.status}: {outcome.code}"))
+            else:
+                reply.error(
+                    RpcError(
+                        "payment_failed",
+                        f"{outcome.ended} of {count} payments were not delivered: {outcome.status} ({outcome.code})",
+                    )
+                )
+
+        return tell
 
     def _answer_again(self, channel: ChannelId, earlier: str, params: schema.PayParams, reply: PayReply) -> None:
         """Answer a call whose key was used before: with what became of its payments, all of them."""
@@ -184,19 +233,20 @@ class Paying:
         places = _Places(read, number, ours, earlier, params)
 
         async def answer() -> None:
+            key, single = params.idempotency_key, params.amount_e8s is not None
+            rows = places.rows()
+            first, count = rows[0].payment.id, len(rows)
             if params.wait and driver is not None:
                 try:
                     await driver.until(lambda: places.unfinished() is None)
-                except RpcError as error:  # the node stops
-                    reply.error(error)
+                except WaitEnded as error:
+                    reply.error(self._promises.broken(_promise(key, _named(first, count), 0), str(error)))
                     return
             waiting, rows = places.unfinished(), places.rows()
-            single = params.amount_e8s is not None
-            first, count = rows[0].payment.id, len(rows)
             version = max((row.version or 0 for row in rows), default=0)
             undelivered = [row for row in rows if row.status != "delivered"]
             if params.wait and waiting is None:
-                tell = _teller(first, count, reply, single=single)
+                tell = self._teller(first, count, key, reply, single=single)
                 last = undelivered[-1] if undelivered else rows[-1]
                 tell(Outcome(0, tell, version, len(undelivered), last.status, last.code))
             else:
@@ -246,28 +296,13 @@ class _Places:
         return self._read.payment(self._number, self._ours, payment_id)
 
 
-def _teller(first: bytes, count: int, reply: PayReply, *, single: bool) -> Callable[[Outcome], None]:
-    """Return what answers a call when its payments have ended. `first`: the id of the first."""
+def _named(first: bytes, count: int) -> str:
+    """Return the name of a payment, or of `count` of them, for people. `first`: the id of the first."""
+    return f"payment {first.hex()}" if count == 1 else f"the {count} payments from {first.hex()} on"
 
-    def tell(outcome: Outcome) -> None:
-        if outcome.undecided:
-            reply.error(RpcError("wait_ended", f"the node stops; payment {first.hex()} goes on when it runs again"))
-        elif outcome.ended == 0:
-            reply.result(_result("delivered", outcome.version, first, count, single=single))
-        elif outcome.status == "unknown":
-            reply.error(RpcError("outcome_unknown", f"nobody can tell what became of the payment: {outcome.code}"))
-        elif single:
-            name = "payment_declined" if outcome.status == "declined" else "payment_failed"
-            reply.error(RpcError(name, f"payment {first.hex()} was {outcome.status}: {outcome.code}"))
-        else:
-            reply.error(
-                RpcError(
-                    "payment_failed",
-                    f"{outcome.ended} of {count} payments were not delivered: {outcome.status} ({outcome.code})",
-                )
-            )
 
-    return tell
+def _promise(key: str | None, what: str, unit: int | None = None) -> Promise:
+    return Promise(CHANNEL_PAY, key, what, unit)
 
 
 def _result(status: str, version: int, first: bytes, count: int, *, single: bool) -> PayResult:

@@ -103,10 +103,11 @@ class Transfers:
         records: Sequence[Record | Statement] = (),
         *,
         number: int | None = None,
+        asked: Callable[[int], None] | None = None,
     ) -> TransferIntent:
         """Make a new intent durable, with records of the caller, and return it. Nothing is paid yet.
 
-        Raises `WalletTooLow`, `FeeTooHigh`, `ChainError`.
+        `asked`: told which unit of work of the store that is. Raises `WalletTooLow`, `FeeTooHigh`, `ChainError`.
         """
         fee = await self.fee()
         balance = (await self._ledger.balance(self.account)).value
@@ -130,7 +131,7 @@ class Transfers:
             unproven=0,
             from_block=length,
         )
-        await self._store.write([insert_transfer(intent), *records])
+        await self._store.write([insert_transfer(intent), *records], asked)
         return intent
 
     def _creation_time(self) -> Nanos:

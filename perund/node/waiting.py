@@ -21,6 +21,9 @@ class Outcome:
     """How many were not delivered."""
     status: str = "delivered"
     code: str = ""
+    """Why they were not delivered, or why nobody waits any more."""
+    unit: int | None = None
+    """The unit of work of the store in which they are queued, once it was asked for."""
 
 
 class PaymentWaiters:

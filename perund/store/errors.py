@@ -18,6 +18,7 @@ from protocol.errors import PerundError
 
 __all__ = [
     "DirectoryInUse",
+    "End",
     "Fate",
     "FilesReplaced",
     "StorageFailed",
@@ -48,6 +49,17 @@ class StoreDamaged(StorageFailed):
         )
         self.path = path
         self.what = what
+
+
+class End(Enum):
+    """What became of a unit of work that the store was asked for."""
+
+    WRITTEN = "written"
+    """It is on the disk, and the next process finds it."""
+    NOT_WRITTEN = "not written"
+    """It never will be: nothing of it happened."""
+    UNKNOWN = "unknown"
+    """It is on its way, or its transaction failed where it was to become durable: the next process will see."""
 
 
 class Fate(Enum):

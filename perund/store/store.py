@@ -14,7 +14,7 @@ import apsw
 from perund.store.blocks import BookedBlocks
 from perund.store.damage import require_sound_file, unusable
 from perund.store.doubt import record_doubt
-from perund.store.errors import Fate, FilesReplaced, StorageFailed, StoreError, UnknownSchema, WrongNetwork
+from perund.store.errors import End, Fate, FilesReplaced, StorageFailed, StoreError, UnknownSchema, WrongNetwork
 from perund.store.lives import begin_life
 from perund.store.reading import BUSY_MS, CACHE_KIB, open_reader
 from perund.store.rows import EventRow
@@ -130,8 +130,6 @@ class Store:
             database.close()
             raise
         self._numbers: dict[ChannelId, int] = {}
-        self.asked = 0
-        """How many units of work this store was asked for."""
         self._unwritten: list[_Unwritten] = []
         self._listeners: list[Callable[[list[EventRow]], None]] = []
 
@@ -146,13 +144,13 @@ class Store:
         records: Iterable[Record | Statement],
         then: Callable[[], None] | None = None,
         backed_up: Sequence[bytes] = (),
-    ) -> None:
+    ) -> int:
         """Make the records durable together, and `backed_up` in the backup file; then call `then`, in the order of
         the commits: what is said after an opening waits for the file, too.
 
-        Raises `StorageFailed` when an earlier write failed.
+        Returns the number of this unit of work, for `end_of`. Raises `StorageFailed` when an earlier write failed:
+        nothing of this one happens.
         """
-        self.asked += 1
         now_ms = time.time_ns() // 1_000_000
         statements: list[Statement] = []
         events: list[EventRow] = []
@@ -182,15 +180,26 @@ class Store:
                 for listener in self._listeners:
                     listener(events)
 
-        self._writer.commit(statements, durable, backed_up)
+        return self._writer.commit(statements, durable, backed_up)
 
-    async def write(self, records: Iterable[Record | Statement]) -> None:
-        """Return when the records are durable. Raises `StorageFailed`."""
+    async def write(self, records: Iterable[Record | Statement], asked: Callable[[int], None] | None = None) -> None:
+        """Return when the records are durable. `asked` is told the number of their unit. Raises `StorageFailed`."""
         done = asyncio.get_running_loop().create_future()
-        self.commit(records, lambda: None if done.done() else done.set_result(None))
+        unit = self.commit(records, lambda: None if done.done() else done.set_result(None))
+        if asked is not None:
+            asked(unit)
         self._waiters.add(done)
         done.add_done_callback(self._waiters.discard)
         await done
+
+    def end_of(self, unit: int) -> End:
+        """Return what became of a unit of work by its number; 0 stands for what is read from the store."""
+        return self._writer.end_of(unit)
+
+    @property
+    def asked(self) -> int:
+        """How many units of work this store was asked for: the number of the newest."""
+        return self._writer.asked
 
     def require_own_files(self) -> None:
         """Ask, without waiting, that the files are still this store's: an idle node hears of it too."""

@@ -3,6 +3,9 @@
 A unit of work is all or nothing, and its `then` is called on the event loop when it is on the disk, in the
 order of the units. There is no timer: an idle store commits at once, a busy one takes what has gathered. And it is
 in the files of the store's directory: a unit without statements asks for that alone.
+
+Units are numbered from 1 in the order in which they are asked for, so two numbers tell the end of each: up to which
+they are written, and up to which they may be.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Final
 import apsw
 import structlog
 
-from perund.store.errors import StorageFailed
+from perund.store.errors import End, Fate, FilesReplaced, StorageFailed
 from perund.store.own_files import OwnFiles, log_of
 from protocol.errors import InvariantBroken
 
@@ -64,6 +67,12 @@ class Writer:
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._error: StorageFailed | None = None
         self._broken = self._closed = False
+        self.asked = 0
+        """The number of the newest unit."""
+        self._written_to = self._may_be_to = 0
+        """Of units: all up to the first are written, none after the second is. Set by the writing thread."""
+        self._kept = True
+        """Whether what is written is what the next process finds."""
         self.transactions = 0
         self.back_up: Callable[[Sequence[bytes]], None] | None = None
         """Makes parts of the backup file durable; called on the writing thread, when what they tell is in the store."""
@@ -75,14 +84,23 @@ class Writer:
         statements: Sequence[Statement],
         then: Callable[[], None] | None = None,
         backed_up: Sequence[bytes] = (),
-    ) -> None:
+    ) -> int:
         """Make the statements durable together, after them `backed_up` in the backup file, then call `then`.
 
-        Raises `StorageFailed` after a failure, and after `close`: nobody may wait for a write that never comes.
+        Returns the number of the unit, for `end_of`. Raises `StorageFailed` after a failure, and after `close`: nobody
+        may wait for a write that never comes, and nothing of this one happens.
         """
         if self._error is not None:
             raise self._error
+        self.asked += 1
         self._queue.put(_Unit(statements, then, backed_up))
+        return self.asked
+
+    def end_of(self, unit: int) -> End:
+        """Return what became of a unit; 0 stands for what was written before this process, or what it read."""
+        if unit > self._may_be_to and self._error is not None:
+            return End.NOT_WRITTEN
+        return End.WRITTEN if unit <= self._written_to and self._kept else End.UNKNOWN
 
     def close(self) -> None:
         """Write what is queued, and stop. The `then` of what is written now is called in a later turn of the loop."""
@@ -129,7 +147,7 @@ class Writer:
                     break
                 units.append(more)
             try:
-                self._write(units)
+                self._write(units, self._may_be_to + len(units))
                 self._back_up([part for unit in units for part in unit.backed_up])
                 done = [u.then for u in units if u.then is not None]
                 if done:
@@ -148,23 +166,27 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(what)
 
-    def _write(self, units: list[_Unit]) -> None:
+    def _write(self, units: list[_Unit], last: int) -> None:
+        """Write these units. `last`: the number of the last of them."""
         database = self._database
         statements = [s for unit in units for s in unit.statements]
         if not statements:
             self._files.require()
+            self._written_to = self._may_be_to = last
             return
         database.execute("BEGIN IMMEDIATE")
         self._files.begin()
         try:
             for statement in statements:
                 database.execute(statement.sql, statement.values)
+            self._may_be_to = last  # a COMMIT that fails may leave it in the log, or not
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
         self._files.committed()
+        self._written_to = last
         self.transactions += 1
 
     def _back_up(self, parts: list[bytes]) -> None:
@@ -178,6 +200,10 @@ class Writer:
 
     def _fail(self, error: StorageFailed) -> None:
         self._error = error
+        if isinstance(error, FilesReplaced):
+            # Found in a transaction that is rolled back, or after one that another program's file has, or has not.
+            self._written_to = self._may_be_to
+            self._kept = error.fate is Fate.WHOLE
         self._failed(error)
 
     def _call_all(self, done: list[Callable[[], None]]) -> None:

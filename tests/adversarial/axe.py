@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from chain.clock import Certified
@@ -39,9 +39,9 @@ class Axe:
         """Return when the node stands still at the target."""
         await asyncio.wait_for(self._fallen.wait(), 20)
 
-    async def _writing(self, records: Iterable[Record | Statement]) -> None:
+    async def _writing(self, records: Iterable[Record | Statement], asked: Callable[[int], None] | None = None) -> None:
         listed = list(records)
-        await self._write(listed)
+        await self._write(listed, asked)
         written = next((name for record in listed if (name := _name_of(record))), None)
         if written is not None:
             await self._passed(f"{written} is durable")

@@ -134,6 +134,32 @@ async def test_an_old_copy_beside_the_original_stops_and_the_original_goes_on(to
     await town.settles(channel, alice, bob)
 
 
+async def test_who_waits_on_a_copy_that_stops_is_told_so(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(bob, alice, 50)
+    await bob.stop()
+    double = copied(town, bob)
+    for _ in range(3):
+        await bob.stop()
+        await bob.start()
+        await meets(bob, alice)
+    await town.pay(bob, channel, ICP)
+    await alice.stop()
+    await double.start()
+    waiting = asyncio.ensure_future(town.pay(double, channel, ICP))
+    while not [p for p in await town.payments(double, channel) if p.status == "queued"]:  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_AGAIN_S)
+    await alice.start()
+    await has_stopped(town, double, alice)
+    with pytest.raises(RpcError, match="another copy of this node runs") as told:
+        await waiting
+    assert told.value.name == "outcome_unknown"
+    await double.stop()
+    await meets(bob, alice)
+    await town.close(bob, channel)
+    await town.settles(channel, alice, bob)
+
+
 async def test_two_that_start_from_one_store_both_stop_until_their_operator_chooses(town: Town) -> None:
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 50)

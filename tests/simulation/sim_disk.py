@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from perund.recovery import copying
-from perund.store.errors import StorageFailed
+from perund.store.errors import End, StorageFailed
 from perund.store.lives import mark_restored
 from perund.store.reading import Reader
 from perund.store.schema import migrate
@@ -93,7 +93,7 @@ class SimWriter:
         self._due = False
         self._error: StorageFailed | None = None
         self._report_at = 0.0
-        self.transactions = 0
+        self.transactions = self.asked = 0
         self.back_up: Callable[[Sequence[bytes]], None] | None = None
 
     def commit(
@@ -101,7 +101,7 @@ class SimWriter:
         statements: Sequence[Statement],
         then: Callable[[], None] | None = None,
         backed_up: Sequence[bytes] = (),
-    ) -> None:
+    ) -> int:
         """Take a unit; it is written in a later turn."""
         self._life.effect("disk.ask")
         if self._error is not None:
@@ -110,6 +110,13 @@ class SimWriter:
         if not self._due:
             self._due = True
             self._loop.call_later(self._disk.faults.write_s(), self._write)
+        self.asked += 1
+        return self.asked
+
+    def end_of(self, unit: int) -> End:
+        """Nobody knows: a simulated node that stops has lost its power."""
+        del unit
+        return End.UNKNOWN
 
     def close(self) -> None:
         """Nothing is owed: the process of a simulated node ends by losing its power."""

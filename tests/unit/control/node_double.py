@@ -61,6 +61,7 @@ class NodeDouble:
         self.calls: list[tuple[str, Any]] = []
         self.error: Exception | None = None
         self.hold = False
+        self.loses_money = False
         self.release = asyncio.Event()
         self.done: list[str] = []
         self.replies: list[tuple[schema.PayParams, PayReply]] = []
@@ -117,6 +118,9 @@ class NodeDouble:
         )
 
     async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
+        if self.loses_money and not params.accept_loss:
+            self._seen("wallet.send", params)
+            raise CallerMistake("loses_money", f"{params.to} is nobody's")
         await self._act("wallet.send", params)
         return schema.SendResult(block=12, amount_e8s=E8s(params.amount_e8s), fee_e8s=E8s(10_000))
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from chain.errors import NotInTime
 from chain.principal import account_identifier
 from perund.config import Policy
 from perund.control import schema
@@ -31,6 +32,7 @@ from perund.control.methods import (
     WALLET_SEND,
 )
 from perund.control.values import E8s, PaidColumn, PaidE8s, Seconds
+from perund.node.chain_time import ChainTime
 from perund.node.daemon import STORE_NAME
 from perund.store.reading import open_reader
 from perund.store.store import connect
@@ -420,16 +422,28 @@ async def test_a_node_that_cannot_write_ends_and_says_so(street: Street) -> None
     await soon(alice.control.call(CHANNEL_PAY, pay(channel, 1)))
     vandal = connect(alice.directory / STORE_NAME)
     vandal.execute("ALTER TABLE outstanding RENAME TO gone")
-    with pytest.raises((NodeUnreachable, RpcError)):
-        await soon(alice.control.call(CHANNEL_PAY, pay(channel, 2)))
+    calls = [
+        pay(channel, 2),
+        pay(channel, 2, wait=False),
+        pay(channel, 2, idempotency_key="waits"),
+        pay(channel, 2, idempotency_key="does not", wait=False),
+    ]
+    ends = await soon(asyncio.gather(*(alice.control.call(CHANNEL_PAY, c) for c in calls), return_exceptions=True))
+    for end in ends:
+        assert isinstance(end, RpcError)
+        assert (end.name, end.retryable) == ("storage_failed", True)
+        assert "nothing of" in end.message
     assert await alice.stop() == 1
     vandal.execute("ALTER TABLE gone RENAME TO outstanding")
     vandal.close()
     await alice.start()
     assert (await alice.channel(channel)).version == 1
     assert (await street.bob.channel(channel)).version == 1
+    assert await statuses(alice.control, channel) == ["delivered"], "nothing happened, as was said"
     await soon(alice.control.call(PEER_CONNECT, schema.PeerConnectParams(street.bob.address)))
-    assert (await soon(alice.control.call(CHANNEL_PAY, pay(channel, 3)))).version == 2
+    await soon(asyncio.gather(*(alice.control.call(CHANNEL_PAY, call) for call in calls)))  # the same again
+    await soon(alice.control.call(CHANNEL_PAY, pay(channel, 3)))
+    assert await statuses(alice.control, channel) == ["delivered"] * 6
 
 
 async def test_a_node_whose_watcher_ends_does_not_go_on_unwatched(
@@ -468,3 +482,90 @@ async def test_a_call_that_waits_is_answered_when_the_node_stops(street: Street)
     assert await alice.stop() == 0
     assert asyncio.get_running_loop().time() - started < 4  # it does not wait for those who wait
     assert await soon(asyncio.gather(*waiting)) == ["wait_ended"] * 3
+
+
+async def test_a_transfer_that_the_ledger_has_not_answered_when_the_node_stops_is_told_with_its_key(
+    street: Street,
+) -> None:
+    """Without a key of the caller, too: it is the one by which it can ask."""
+    alice, there = street.alice, account_identifier(b"\x09")
+    held = street.net.disturb("transfer", Fault.REPLY_HELD)
+    order = schema.SendParams(there.hex(), PaidE8s(ICP))
+    waiting = asyncio.ensure_future(alice.control.call(WALLET_SEND, order))
+    await soon(held.wait())
+    assert await alice.stop() == 0
+    with pytest.raises(RpcError) as told:
+        await soon(waiting)
+    assert (told.value.name, told.value.retryable) == ("outcome_unknown", True)
+    key = told.value.idempotency_key
+    assert key is not None
+    assert key in told.value.hint
+
+    await alice.start()
+    again = msgspec.structs.replace(order, idempotency_key=key)
+    sent = await insisting(lambda: alice.control.call(WALLET_SEND, again))
+    assert await soon(alice.control.call(WALLET_SEND, again)) == sent
+    assert street.net.ledger.balance(there) == ICP, "once"
+
+
+async def test_a_transfer_that_is_durable_is_made_also_when_the_network_cannot_be_asked_at_that_moment(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told to be `chain_unreachable`, as if nothing had happened, and was made at the next start."""
+    alice, there, ensure = street.alice.control, account_identifier(b"\x09"), ChainTime.ensure
+
+    async def cannot(_: ChainTime) -> None:
+        monkeypatch.setattr(ChainTime, "ensure", ensure)
+        await asyncio.sleep(0)
+        raise NotInTime(7)
+
+    monkeypatch.setattr(ChainTime, "ensure", cannot)
+    with pytest.raises(RpcError, match="no certified answer") as told:
+        await soon(alice.call(WALLET_SEND, schema.SendParams(there.hex(), PaidE8s(ICP))))
+    assert told.value.name == "outcome_unknown"
+    again = schema.SendParams(there.hex(), PaidE8s(ICP), told.value.idempotency_key)
+    await insisting(lambda: alice.call(WALLET_SEND, again))
+    assert street.net.ledger.balance(there) == ICP
+
+
+async def test_who_loses_the_node_while_it_waits_is_told_what_to_ask(street: Street) -> None:
+    alice = street.alice
+    channel = await street.open(10)
+    await street.bob.stop()
+    calls = {
+        "payment.list": alice.control.call(CHANNEL_PAY, pay(channel)),
+        "'tea'": alice.control.call(CHANNEL_PAY, pay(channel, idempotency_key="tea")),
+        "channel.get": alice.control.call(CHANNEL_CLOSE, schema.ChannelCloseParams(channel)),
+        "its log": alice.control.call("event.subscribe", {"after": 10**15}),
+    }
+    waiting = {ask: asyncio.ensure_future(call) for ask, call in calls.items()}
+    async for _ in alice.control.events(after=0, kinds=["channel.closing"]):
+        break
+    await waiting.pop("its log")
+    alice.control.connection_lost(None)  # what a client sees of a node that was killed
+    for ask, call in waiting.items():
+        with pytest.raises(NodeUnreachable, match="is not known") as told:
+            await soon(call)
+        assert told.value.sent
+        assert ask in told.value.hint
+    with pytest.raises(NodeUnreachable) as refusal:
+        await alice.control.call(CHANNEL_PAY, pay(channel))
+    assert not refusal.value.sent, "this one never left"
+    await alice.control.close()
+    alice.control = await ControlClient.connect(alice.directory)
+    assert await alice.stop() == 0
+
+
+async def test_money_does_not_go_where_it_is_lost_without_a_word_to_that(street: Street) -> None:
+    alice, info, net = street.alice.control, street.alice.info, street.net
+    lost = (info.account, info.principal, info.perun_canister, info.icp_ledger, "2vxsx-fae")
+    for to in lost:
+        order = schema.SendParams(to, PaidE8s(ICP), f"to {to}")
+        with pytest.raises(RpcError, match=r"account|wallet") as refusal:
+            await soon(alice.call(WALLET_SEND, order))
+        assert refusal.value.name == "loses_money"
+    assert net.ledger.balance(bytes.fromhex(info.account)) == 100 * ICP
+    for to in lost:
+        order = schema.SendParams(to, PaidE8s(ICP), f"to {to}", accept_loss=True)
+        await soon(alice.call(WALLET_SEND, order))
+    assert net.ledger.balance(bytes.fromhex(info.account)) == 97 * ICP - 5 * FEE

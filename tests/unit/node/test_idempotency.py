@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perund.control.errors import RpcError
@@ -88,16 +90,25 @@ async def test_on_leaving_the_action_is_durable(store: Store) -> None:
     assert (row.method, row.result) == ("wallet.send", "one")
 
 
-async def test_whether_to_wait_is_not_part_of_the_action_and_amounts_are(store: Store) -> None:
+async def test_whether_to_wait_or_to_warn_is_not_part_of_the_action_and_amounts_are(store: Store) -> None:
     keys = Idempotency(store)
 
     def pay(amounts: list[int], *, wait: bool) -> PayParams:
         return PayParams(channel="ab" * 8, amounts_e8s=PaidColumn(amounts), wait=wait, idempotency_key="key")
 
+    await store.write(keys.note("send", "wallet.send", send(), "7"))
+    assert keys.begin("send", "wallet.send", msgspec.structs.replace(send(), accept_loss=True)) == "7"
     await store.write(keys.note("key", "channel.pay", pay([1, 2], wait=True), "id:2"))
     assert keys.begin("key", "channel.pay", pay([1, 2], wait=False)) == "id:2"
     with pytest.raises(CallerMistake):
         keys.begin("key", "channel.pay", pay([2, 1], wait=True))
+
+
+async def test_the_hash_of_a_call_is_that_of_the_versions_before(store: Store) -> None:
+    """Or a key from before an update would be a conflict, and who repeats the call would pay twice."""
+    (note,) = Idempotency(store).note("key", "wallet.send", send(), "7")
+    before = hashlib.sha256(b'{"amount_e8s":"5","to":"aaaaa-aa"}').digest()
+    assert before in note.values
 
 
 async def test_without_a_key_every_call_is_an_action(store: Store) -> None:

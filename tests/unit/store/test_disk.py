@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from perund.setup_errors import DirectoryError
 from perund.store import store as store_module
-from perund.store.errors import DirectoryInUse, StorageFailed, UnknownSchema, WrongNetwork
+from perund.store.errors import DirectoryInUse, End, StorageFailed, UnknownSchema, WrongNetwork
 from perund.store.lock import DirectoryLock
 from perund.store.reading import BUSY_MS
 from perund.store.schema import MIGRATIONS, migrate
@@ -107,6 +107,38 @@ async def test_on_a_bad_disk_nobody_is_told_that_it_was_written(disk: Disk, tmp_
     # A log that was written, and only not known to be on the disk, may be there all the same: nobody was told of it.
     assert found in {"sync": ((1, 0), (2, 1))}.get(fault, ((1, 0),))
     again.store.close()
+
+
+@pytest.mark.parametrize("fault", ["full", "torn", "sync"])
+async def test_of_a_commit_that_fails_nobody_says_what_became_of_it(disk: Disk, tmp_path: Path, fault: str) -> None:
+    books = Books(tmp_path)
+    before = books.store.commit([EVENT])
+    await books.store.write(())
+    disk.fails = fault
+    failed = books.store.commit([EVENT])
+    with pytest.raises(StorageFailed):
+        await asyncio.wait_for(books.store.write(()), 5)
+    with pytest.raises(StorageFailed):
+        books.store.commit([EVENT])
+
+    ends = [books.store.end_of(unit) for unit in (0, before, failed, failed + 2)]
+    assert ends == [End.WRITTEN, End.WRITTEN, End.UNKNOWN, End.NOT_WRITTEN]
+    books.store.close()
+
+
+async def test_what_only_the_backup_file_lacks_is_written(disk: Disk, tmp_path: Path) -> None:
+    del disk
+    books = Books(tmp_path)
+
+    def full(parts: Sequence[bytes]) -> None:
+        raise OSError(28, "no space left", str(parts))
+
+    books.store.back_up_with(full)
+    unit = books.store.commit([EVENT], backed_up=[b"part"])
+    with pytest.raises(StorageFailed, match="backup"):
+        await asyncio.wait_for(books.store.write(()), 5)
+    assert books.store.end_of(unit) is End.WRITTEN
+    books.store.close()
 
 
 async def test_every_transaction_is_synced(disk: Disk, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from perund.recovery.checking import check_store
 from perund.recovery.copying import copy_store
 from perund.recovery.doubting import settle_doubt
 from perund.store.doubt import doubt_of
-from perund.store.errors import Fate, FilesReplaced, StorageFailed
+from perund.store.errors import End, Fate, FilesReplaced, StorageFailed
 from perund.store.lock import DirectoryLock
 from perund.store.own_files import log_of, shared_memory_of
 from perund.store.store import Store
@@ -227,6 +227,24 @@ async def test_where_nothing_is_lost_the_next_start_believes_it(scene: Scene, ha
     assert {row.cursor for row in again.store.read.events(0, 99)} >= set(range(1, BEFORE + 1)) - missing
     assert again.row().memory.frozen == ""
     again.store.close()
+
+
+@pytest.mark.parametrize("happens", [*WHOLE, *LOST, *SHARED], ids=lambda f: f.__name__)
+async def test_what_was_written_to_files_that_are_gone_nobody_calls_written(
+    scene: Scene, happens: Callable[[Scene], None]
+) -> None:
+    store = scene.books.store
+    before = store.commit([event(BEFORE)])
+    await store.write(())
+    happens(scene)
+    unit = store.asked + 1
+    error = await refused(scene)
+    whole = error.fate is Fate.WHOLE
+    assert {store.end_of(0), store.end_of(before)} == {End.WRITTEN if whole else End.UNKNOWN}
+    # Found before anything of it was written, or after it was: then it is where the rest is.
+    assert store.end_of(unit) in (End.NOT_WRITTEN, End.WRITTEN if whole else End.UNKNOWN)
+    assert store.end_of(store.asked + 1) is End.NOT_WRITTEN
+    scene.end()
 
 
 async def test_an_older_copy_that_was_put_in_its_place_is_not_believed(scene: Scene) -> None:

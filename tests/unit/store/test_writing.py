@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from perund.store.errors import StorageFailed
+from perund.store.errors import End, StorageFailed
 from perund.store.writer import Statement
 from protocol.effects import EventRecord, SignatureRecord
 from protocol.types import State
@@ -76,6 +76,31 @@ async def test_a_unit_that_fails_takes_nothing_with_it_and_ends_the_writing(book
         books.store.commit([signature_of(state)])
     with pytest.raises(StorageFailed):
         await books.store.write(())
+
+
+async def test_each_unit_has_an_end_that_can_be_asked_for(books: Books) -> None:
+    store = books.store
+    written = store.commit([event(1)])
+    assert store.end_of(written) is End.UNKNOWN, "on its way"
+    await store.write(())
+    broken = store.commit([event(2), Statement("INSERT INTO no_such_table VALUES (1)")])
+    behind = store.commit([event(3)])
+    with pytest.raises(StorageFailed):
+        await store.write(())
+
+    assert [store.end_of(unit) for unit in (0, written, broken, behind)] == [
+        End.WRITTEN,
+        End.WRITTEN,
+        End.NOT_WRITTEN,
+        End.NOT_WRITTEN,
+    ]
+    assert [row.data["number"] for row in books.as_after_a_power_cut().events(0, 10)] == [1]
+
+
+async def test_the_end_of_a_unit_that_close_writes_is_known(books: Books) -> None:
+    unit = books.store.commit([event(1)])
+    books.store.close()
+    assert books.store.end_of(unit) is End.WRITTEN
 
 
 async def test_everybody_who_waits_hears_of_a_failure(books: Books) -> None:

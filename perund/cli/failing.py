@@ -14,7 +14,7 @@ from perund.control.errors import NodeUnreachable, RpcError
 from perund.setup_errors import SetupError
 from protocol.errors import CallerMistake, PerundError
 
-__all__ = ["FAILED", "OK", "PARTLY", "REFUSED", "UNREACHABLE", "USAGE", "fail", "run_async"]
+__all__ = ["FAILED", "OK", "PARTLY", "REFUSED", "UNFINISHED", "UNREACHABLE", "USAGE", "fail", "run_async"]
 
 OK: Final = 0
 FAILED: Final = 1
@@ -23,20 +23,31 @@ REFUSED: Final = 3
 UNREACHABLE: Final = 4
 PARTLY: Final = 5
 """What was good is done, and what was not was said."""
+UNFINISHED: Final = 6
+"""It has not ended in the time given, and goes on: ask again."""
 
 T = TypeVar("T")
 _FAILURES: Final = {"internal_error", "storage_failed", "payment_failed", "payment_declined", "opening_failed"}
+_UNDECIDED: Final = {"wait_ended", "outcome_unknown", "busy", "node_stopping", "internal_error", "storage_failed"}
+"""Errors after which what was asked for may be done, or go on."""
 
 
-def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False) -> T:
-    """Run a command to its end; say what went wrong without a traceback, and exit with the right code."""
+def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False, key: str = "") -> T:
+    """Run a command to its end; say what went wrong without a traceback, and exit with the right code.
+
+    `key`: the idempotency key of its action, told whenever nobody knows what became of that.
+    """
+    again = f"the same command with --key {key} asks again, and nothing is done twice"
     try:
         return asyncio.run(work())
     except NodeUnreachable as error:
-        fail(str(error), error.hint, UNREACHABLE, as_json=as_json)
+        told = key if error.sent else ""
+        fail(str(error), f"{error.hint}; {again}" if told else error.hint, UNREACHABLE, as_json=as_json, key=told)
     except RpcError as error:
-        code = FAILED if error.name in _FAILURES else REFUSED
-        fail(error.message, error.hint, code, as_json=as_json, name=error.name, retryable=error.retryable)
+        code = UNFINISHED if error.name == "wait_ended" else FAILED if error.name in _FAILURES else REFUSED
+        told = key if error.name in _UNDECIDED else ""
+        hint = again if told else error.hint
+        fail(error.message, hint, code, as_json=as_json, name=error.name, retryable=error.retryable, key=told)
     except SetupError as error:
         fail(error.message, error.hint, FAILED, as_json=as_json)
     except CallerMistake as error:
@@ -46,11 +57,19 @@ def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = F
     except UnicodeEncodeError as error:  # bytes of the shell that are no UTF-8: they reach nobody
         fail(f"{error.object!a} is not text", "write it in UTF-8", USAGE, as_json=as_json)
     except KeyboardInterrupt:
-        fail("interrupted", "what the node accepted goes on", FAILED, as_json=as_json)
+        goes_on = "what the node accepted goes on"
+        fail("interrupted", f"{goes_on}; {again}" if key else goes_on, FAILED, as_json=as_json, key=key)
 
 
 def fail(
-    what: str, hint: str, code: int, *, as_json: bool = False, name: str = "", retryable: bool | None = None
+    what: str,
+    hint: str,
+    code: int,
+    *,
+    as_json: bool = False,
+    name: str = "",
+    retryable: bool | None = None,
+    key: str = "",
 ) -> NoReturn:
     """Print `error: what; hint` on standard error (an object with --json), and exit."""
     if as_json:
@@ -59,6 +78,8 @@ def fail(
             body["name"] = name
         if retryable is not None:
             body["retryable"] = retryable
+        if key:
+            body["key"] = key
         click.echo(msgspec.json.encode({"error": body}).decode(), err=True)
     else:
         text = f"{what}; {hint}" if hint else what

@@ -92,7 +92,15 @@ WALLET_SEND: Final = Method(
     schema.SendParams,
     schema.SendResult,
     "Send ICP from the wallet.",
-    ("bad_account", "insufficient_funds", "ledger_refused", "fee_too_high", "idempotency_conflict", *_CHAIN),
+    (
+        "bad_account",
+        "insufficient_funds",
+        "ledger_refused",
+        "fee_too_high",
+        "idempotency_conflict",
+        "wait_ended",
+        *_CHAIN,
+    ),
 )
 PEER_CONNECT: Final = Method(
     "peer.connect", schema.PeerConnectParams, schema.PeerAddress, "Connect to a peer and keep connected.", _DIAL

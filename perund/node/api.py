@@ -21,10 +21,12 @@ from perund.node.health import health_of
 from perund.node.idempotency import Idempotency
 from perund.node.node import Node
 from perund.node.openings import Refusal
+from perund.node.patience import answered, ended_within
 from perund.node.paying import Paying
 from perund.node.recovering import recovery_view
 from perund.node.transfers import FeeTooHigh, WalletTooLow
 from perund.node.views import channel_view, event_view, moment, payment_view
+from perund.node.waits import closing_wait, opening_wait, wait_of
 from perund.store.jobs import set_force_after
 from perund.store.reading import UPDATED
 from perund.store.rows import EventRow
@@ -115,16 +117,18 @@ class NodeService:
     async def wallet_balance(self, params: schema.NoParams) -> schema.WalletBalance:
         """Read the wallet's balance, certified."""
         del params
+        node = self._node
         try:
-            balance = await self._node.refresh_balance()
-            fee = (await self._services.ledger.fee()).value
+            async with answered():
+                balance, fee = await asyncio.gather(node.refresh_balance(), self._services.ledger.fee())
         except ChainError as error:
-            raise _chain_error(error) from error
+            known = f"; it was {node.balance_e8s} e8s at {moment(node.balance_at_ns)}" if node.balance_at_ns else ""
+            raise _chain_error(error, f"the balance is not known now: {error}{known}") from error
         return schema.WalletBalance(
             account=self._services.wallet_account.hex(),
             principal=self._services.wallet_principal_text,
             balance_e8s=E8s(balance),
-            fee_e8s=E8s(fee),
+            fee_e8s=E8s(fee.value),
         )
 
     async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
@@ -141,7 +145,12 @@ class NodeService:
                     number = transfers.reserve_number()
                     note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
                     await transfers.plan(receiver, int(params.amount_e8s), 0, None, note, number=number)
-            intent = await transfers.drive(number)
+            async with ended_within(params.timeout_s, lambda: "the transfer has not ended: it waits for the ledger"):
+                intent = await self._node.sends.drive(number)
+        except RpcError as error:
+            if error.name == "wait_ended":
+                self._node.sends.follow(number)
+            raise
         except WalletTooLow as error:
             raise CallerMistake("insufficient_funds", str(error)) from error
         except FeeTooHigh as error:
@@ -149,7 +158,7 @@ class NodeService:
         except ChainError as error:
             raise _chain_error(error) from error
         if intent.status is IntentStatus.OPEN:
-            self._node.follow_send(number)
+            self._node.sends.follow(number)
             raise RpcError("outcome_unknown", "the ledger did not say whether the transfer was made")
         if intent.status is IntentStatus.VOID or intent.block is None:
             raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
@@ -159,14 +168,16 @@ class NodeService:
         """Refuse to send to the ledger's minting account, where money is burned, and the fee is another."""
         watch = self._services.ledger_watch
         if watch is not None and watch.fee_e8s is None:
-            await watch.check()
+            async with answered():
+                await watch.check()
         if watch is not None and receiver == watch.minting_account:
             raise CallerMistake("bad_account", f"{receiver.hex()} is the ledger's minting account: it would be burned")
 
     async def _check_not_promised(self, amount_e8s: int) -> None:
         """Refuse to send what channels that are being funded will need."""
         reserved = self._node.reserved_e8s()
-        balance = await self._node.refresh_balance() if reserved else 0
+        async with answered():
+            balance = await self._node.refresh_balance() if reserved else 0
         if reserved and balance - reserved < amount_e8s:
             raise CallerMistake(
                 "insufficient_funds",
@@ -198,6 +209,7 @@ class NodeService:
                     node_id=peer.hex(),
                     address=session.address if session else (str(known[peer]) if peer in known else None),
                     connected=session is not None,
+                    away_since=moment(away) if (away := self._node.away_since(peer)) is not None else None,
                     agent=session.hello.agent if session else None,
                     channels=len(self._node.by_peer.get(peer, ())),
                 )
@@ -244,6 +256,10 @@ class NodeService:
         """Open a channel."""
         async with self._keys.once(params.idempotency_key, CHANNEL_OPEN.name, params) as earlier:
             proposal_id = bytes.fromhex(earlier) if earlier is not None else await self._propose(params)
+        async with ended_within(params.timeout_s, lambda: opening_wait(self._node, proposal_id)):
+            return await self._opened(proposal_id, wait=params.wait)
+
+    async def _opened(self, proposal_id: bytes, *, wait: bool) -> schema.Channel:
         number = self._services.store.read.channel_of_proposal(proposal_id)
         if number is None:
             end = await self._opening_end(proposal_id)
@@ -258,7 +274,7 @@ class NodeService:
         row = self._services.store.read.channel(number)
         assert row is not None
         driver = self._node.drivers.get(row.terms.channel)
-        if params.wait and driver is not None:
+        if wait and driver is not None:
             await driver.until(lambda: driver.channel.phase is not Phase.FUNDING)
             if driver.channel.phase in (Phase.LEAVING, Phase.CLOSED) and driver.channel.version == 0:
                 reason = self._services.store.read.channel(number)
@@ -304,8 +320,8 @@ class NodeService:
             raise CallerMistake("canister_not_allowed", not_now)
         await self._session(params.peer)
         try:
-            await self._node.refresh_balance()
-            fee = await services.transfers.fee()
+            async with answered():
+                _, fee = await asyncio.gather(self._node.refresh_balance(), services.transfers.fee())
         except FeeTooHigh as error:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:
@@ -365,7 +381,7 @@ class NodeService:
                 step = driver.channel.close(self._services.time.now(), "asked for by this node")
                 driver.perform(step, records=records)
                 await driver.settle_writes()
-        return await self._until_closed(channel, number, wait=params.wait)
+        return await self._until_closed(channel, number, params.timeout_s, wait=params.wait)
 
     async def channel_dispute(self, params: schema.ChannelDisputeParams) -> schema.Channel:
         """Leave alone with the newest state."""
@@ -408,21 +424,25 @@ class NodeService:
         if driver is not None:
             # Look first: the peer may have settled it while this node thought that it was open.
             try:
-                look = await self._node.services.watcher.look(channel)
+                async with answered():
+                    look = await self._node.services.watcher.look(channel)
             except ChainError as error:
                 raise _chain_error(error) from error
             if look.registered is None and driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
                 raise CallerMistake("not_settled", "the channel is not settled: close it, or leave it with a dispute")
             if look.registered is None or not look.registered.settled(look.chain_ns):
                 raise CallerMistake("not_settled", "the canister has not settled the channel yet")
-        return await self._until_closed(channel, number, wait=True)
+        return await self._until_closed(channel, number, params.timeout_s, wait=True)
 
-    async def _until_closed(self, channel: ChannelId, number: int, *, wait: bool) -> schema.Channel:
+    async def _until_closed(
+        self, channel: ChannelId, number: int, timeout_s: int | None, *, wait: bool
+    ) -> schema.Channel:
         driver = self._node.drivers.get(channel)
         if driver is not None and wait:
             for job in self._node.jobs[channel].of():
                 job.hurry()
-            await driver.until(lambda: driver.channel.phase is Phase.CLOSED)
+            async with ended_within(timeout_s, lambda: closing_wait(self._node, driver)):
+                await driver.until(lambda: driver.channel.phase is Phase.CLOSED)
         return self._view(number)
 
     # --- payments ----------------------------------------------------------------------------------------
@@ -537,8 +557,17 @@ class NodeService:
         driver = self._node.drivers.get(row.terms.channel)
         jobs = self._node.jobs.get(row.terms.channel)
         now = self._services.time.now()
+        wait = wait_of(self._node, driver, row) if driver is not None else None
+        away_ns = self._node.away_since(row.terms.peer) if driver is not None else None
         return channel_view(
-            row, self._services.store.read, driver, jobs.of() if jobs else (), now.chain_ns, now.elapsed_ns
+            row,
+            self._services.store.read,
+            driver,
+            jobs.of() if jobs else (),
+            now.chain_ns,
+            now.elapsed_ns,
+            wait,
+            away_ns,
         )
 
 
@@ -568,5 +597,6 @@ def _receiver(text: str) -> bytes:
         raise CallerMistake("bad_account", f"{text!r} is no account and no principal: {error}") from error
 
 
-def _chain_error(error: ChainError) -> CallerMistake:
-    return CallerMistake("untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable", str(error))
+def _chain_error(error: ChainError, text: str = "") -> CallerMistake:
+    name = "untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable"
+    return CallerMistake(name, text or str(error))

@@ -69,8 +69,8 @@ class Idempotency:
 
 
 def _hash(params: schema.Params) -> bytes:
-    """Return 32 bytes over the arguments that make an action what it is: not its key, nor whether to wait."""
+    """Return 32 bytes over the arguments that make an action what it is: not its key, nor how long to wait."""
     fields = msgspec.structs.asdict(params)
-    for name in ("idempotency_key", "wait"):
+    for name in ("idempotency_key", "wait", "timeout_s"):
         fields.pop(name, None)
     return hashlib.sha256(msgspec.json.encode(fields, enc_hook=encode_value, order="deterministic")).digest()

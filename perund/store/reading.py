@@ -470,6 +470,14 @@ class Reader:
         )
         return int(row[0]) if row is not None and row[0] is not None else None
 
+    def oldest_waiting_ms(self, number: int, sender: ParticipantIndex) -> int | None:
+        """Return when the oldest payment was recorded that is queued or offered (local clock, ms), or None."""
+        row = self._row(
+            "SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status IN ('queued', 'offered')",
+            (number, sender),
+        )
+        return int(row[0]) if row is not None and row[0] is not None else None
+
     def payment(self, number: int, sender: ParticipantIndex, payment_id: bytes) -> PaymentRow | None:
         """Return one payment."""
         before = payment_id[:-1] + bytes([payment_id[-1] - 1]) if payment_id[-1] else payment_id[:-1]

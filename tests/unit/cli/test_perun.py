@@ -79,16 +79,24 @@ async def test_arguments_reach_the_node_exactly(data_dir: Path, node: NodeDouble
         data_dir, "open", PEER_ID, "--mine", "0.00000001", "--theirs", "2 ICP", "--challenge", "1h30m", "--no-wait"
     )
     await perun(data_dir, "pay", CHANNEL, "150000000 e8s", "--memo", "für dich", "--idempotency-key", "k")
-    assert [params for _, params in node.calls] == [
-        schema.ChannelOpenParams(
-            peer=PEER_ID,
-            mine_e8s=E8s(1),
-            theirs_e8s=E8s(200_000_000),
-            challenge_s=Seconds(5_400),
-            wait=False,
-        ),
-        schema.PayParams(channel=CHANNEL, amount_e8s=PaidE8s(150_000_000), memo="für dich", idempotency_key="k"),
-    ]
+    (_, opened), (_, paid) = node.calls
+    assert opened.idempotency_key  # made by the command: asking again is the same opening
+    assert opened == schema.ChannelOpenParams(
+        peer=PEER_ID,
+        mine_e8s=E8s(1),
+        theirs_e8s=E8s(200_000_000),
+        challenge_s=Seconds(5_400),
+        wait=False,
+        idempotency_key=opened.idempotency_key,
+        timeout_s=opened.timeout_s,
+    )
+    assert paid == schema.PayParams(
+        channel=CHANNEL,
+        amount_e8s=PaidE8s(150_000_000),
+        memo="für dich",
+        idempotency_key="k",
+        timeout_s=paid.timeout_s,
+    )
 
 
 async def test_every_page_of_channels_is_shown(data_dir: Path) -> None:

@@ -104,7 +104,7 @@ class NodeService:
         backup = self._services.backup
         if await asyncio.to_thread(backup.touched):
             await asyncio.to_thread(backup.check)
-        return health_of(self._node)
+        return await health_of(self._node)
 
     async def node_stop(self, params: schema.NoParams) -> schema.Stopping:
         """Stop."""

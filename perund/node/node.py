@@ -20,11 +20,13 @@ from perund.node.backlog import Backlog
 from perund.node.driver import ChannelDriver
 from perund.node.effort import NO_CHANNEL_S, OPENING_S, SHOWN_STATE_S
 from perund.node.funding_job import FundingJob
+from perund.node.health import watch_health
 from perund.node.job import ChannelJob
 from perund.node.lives import Lives
 from perund.node.noise import Noise
 from perund.node.openings import Openings, Refusal
 from perund.node.places import LookBudget, Places
+from perund.node.problems import Problems
 from perund.node.proposals import Proposals
 from perund.node.published import PublishedGuard
 from perund.node.sends import Sends
@@ -100,6 +102,9 @@ class Node:
         self.jobs: dict[ChannelId, _Jobs] = {}
         self.by_peer: dict[bytes, dict[ChannelId, None]] = {}
         """The channels with each peer, in the order in which they were taken up."""
+        self.started_ns = time.time_ns()
+        """When this life of the node began, in ns of the machine's clock."""
+        self.problems = Problems(services.store, services.time.elapsed_ns)
         self._away: dict[bytes, int] = {}
         """Peers with channels and without a session: since when, in ns of the machine's clock."""
         self.balance_e8s: int | None = None
@@ -146,6 +151,8 @@ class Node:
             self.stakes.take_up(row.terms, held.get(row.number, (0, 0)))
             if self._waits_for_peer(driver):
                 self._promise(row.terms)
+        for peer in self.by_peer:
+            self._away[peer] = self.problems.since("peer_away", peer.hex()) or self.started_ns
         # A crash may have come between a channel and the file: our signature is said again to who lost it.
         self._write_backup()
         for driver in self.drivers.values():
@@ -154,6 +161,7 @@ class Node:
     def background(self) -> None:
         """Start what runs beside the channels."""
         self.spawn(self.keep(self._tick, "tick"), "tick")
+        self.spawn(self.keep(lambda: watch_health(self), "health"), "health")
         self.spawn(self.services.backup.tend(self._backup_event), "backup")
         for intent in self.services.store.read.open_sends():
             self.sends.follow(intent.number)

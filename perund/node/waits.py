@@ -45,7 +45,7 @@ def wait_of(node: Node, driver: ChannelDriver, row: ChannelRow | None = None) ->
             ordered = jobs.of()[::-1] if jobs else ()
             return _of_job(node, driver, ordered, "the next look at the canister", row.since_ns)
         case Phase.OPEN:
-            return _of_open(node, driver, row)
+            return _of_open(node, driver)
         case Phase.CLOSED:
             return None
         case _:
@@ -63,17 +63,20 @@ def _of_job(node: Node, driver: ChannelDriver, jobs: tuple[ChannelJob, ...], oth
     return Wait(what if away_ns is None else f"{what} ({_away(driver)} since {moment(away_ns)})", since_ns)
 
 
-def _of_open(node: Node, driver: ChannelDriver, row: ChannelRow) -> Wait | None:
+def _of_open(node: Node, driver: ChannelDriver) -> Wait | None:
     channel = driver.channel
     if channel.recovering:
         return Wait("what the peer and the watchtowers hold: this node may have lost data (`perun recover`)")
     if channel.frozen:
-        return Wait("its operator: it takes no payments any more (`way_out`)", row.since_ns)
+        return Wait("its operator: it takes no payments any more (`way_out`)")
     away_ns = node.away_since(channel.terms.peer)
     if away_ns is not None:
         return Wait(_away(driver), away_ns)
     if not channel.connected:
         return Wait("the peer to say where the channel stands")
+    if not channel.may_update(node.services.time.now()):
+        seen = channel.look is not None and channel.look.version is not None
+        return Wait("the canister, where a state of it is registered" if seen else "a fresh look at the canister")
     if not channel.committed_e8s:
         return None
     return Wait("the peer to take our payments", oldest_payment_ns(node, driver))

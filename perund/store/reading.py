@@ -411,6 +411,10 @@ class Reader:
         """Return where peers that had money proved their keys."""
         return {row[0]: row[1] for row in self._rows("SELECT peer, origin FROM seen_at")}
 
+    def problems(self) -> dict[tuple[str, str], int]:
+        """Return since when problems last, by code and subject, in ns of the machine's clock."""
+        return {(row[0], row[1]): int(row[2]) for row in self._rows("SELECT code, subject, since_ns FROM problem")}
+
     def request(self, key: str) -> RequestRow | None:
         """Return what was asked for under an idempotency key."""
         row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))

@@ -280,7 +280,16 @@ _V11: Final = """
 ALTER TABLE heard_life ADD COLUMN had_money INTEGER NOT NULL DEFAULT 0;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11)
+_V12: Final = """
+CREATE TABLE problem(                -- since when what `perun health` shows lasts, where nothing else dates it
+  code TEXT NOT NULL,
+  subject TEXT NOT NULL,             -- a channel, peer or tower in hex; empty: the node
+  since_ns INTEGER NOT NULL,         -- local clock, for people
+  PRIMARY KEY (code, subject)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -23,8 +23,7 @@ def key_in(text: str) -> str:
 
 async def paid_once(town: Town, node: NodeProcess, channel: str) -> int:
     """Return how many payments of this node the other side has, after checking that it waits for no more."""
-    view = await town.until(node, channel, lambda c: c.queued.count == 0, "nothing queued")
-    assert view.waiting_for is None, view
+    await town.until(node, channel, lambda c: c.queued.count == 0 and c.waiting_for is None, "nothing to wait for")
     return len((await at(node, "payments", "--channel", channel, "--json")).json["payments"])
 
 

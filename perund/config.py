@@ -365,6 +365,17 @@ class Alarm(_Section, frozen=True, kw_only=True):
             description="Address that the same JSON object is posted to, http(s)://host/path, three tries. Empty: none",
         ),
     ] = ""
+    patience_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=_DAY,
+            description=(
+                "Seconds that a payment, a tower or an answer of the Internet Computer may take before `perun health`\n"
+                "calls it a problem, 1 to 86400. A peer that is away, a deposit, a close, a withdrawal: ten times that."
+            ),
+        ),
+    ] = 60
 
 
 class Fees(_Section, frozen=True, kw_only=True):

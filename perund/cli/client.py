@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +15,13 @@ import msgspec
 
 from perund.amounts import format_icp
 from perund.cli import show
-from perund.cli.failing import UNTOLD_NAMES, fail, run_async
-from perund.cli.progress import watching
+from perund.cli.failing import fail, run_async
 from perund.cli.values import Amount, ChannelRef, Duration, PeerRef
+from perund.cli.waiting import GRACE_S, QUICK_S, Tell, ask_until, new_key, telling
 from perund.control import methods, schema
 from perund.control.client import ControlClient
 from perund.control.envelope import ENCODER
-from perund.control.errors import NodeUnreachable, RpcError
+from perund.control.errors import RpcError
 from perund.control.methods import Method, P, R
 from perund.control.values import E8s, PaidE8s, Seconds
 from perund.durations import format_duration
@@ -30,6 +30,7 @@ from protocol.types import MAX_INT64
 __all__ = ["main"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 @dataclass
@@ -38,6 +39,7 @@ class _Settings:
 
     data_dir: Path | None = None
     as_json: bool = False
+    timeout_s: int | None = None
 
 
 def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001  (click's signature)
@@ -54,8 +56,13 @@ def _keep_dir(ctx: click.Context, _: click.Parameter, value: Path | None) -> Non
     settings.data_dir = value
 
 
+def _keep_timeout(ctx: click.Context, _: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        ctx.ensure_object(_Settings).timeout_s = value
+
+
 def _everywhere(function: F) -> F:
-    """Accept --json and --dir here too: nobody remembers on which side of the command they belong."""
+    """Accept --json, --dir and --timeout here too: nobody remembers on which side of the command they belong."""
     path = click.Path(path_type=Path, file_okay=False)
     directory = click.option(
         "--dir", type=path, expose_value=False, callback=_keep_dir, help="Data directory; else PERUND_DIR names it."
@@ -63,7 +70,20 @@ def _everywhere(function: F) -> F:
     as_json = click.option(
         "--json", is_flag=True, expose_value=False, callback=_keep_json, help="Print JSON, one object."
     )
-    return directory(as_json(function))
+    timeout = click.option(
+        "--timeout",
+        type=Duration(),
+        expose_value=False,
+        callback=_keep_timeout,
+        help="Wait no longer than this; exit code 6 then. What was asked for goes on.",
+    )
+    return directory(as_json(timeout(function)))
+
+
+def _keyed(what: str) -> Callable[[F], F]:
+    """Add the option for an idempotency key. `what`: what the same key twice is one of."""
+    text = f"The same key twice is one {what}. Made when it is not given, and told when the outcome is not known."
+    return click.option("--key", "--idempotency-key", "key", metavar="KEY", help=text)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,11 +93,6 @@ def _everywhere(function: F) -> F:
 def main(ctx: click.Context) -> None:
     """Control a running perund node. CHANNEL is an id, or its beginning (at least 8 digits)."""
     ctx.ensure_object(_Settings)
-
-
-def _client_of(settings: _Settings) -> Awaitable[ControlClient]:
-    assert settings.data_dir is not None
-    return ControlClient.connect(settings.data_dir)
 
 
 def _settings() -> _Settings:
@@ -97,54 +112,89 @@ def _print(settings: _Settings, result: object, text: Callable[[], None]) -> Non
         text()
 
 
-def _call(
+def _run(
+    work: Callable[[ControlClient, Tell], Coroutine[None, None, T]],
+    *,
+    key: str = "",
+    waits: bool = False,
+    otherwise_s: float | None = QUICK_S,
+) -> T:
+    """Run `work` with a connection to the node, for as long as --timeout says, or for `otherwise_s`.
+
+    `waits`: it keeps the time itself, as long as the node answers, and says what it waits for.
+    """
+    settings = _settings()
+    limit_s = otherwise_s if settings.timeout_s is None else settings.timeout_s
+    if waits:
+        limit_s = None if settings.timeout_s is None else settings.timeout_s + GRACE_S
+
+    async def bounded() -> T:
+        assert settings.data_dir is not None
+        try:
+            async with asyncio.timeout(limit_s) as limit, await ControlClient.connect(settings.data_dir) as client:
+                if not waits:
+                    return await work(client, lambda _: None)
+                with telling(as_json=settings.as_json) as tell:
+                    return await work(client, tell)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            given = format_duration(settings.timeout_s or int(QUICK_S))
+            text = f"the node has not answered, or not to the end, within {given}"
+            raise RpcError("wait_ended", text, hint="ask again; its log tells how it is") from error
+
+    return run_async(bounded, as_json=settings.as_json, key=key)
+
+
+def _ask(method: Method[P, R], params: P) -> R:
+    """Call, and return the answer."""
+
+    async def work(client: ControlClient, _: Tell) -> R:
+        return await client.call(method, params)
+
+    return _run(work)
+
+
+def _call(method: Method[P, R], params: P, text: Callable[[R], None]) -> None:
+    """Call, and print the result."""
+    result = _ask(method, params)
+    _print(_settings(), result, lambda: text(result))
+
+
+def _act(
     method: Method[P, R],
     params: P,
     text: Callable[[R], None],
     *,
-    waiting: str = "",
-    channel: str = "",
-    agree: Callable[[RpcError], P | None] = lambda _: None,
+    waits: bool,
+    agree: Callable[[RpcError, P], P | None] = lambda _, __: None,
 ) -> None:
-    """Call, show progress while it lasts, and print the result. `waiting`: what the progress says first; `agree`:
-    returns what to call with after a refusal that a person may overrule, or None.
+    """Carry out an action under its idempotency key, one that is made if none is given, and print the result.
+
+    `waits`: the method takes a time limit, and is asked until it has ended; `agree`: returns what to call with after a
+    refusal that a person may overrule, or None.
     """
-    settings = _settings()
-    key = getattr(params, "idempotency_key", None)
-    ask = (
-        f"when the node runs again, the same command with --idempotency-key {key} tells: it is done once" if key else ""
-    )
+    settings, key = _settings(), ""
+    if "idempotency_key" in params.__struct_fields__:
+        key = getattr(params, "idempotency_key") or new_key()  # noqa: B009  (not every params has the field)
+        params = msgspec.structs.replace(params, idempotency_key=key)
 
-    async def call() -> R:
-        async with await _client_of(settings) as client:
-            if waiting and not settings.as_json and sys.stderr.isatty():
-                assert settings.data_dir is not None
-                async with watching(settings.data_dir, waiting, channel):
-                    return await client.call(method, params)
-            try:
-                return await client.call(method, params)
-            except RpcError as error:
-                agreed = agree(error)
-                if agreed is None:
-                    raise
-                return await client.call(method, agreed)
+    async def ask(client: ControlClient, params: P, tell: Tell) -> R:
+        if not waits:
+            return await client.call(method, params)
+        return await ask_until(client, method, params, settings.timeout_s, tell)
 
-    async def work() -> R:
+    async def work(client: ControlClient, tell: Tell) -> R:
         try:
-            return await call()
-        except (RpcError, NodeUnreachable) as error:
-            untold = error.sent if isinstance(error, NodeUnreachable) else error.name in UNTOLD_NAMES
-            if untold and ask:
-                error.hint = ask
-            raise
+            return await ask(client, params, tell)
+        except RpcError as error:
+            agreed = agree(error, params)
+            if agreed is None:
+                raise
+            return await ask(client, agreed, tell)
 
-    result = run_async(work, as_json=settings.as_json, interrupted=ask)
+    result = _run(work, key=key, waits=waits)
     _print(settings, result, lambda: text(result))
-
-
-def _key(given: str | None) -> str:
-    """Return an idempotency key: who is not told how a command ended can give the same command again."""
-    return given or f"perun-{secrets.token_hex(8)}"
 
 
 def _params(build: Callable[[], P]) -> P:
@@ -166,14 +216,8 @@ def info() -> None:
 @_everywhere
 def health() -> None:
     """Whether the money is safe right now. Exit code 1 when something is urgent."""
-    settings = _settings()
-
-    async def work() -> schema.Health:
-        async with await _client_of(settings) as client:
-            return await client.call(methods.NODE_HEALTH, schema.NoParams())
-
-    result = run_async(work, as_json=settings.as_json)
-    _print(settings, result, lambda: show.health(result))
+    result = _ask(methods.NODE_HEALTH, schema.NoParams())
+    _print(_settings(), result, lambda: show.health(result))
     if not result.ok:
         sys.exit(1)
 
@@ -202,15 +246,9 @@ def balance() -> None:
 @_everywhere
 def address() -> None:
     """Show only the account to send ICP to. Needs no network."""
-    settings = _settings()
-
-    async def work() -> schema.NodeInfo:
-        async with await _client_of(settings) as client:
-            return await client.call(methods.NODE_INFO, schema.NoParams())
-
-    result = run_async(work, as_json=settings.as_json)
+    result = _ask(methods.NODE_INFO, schema.NoParams())
     found = {"account": result.account, "principal": result.principal}
-    _print(settings, found, lambda: click.echo(result.account))
+    _print(_settings(), found, lambda: click.echo(result.account))
 
 
 @wallet.command()
@@ -218,24 +256,24 @@ def address() -> None:
 @click.argument("to")
 @click.argument("amount", type=Amount())
 @click.option("--yes", is_flag=True, help="Do not ask, also where the money would be lost.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one transfer.")
-def send(to: str, amount: int, idempotency_key: str | None, *, yes: bool) -> None:
+@_keyed("transfer")
+def send(to: str, amount: int, key: str | None, *, yes: bool) -> None:
     """Send AMOUNT to an account or principal."""
-    params = schema.SendParams(
-        to=to, amount_e8s=PaidE8s(amount), idempotency_key=_key(idempotency_key), accept_loss=yes
-    )
 
-    def agree(error: RpcError) -> schema.SendParams | None:
+    def agree(error: RpcError, params: schema.SendParams) -> schema.SendParams | None:
         if error.name != "loses_money" or not sys.stdin.isatty():
             return None
         click.echo(error.message, err=True)
         click.confirm(f"Send {format_icp(amount)} there all the same?", abort=True, err=True)
         return msgspec.structs.replace(params, accept_loss=True)
 
-    def sent(result: schema.SendResult) -> None:
-        click.echo(f"sent {format_icp(result.amount_e8s)} in block {result.block}")
-
-    _call(methods.WALLET_SEND, params, sent, agree=agree)
+    _act(
+        methods.WALLET_SEND,
+        schema.SendParams(to=to, amount_e8s=PaidE8s(amount), idempotency_key=key, accept_loss=yes),
+        lambda r: click.echo(f"sent {format_icp(r.amount_e8s)} in block {r.block}"),
+        waits=True,
+        agree=agree,
+    )
 
 
 @main.command()
@@ -262,14 +300,14 @@ def peers() -> None:
 @click.option("--challenge", type=Duration(), default="1d", show_default=True, help="Time to refute a stale state.")
 @click.option("--funding-timeout", type=Duration(), help="After it an unfunded channel is given up.")
 @click.option("--wait/--no-wait", default=True, help="Wait until it is open, or only until it is signed.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one channel.")
+@_keyed("channel")
 def open_channel(
     peer: str,
     mine: int,
     theirs: int,
     challenge: int,
     funding_timeout: int | None,
-    idempotency_key: str | None,
+    key: str | None,
     *,
     wait: bool,
 ) -> None:
@@ -281,11 +319,11 @@ def open_channel(
             theirs_e8s=E8s(theirs),
             challenge_s=Seconds(challenge),
             funding_timeout_s=None if funding_timeout is None else Seconds(funding_timeout),
-            idempotency_key=_key(idempotency_key),
+            idempotency_key=key,
             wait=wait,
         )
     )
-    _call(methods.CHANNEL_OPEN, params, show.channel, waiting="opening the channel" if wait else "")
+    _act(methods.CHANNEL_OPEN, params, show.channel, waits=True)
 
 
 @main.command()
@@ -295,10 +333,8 @@ def open_channel(
 @click.option("--memo", help="Text for the receiver, at most 256 bytes.")
 @click.option("--payment-id", metavar="HEX", help="An id of one's own, 16 bytes.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the peer has it, or only until it is queued.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one payment.")
-def pay(
-    channel: str, amount: int, memo: str | None, payment_id: str | None, idempotency_key: str | None, *, wait: bool
-) -> None:
+@_keyed("payment")
+def pay(channel: str, amount: int, memo: str | None, payment_id: str | None, key: str | None, *, wait: bool) -> None:
     """Pay the peer AMOUNT through CHANNEL."""
     params = _params(
         lambda: schema.PayParams(
@@ -306,13 +342,11 @@ def pay(
             amount_e8s=PaidE8s(amount),
             memo=memo,
             payment_id=payment_id,
-            idempotency_key=_key(idempotency_key),
+            idempotency_key=key,
             wait=wait,
         )
     )
-    _call(
-        methods.CHANNEL_PAY, params, lambda r: show.paid(amount, r), waiting="paying" if wait else "", channel=channel
-    )
+    _act(methods.CHANNEL_PAY, params, lambda r: show.paid(amount, r), waits=wait)
 
 
 @main.command()
@@ -321,23 +355,21 @@ def pay(
 @click.option("--limit", type=click.IntRange(1, 1_000), help="Only so many; all when left out.")
 def channels(phase: str | None, limit: int | None) -> None:
     """Show channels."""
-    settings = _settings()
 
-    async def work() -> list[schema.Channel]:
+    async def work(client: ControlClient, _: Tell) -> list[schema.Channel]:
         found: list[schema.Channel] = []
         after = None
-        async with await _client_of(settings) as client:
-            while True:
-                size = min(1_000, limit - len(found)) if limit else 1_000
-                params = schema.ChannelListParams(phase=phase, after=after, limit=size)
-                page = await client.call(methods.CHANNEL_LIST, params)
-                found += page.channels
-                after = page.next
-                if after is None or (limit and len(found) >= limit):
-                    return found
+        while True:
+            size = min(1_000, limit - len(found)) if limit else 1_000
+            params = schema.ChannelListParams(phase=phase, after=after, limit=size)
+            page = await client.call(methods.CHANNEL_LIST, params)
+            found += page.channels
+            after = page.next
+            if after is None or (limit and len(found) >= limit):
+                return found
 
-    result = run_async(work, as_json=settings.as_json)
-    _print(settings, {"channels": result}, lambda: show.channels(result))
+    result = _run(work)
+    _print(_settings(), {"channels": result}, lambda: show.channels(result))
 
 
 @main.command()
@@ -374,36 +406,30 @@ def cancel(channel: str, payment: str) -> None:
 @click.argument("channel", type=ChannelRef())
 @click.option("--force-after", type=Duration(), help="How long the peer has; then it is done alone.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the money has arrived.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one close.")
-def close(channel: str, force_after: int | None, idempotency_key: str | None, *, wait: bool) -> None:
+@_keyed("close")
+def close(channel: str, force_after: int | None, key: str | None, *, wait: bool) -> None:
     """Close CHANNEL together with the peer; alone if it does not answer."""
     params = schema.ChannelCloseParams(
         channel=channel,
         force_after_s=None if force_after is None else Seconds(force_after),
         wait=wait,
-        idempotency_key=idempotency_key,
+        idempotency_key=key,
     )
-    _call(methods.CHANNEL_CLOSE, params, show.channel, waiting="closing" if wait else "", channel=channel)
+    _act(methods.CHANNEL_CLOSE, params, show.channel, waits=wait)
 
 
 @main.command()
 @_everywhere
 @click.argument("channel", type=ChannelRef())
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one dispute.")
+@_keyed("dispute")
 @click.option("--accept-risk", is_flag=True, help="Also when this node lost data, and its state may be old.")
-def dispute(channel: str, idempotency_key: str | None, *, yes: bool, accept_risk: bool) -> None:
+def dispute(channel: str, key: str | None, *, yes: bool, accept_risk: bool) -> None:
     """Leave CHANNEL alone: register the newest state and wait for the challenge period."""
-    settings = _settings()
-
-    async def look() -> schema.Channel:
-        async with await _client_of(settings) as client:
-            return await client.call(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel))
-
     if not yes:
         if not sys.stdin.isatty():
-            fail("a dispute needs a yes", "give --yes in scripts", 2, as_json=settings.as_json)
-        found = run_async(look, as_json=settings.as_json)
+            fail("a dispute needs a yes", "give --yes in scripts", 2, as_json=_settings().as_json)
+        found = _ask(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel))
         click.echo(
             f"The state of version {found.version} is registered: {format_icp(found.mine_e8s)} are yours. The money "
             f"stays locked for {format_duration(found.challenge_s)}, payments that are queued fail, and the channel "
@@ -411,8 +437,8 @@ def dispute(channel: str, idempotency_key: str | None, *, yes: bool, accept_risk
             err=True,
         )
         click.confirm("Dispute?", abort=True, err=True)
-    params = schema.ChannelDisputeParams(channel=channel, idempotency_key=idempotency_key, accept_risk=accept_risk)
-    _call(methods.CHANNEL_DISPUTE, params, show.channel)
+    params = schema.ChannelDisputeParams(channel=channel, idempotency_key=key, accept_risk=accept_risk)
+    _act(methods.CHANNEL_DISPUTE, params, show.channel, waits=False)
 
 
 @main.command()
@@ -420,8 +446,8 @@ def dispute(channel: str, idempotency_key: str | None, *, yes: bool, accept_risk
 @click.argument("channel", type=ChannelRef())
 @click.option("--accept", is_flag=True, help="Declare the newest state known here the newest, and close on its shares.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--idempotency-key", metavar="KEY", help="The same key twice is one declaration.")
-def recover(channel: str, idempotency_key: str | None, *, accept: bool, yes: bool) -> None:
+@_keyed("declaration")
+def recover(channel: str, key: str | None, *, accept: bool, yes: bool) -> None:
     """Show what is known of CHANNEL after a loss of data, and end the loss with --accept."""
     settings = _settings()
     asked = schema.ChannelRecoverParams(channel=channel)
@@ -432,11 +458,7 @@ def recover(channel: str, idempotency_key: str | None, *, accept: bool, yes: boo
     if not yes and not sys.stdin.isatty():
         fail("ending a loss needs a yes", "give --yes in scripts", 2, as_json=settings.as_json)
 
-    async def look() -> schema.Recovery:
-        async with await _client_of(settings) as client:
-            return await client.call(methods.CHANNEL_RECOVER, asked)
-
-    found = run_async(look, as_json=settings.as_json)
+    found = _ask(methods.CHANNEL_RECOVER, asked)
     click.echo(
         f"The channel is closed with the shares of version {found.version}: {format_icp(found.mine_e8s)} are yours. "
         f"What the peer paid you in a later state that this node lost, at most {format_icp(found.at_risk_e8s)}, "
@@ -447,8 +469,8 @@ def recover(channel: str, idempotency_key: str | None, *, accept: bool, yes: boo
     if not yes:
         show.recovery(found)
         click.confirm("Accept?", abort=True, err=True)
-    params = schema.ChannelRecoverParams(channel=channel, accept_version=found.version, idempotency_key=idempotency_key)
-    _call(methods.CHANNEL_RECOVER, params, show.recovery)
+    params = schema.ChannelRecoverParams(channel=channel, accept_version=found.version, idempotency_key=key)
+    _act(methods.CHANNEL_RECOVER, params, show.recovery, waits=False)
 
 
 @main.command()
@@ -456,7 +478,7 @@ def recover(channel: str, idempotency_key: str | None, *, accept: bool, yes: boo
 @click.argument("channel", type=ChannelRef())
 def withdraw(channel: str) -> None:
     """Take out now what is ours in a settled CHANNEL; the node does it by itself too."""
-    _call(methods.CHANNEL_WITHDRAW, schema.ChannelWithdrawParams(channel=channel), show.channel)
+    _act(methods.CHANNEL_WITHDRAW, schema.ChannelWithdrawParams(channel=channel), show.channel, waits=True)
 
 
 @main.command()
@@ -468,17 +490,16 @@ def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None
     """Show events as they happen, one line each (with --json one object each)."""
     settings = _settings()
 
-    async def work() -> None:
+    async def work(client: ControlClient, _: Tell) -> None:
         left = count
-        async with await _client_of(settings) as client:
-            async for event in client.events(after, list(kinds) or None):
-                _print(settings, event, lambda event=event: show.event(event))  # type: ignore[misc]
-                sys.stdout.flush()
-                left = None if left is None else left - 1
-                if left == 0:
-                    return
+        async for event in client.events(after, list(kinds) or None):
+            _print(settings, event, lambda event=event: show.event(event))  # type: ignore[misc]
+            sys.stdout.flush()
+            left = None if left is None else left - 1
+            if left == 0:
+                return
 
-    run_async(work, as_json=settings.as_json)
+    _run(work, otherwise_s=None)
 
 
 @main.command()
@@ -487,17 +508,15 @@ def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None
 @click.argument("params", default="{}")
 def call(method: str, params: str) -> None:
     """Call METHOD of the control interface with PARAMS (JSON) and print its result."""
-    settings = _settings()
     try:
         decoded = msgspec.json.decode(params)
     except msgspec.DecodeError as error:
         raise click.UsageError(f"PARAMS is not JSON: {error}") from None
 
-    async def work() -> object:
-        async with await _client_of(settings) as client:
-            return await client.call(method, decoded)
+    async def work(client: ControlClient, _: Tell) -> object:
+        return await client.call(method, decoded)
 
-    result = run_async(work, as_json=settings.as_json)
+    result = _run(work, otherwise_s=None)
     click.echo(ENCODER.encode(result).decode())
 
 

@@ -70,7 +70,13 @@ def wallet(found: schema.WalletBalance) -> None:
 def peers(found: schema.PeerList) -> None:
     """Print a table of peers."""
     rows = [
-        (peer.node_id, peer.address or "-", "yes" if peer.connected else "no", peer.agent or "-", str(peer.channels))
+        (
+            peer.node_id,
+            peer.address or "-",
+            "yes" if peer.connected else f"no, since {peer.away_since}" if peer.away_since else "no",
+            peer.agent or "-",
+            str(peer.channels),
+        )
         for peer in found.peers
     ]
     _table(("node id", "address", "connected", "runs", "channels"), rows, "no peers")
@@ -86,11 +92,17 @@ def channels(found: list[schema.Channel]) -> None:
             format_icp(one.mine_e8s),
             format_icp(one.theirs_e8s),
             str(one.version),
-            one.waiting_for or "",
+            _wait(one) or "",
         )
         for one in found
     ]
     _table(("channel", "peer", "phase", "mine", "theirs", "version", "waits for"), rows, "no channels")
+
+
+def _wait(one: schema.Channel) -> str | None:
+    if one.waiting_for is None or one.waiting_since is None:
+        return one.waiting_for
+    return f"{one.waiting_for}, since {one.waiting_since}"
 
 
 def channel(one: schema.Channel) -> None:
@@ -100,7 +112,8 @@ def channel(one: schema.Channel) -> None:
         ("channel", one.channel),
         ("peer", one.peer),
         ("phase", one.phase),
-        ("waits for", one.waiting_for),
+        ("waits for", _wait(one)),
+        ("peer away", f"since {one.peer_away_since}" if one.peer_away_since else None),
         ("frozen", one.frozen),
         ("recovering", "yes" if one.recovering else None),
         ("way out", one.way_out),

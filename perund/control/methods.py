@@ -121,6 +121,7 @@ WALLET_SEND: Final = Method(
         "ledger_refused",
         "fee_too_high",
         "idempotency_conflict",
+        "wait_ended",
         *_CHAIN,
         *_UNTOLD,
     ),

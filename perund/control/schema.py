@@ -72,6 +72,9 @@ __all__ = [
 PageSize = Annotated[int, Meta(ge=1, le=1_000, description="Entries in the answer, 1 to 1000.")]
 Page = Annotated[str, Meta(max_length=300, description="`next` of the answer before.")]
 Moment = Annotated[str, Meta(description="RFC 3339, UTC.")]
+TimeoutS = Annotated[
+    Seconds, Meta(description="Answer with wait_ended when it has not ended by then, and say how it stands.")
+]
 Index = Annotated[int, Meta(ge=0, le=1, description="0: the proposer; 1: the peer.")]
 
 
@@ -199,6 +202,7 @@ class SendParams(Params, frozen=True):
     accept_loss: Annotated[
         bool, Meta(description="Also to an account from which nobody sends it back, or to this wallet itself.")
     ] = False
+    timeout_s: TimeoutS | None = None
 
 
 class SendResult(Result, frozen=True, kw_only=True):
@@ -243,6 +247,7 @@ class Peer(Result, frozen=True, kw_only=True):
     address: str | None = None
     connected: bool
     agent: Annotated[str | None, Meta(description="What the peer says it runs.")] = None
+    away_since: Annotated[Moment | None, Meta(description="Since when a peer with channels is away.")] = None
     channels: int
 
 
@@ -267,6 +272,7 @@ class ChannelOpenParams(Params, frozen=True):
     ] = None
     idempotency_key: IdempotencyKey | None = None
     wait: Annotated[bool, Meta(description="Answer when the channel is open, rather than when it is signed.")] = True
+    timeout_s: TimeoutS | None = None
 
     def __post_init__(self) -> None:
         if "@" in self.peer:
@@ -314,7 +320,11 @@ class Channel(Result, frozen=True, kw_only=True):
     queued: Queued
     challenge_s: int
     created_at: Moment
-    waiting_for: Annotated[str | None, Meta(description="What happens next, and since when it is awaited.")] = None
+    waiting_for: Annotated[str | None, Meta(description="What it waits for; absent when it has nothing to do.")] = None
+    waiting_since: Annotated[Moment | None, Meta(description="Since when it waits, or is in this phase.")] = None
+    peer_away_since: Annotated[
+        Moment | None, Meta(description="Since when there is no connection with the peer; absent while there is one.")
+    ] = None
     funding_deadline: Moment | None = None
     holdings_e8s: Annotated[
         tuple[E8s, E8s] | None, Meta(description="What the canister holds for participants 0 and 1.")
@@ -381,6 +391,7 @@ class PayParams(Params, frozen=True):
     wait: Annotated[bool, Meta(description="Answer when the peer has it, rather than when it is queued.")] = True
     payments: Annotated[list[ToPay], Meta(min_length=1, max_length=20_000)] | None = None
     amounts_e8s: PaidColumn | None = None
+    timeout_s: TimeoutS | None = None
 
     def __post_init__(self) -> None:
         if self.amount_e8s is not None:
@@ -419,6 +430,7 @@ class ChannelCloseParams(Params, frozen=True):
     ] = None
     wait: Annotated[bool, Meta(description="Answer when the money has arrived.")] = True
     idempotency_key: IdempotencyKey | None = None
+    timeout_s: TimeoutS | None = None
 
 
 class ChannelDisputeParams(Params, frozen=True):
@@ -435,6 +447,7 @@ class ChannelWithdrawParams(Params, frozen=True):
     """Take out what is ours in a settled channel. The node does it by itself; this makes it try now."""
 
     channel: ChannelRef
+    timeout_s: TimeoutS | None = None
 
 
 class ChannelRecoverParams(Params, frozen=True):

@@ -30,12 +30,14 @@ from perund.node.idempotency import Idempotency, keyed
 from perund.node.lives import STOPPED_SIGNING
 from perund.node.node import Node
 from perund.node.openings import Refusal
+from perund.node.patience import answered, ended_within
 from perund.node.paying import Paying
 from perund.node.promises import Promise, Promises, WaitEnded
 from perund.node.recovering import recovery_view
 from perund.node.sending import Sending, chain_mistake
 from perund.node.transfers import FeeTooHigh
 from perund.node.views import channel_view, event_view, moment, payment_view
+from perund.node.waits import closing_wait, opening_wait, wait_of
 from perund.store.errors import StorageFailed
 from perund.store.jobs import set_force_after
 from perund.store.reading import UPDATED
@@ -117,7 +119,7 @@ class NodeService:
         backup = self._services.backup
         if await asyncio.to_thread(backup.touched):
             await asyncio.to_thread(backup.check)
-        return health_of(self._node)
+        return await health_of(self._node)
 
     async def node_stop(self, params: schema.NoParams) -> schema.Stopping:
         """Stop."""
@@ -130,16 +132,18 @@ class NodeService:
     async def wallet_balance(self, params: schema.NoParams) -> schema.WalletBalance:
         """Read the wallet's balance, certified."""
         del params
+        node = self._node
         try:
-            balance = await self._node.refresh_balance()
-            fee = (await self._services.ledger.fee()).value
+            async with answered():
+                balance, fee = await asyncio.gather(node.refresh_balance(), self._services.ledger.fee())
         except ChainError as error:
-            raise chain_mistake(error) from error
+            known = f"; it was {node.balance_e8s} e8s at {moment(node.balance_at_ns)}" if node.balance_at_ns else ""
+            raise chain_mistake(error, f"the balance is not known now: {error}{known}") from error
         return schema.WalletBalance(
             account=self._services.wallet_account.hex(),
             principal=self._services.wallet_principal_text,
             balance_e8s=E8s(balance),
-            fee_e8s=E8s(fee),
+            fee_e8s=E8s(fee.value),
         )
 
     async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
@@ -173,6 +177,7 @@ class NodeService:
                     node_id=peer.hex(),
                     address=session.address if session else (str(known[peer]) if peer in known else None),
                     connected=session is not None,
+                    away_since=moment(away) if (away := self._node.away_since(peer)) is not None else None,
                     agent=session.hello.agent if session else None,
                     channels=len(self._node.by_peer.get(peer, ())),
                 )
@@ -230,6 +235,10 @@ class NodeService:
                 promise.unit, proposal_id = 0, bytes.fromhex(earlier)
             else:
                 proposal_id = await self._propose(params, promise)
+        async with ended_within(params.timeout_s, lambda: opening_wait(self._node, proposal_id)):
+            return await self._come_to(proposal_id, wait=params.wait)
+
+    async def _come_to(self, proposal_id: bytes, *, wait: bool) -> schema.Channel:
         number = self._services.store.read.channel_of_proposal(proposal_id)
         if number is None:
             end = await self._opening_end(proposal_id)
@@ -244,7 +253,7 @@ class NodeService:
         row = self._services.store.read.channel(number)
         assert row is not None
         driver = self._node.drivers.get(row.terms.channel)
-        if params.wait and driver is not None:
+        if wait and driver is not None:
             await driver.until(lambda: driver.channel.phase is not Phase.FUNDING)
             if driver.channel.phase in (Phase.LEAVING, Phase.CLOSED) and driver.channel.version == 0:
                 reason = self._services.store.read.channel(number)
@@ -290,8 +299,8 @@ class NodeService:
             raise CallerMistake("canister_not_allowed", not_now)
         await self._session(params.peer)
         try:
-            await self._node.refresh_balance()
-            fee = await services.transfers.fee()
+            async with answered():
+                _, fee = await asyncio.gather(self._node.refresh_balance(), services.transfers.fee())
         except FeeTooHigh as error:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:
@@ -356,7 +365,7 @@ class NodeService:
                     with self._promises.asking(promise):
                         driver.perform(step, records=records)
                     await driver.settle_writes()
-            return await self._until_closed(channel, number, wait=params.wait)
+            return await self._until_closed(channel, number, params.timeout_s, wait=params.wait)
 
     async def channel_dispute(self, params: schema.ChannelDisputeParams) -> schema.Channel:
         """Leave alone with the newest state."""
@@ -405,7 +414,8 @@ class NodeService:
         if driver is not None:
             # Look first: the peer may have settled it while this node thought that it was open.
             try:
-                look = await self._node.services.watcher.look(channel)
+                async with answered():
+                    look = await self._node.services.watcher.look(channel)
             except ChainError as error:
                 raise chain_mistake(error) from error
             if look.registered is None and driver.channel.phase in (Phase.FUNDING, Phase.OPEN):
@@ -415,14 +425,17 @@ class NodeService:
         what = f"the payout of channel {channel.hex()[:16]}"  # asked for by the node itself, since it is closed
         with self._promises.of(CHANNEL_WITHDRAW, None, what) as promise:
             promise.unit = 0
-            return await self._until_closed(channel, number, wait=True)
+            return await self._until_closed(channel, number, params.timeout_s, wait=True)
 
-    async def _until_closed(self, channel: ChannelId, number: int, *, wait: bool) -> schema.Channel:
+    async def _until_closed(
+        self, channel: ChannelId, number: int, timeout_s: int | None, *, wait: bool
+    ) -> schema.Channel:
         driver = self._node.drivers.get(channel)
         if driver is not None and wait:
             for job in self._node.jobs[channel].of():
                 job.hurry()
-            await driver.until(lambda: driver.channel.phase is Phase.CLOSED)
+            async with ended_within(timeout_s, lambda: closing_wait(self._node, driver)):
+                await driver.until(lambda: driver.channel.phase is Phase.CLOSED)
         return self._view(number)
 
     # --- payments ----------------------------------------------------------------------------------------
@@ -548,8 +561,17 @@ class NodeService:
         driver = self._node.drivers.get(row.terms.channel)
         jobs = self._node.jobs.get(row.terms.channel)
         now = self._services.time.now()
+        wait = wait_of(self._node, driver, row) if driver is not None else None
+        away_ns = self._node.away_since(row.terms.peer) if driver is not None else None
         return channel_view(
-            row, self._services.store.read, driver, jobs.of() if jobs else (), now.chain_ns, now.elapsed_ns
+            row,
+            self._services.store.read,
+            driver,
+            jobs.of() if jobs else (),
+            now.chain_ns,
+            now.elapsed_ns,
+            wait,
+            away_ns,
         )
 
 

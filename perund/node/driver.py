@@ -146,7 +146,11 @@ class ChannelDriver:
         while not condition():
             future = self._loop.create_future()
             self._curious.append(future)
-            await future
+            try:
+                await future
+            finally:
+                if future.cancelled() and future in self._curious:  # whose time is over leaves nothing behind
+                    self._curious.remove(future)
 
     def end_waiting(self, error: Exception) -> None:
         """Let everybody who waits in `until` go, with this error: the node stops."""

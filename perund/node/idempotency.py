@@ -82,9 +82,10 @@ class Idempotency:
 def _hash(params: schema.Params) -> bytes:
     """Return 32 bytes over the arguments that make an action what it is.
 
-    Not its key, nor whether to wait, nor what was said to a warning: the first version that asked took none of it.
+    Not its key, nor whether and how long to wait, nor what was said to a warning: the first version that asked took
+    none of it.
     """
     fields = msgspec.structs.asdict(params)
-    for name in ("idempotency_key", "wait", "accept_loss"):
+    for name in ("idempotency_key", "wait", "timeout_s", "accept_loss"):
         fields.pop(name, None)
     return hashlib.sha256(msgspec.json.encode(fields, enc_hook=encode_value, order="deterministic")).digest()

@@ -20,13 +20,16 @@ from perund.node.backlog import Backlog
 from perund.node.driver import ChannelDriver
 from perund.node.effort import NO_CHANNEL_S, OPENING_S, SHOWN_STATE_S
 from perund.node.funding_job import FundingJob
+from perund.node.health import watch_health
 from perund.node.job import ChannelJob
 from perund.node.lives import Lives
 from perund.node.noise import Noise
 from perund.node.openings import Openings, Refusal
 from perund.node.places import LookBudget, Places
+from perund.node.problems import Problems
 from perund.node.proposals import Proposals
 from perund.node.published import PublishedGuard
+from perund.node.sends import Sends
 from perund.node.settlement_job import SettlementJob
 from perund.node.stakes import Stakes
 from perund.recovery.backup import BackupError
@@ -37,9 +40,8 @@ from perund.store.jobs import insert_channel, record_peer, record_seen_at
 from perund.tower.towers import Towers
 from protocol.channel import Channel
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
-from protocol.errors import InvariantBroken, PerundError
+from protocol.errors import InvariantBroken
 from protocol.following import Follower
-from protocol.funding import IntentStatus
 from protocol.memory import ChannelMemory
 from protocol.messages import (
     FEATURE_LIVES,
@@ -76,7 +78,6 @@ log = structlog.get_logger()
 RESTART_JOB_S: Final = 5.0
 TICK_S: Final = 1.0
 WATCHER: Final = "watcher"
-LONGEST_PAUSE_S: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -102,7 +103,14 @@ class Node:
         self.jobs: dict[ChannelId, _Jobs] = {}
         self.by_peer: dict[bytes, dict[ChannelId, None]] = {}
         """The channels with each peer, in the order in which they were taken up."""
+        self.started_ns = time.time_ns()
+        """When this life of the node began, in ns of the machine's clock."""
+        self.problems = Problems(services.store, services.time.elapsed_ns)
+        self._away: dict[bytes, int] = {}
+        """Peers with channels and without a session: since when, in ns of the machine's clock."""
         self.balance_e8s: int | None = None
+        self.balance_at_ns = 0
+        """When that was read, in ns of the machine's clock."""
         self._noise = Noise()
         self.towers = Towers(services, self.drivers, self._noise)
         policy = services.config.policy
@@ -120,8 +128,7 @@ class Node:
         self._next_channel = services.store.read.highest("channel") + 1
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sends: set[int] = set()
-        """The transfers that are gone on with."""
+        self.sends = Sends(services.transfers, self.spawn)
         self._proposals = Proposals(self.refresh_balance, self._judge, self.spawn)
         self._backlogs: dict[Session, Backlog] = {}
 
@@ -145,6 +152,8 @@ class Node:
             self.stakes.take_up(row.terms, held.get(row.number, (0, 0)))
             if self._waits_for_peer(driver):
                 self._promise(row.terms)
+        for peer in self.by_peer:
+            self._away[peer] = self.problems.since("peer_away", peer.hex()) or self.started_ns
         # A crash may have come between a channel and the file: our signature is said again to who lost it.
         self._write_backup()
         for driver in self.drivers.values():
@@ -153,9 +162,10 @@ class Node:
     def background(self) -> None:
         """Start what runs beside the channels."""
         self.spawn(self.keep(self._tick, "tick"), "tick")
+        self.spawn(self.keep(lambda: watch_health(self), "health"), "health")
         self.spawn(self.services.backup.tend(self._backup_event), "backup")
         for intent in self.services.store.read.open_sends():
-            self.follow_send(intent.number)
+            self.sends.follow(intent.number)
         if self.lives.stopped is not None:
             log.error("node.stopped_signing", reason=self.lives.reason_not_to_sign(), alarm=True)
             return  # the sessions of the other copy are not taken from it
@@ -235,26 +245,6 @@ class Node:
             if budget is not None:
                 budget.tick()
             await asyncio.sleep(TICK_S)
-
-    def follow_send(self, number: int) -> None:
-        """Go on with a transfer whose end is not known."""
-        if number not in self._sends:
-            self._sends.add(number)
-            self.spawn(self._finish_send(number), "send")
-
-    async def _finish_send(self, number: int) -> None:
-        pause = TICK_S
-        while True:
-            try:
-                if (await self.services.transfers.drive(number)).status is not IntentStatus.OPEN:
-                    self._sends.discard(number)
-                    return
-            except StorageFailed:
-                raise
-            except PerundError as error:  # the blocks could not be read: nothing is known yet
-                log.warning("send.not_followed", transfer=number, error=str(error))
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     # --- channels ----------------------------------------------------------------------------------------
 
@@ -369,6 +359,7 @@ class Node:
             self.lives.closed(terms.peer, driver.number, last=not left)
         if not left:
             self.by_peer.pop(terms.peer, None)
+            self._away.pop(terms.peer, None)
             self.services.network.forget(terms.peer)
 
     # --- who has money ------------------------------------------------------------------------------------
@@ -460,6 +451,7 @@ class Node:
         if not self.lives.session_began(session):
             self.services.network.forget(session.peer)
             return
+        self._away.pop(session.peer, None)
         self._backlogs[session] = Backlog(session, self.services.store)
         if self.is_known(session.peer):
             self._remember_where(session)
@@ -478,6 +470,7 @@ class Node:
         self.lives.session_ended(session.peer)
         self._backlogs.pop(session, None)
         self.towers.disconnected(session, reason)
+        self.away_since(session.peer)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_ended(session)
 
@@ -559,6 +552,16 @@ class Node:
         """Return why no channel may be opened now, for people, or None."""
         return self.lives.reason_not_to_sign() or self.services.reason_not_to_open()
 
+    def away_since(self, peer: bytes) -> int | None:
+        """Return since when a peer with channels has no session, in ns of the machine's clock; None while it has one.
+
+        It is as long as this node knows: at most since its start, or since `perun health` first told of it.
+        """
+        if peer not in self.by_peer or self.services.network.session(peer) is not None:
+            self._away.pop(peer, None)
+            return None
+        return self._away.setdefault(peer, time.time_ns())
+
     # --- openings.Surroundings ---------------------------------------------------------------------------
 
     def chain_ns(self) -> Nanos:
@@ -595,7 +598,7 @@ class Node:
     async def refresh_balance(self) -> int:
         """Read the wallet's balance, certified."""
         balance = (await self.services.ledger.balance(self.services.wallet_account)).value
-        self.balance_e8s = balance
+        self.balance_e8s, self.balance_at_ns = balance, time.time_ns()
         return balance
 
     def open_channel(

@@ -131,6 +131,11 @@ class Openings:
         """Say nothing more: another copy of this node runs, and what was signed for an opening does not leave."""
         self._stopped = True
 
+    def peer_of(self, proposal_id: bytes) -> bytes | None:
+        """Return with whom an opening is that is under way."""
+        phase = self._live.get(proposal_id)
+        return phase.peer if phase is not None and not isinstance(phase, Opened) else None
+
     def peers(self, *, ours: bool = False) -> set[bytes]:
         """Return with whom openings are under way. `ours`: those that we proposed."""
         return {

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from perund.control.errors import RpcError
 from perund.control.methods import CHANNEL_PAY
 from perund.control.schema import PayResult
+from perund.node.patience import ended_within
 from perund.node.payment_ids import bounds
 from perund.node.promises import Promise, Promises, WaitEnded
 from perund.node.waiting import Outcome
+from perund.node.waits import wait_of
 from perund.store.errors import StorageFailed
 from protocol.errors import CallerMistake, Undecodable
 from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
@@ -76,7 +78,9 @@ class Paying:
         key, (payments, made) = params.idempotency_key, self._payments(driver, params)
         single = params.amount_e8s is not None
         if key is None and params.wait:
-            driver.pay(payments, self._outcome(payments, None, reply, single=single))
+            outcome = self._outcome(payments, None, reply, single=single)
+            driver.pay(payments, outcome)
+            self._limit(outcome, driver, payments, params, reply)
             return
         records = self._keys.note(key, CHANNEL_PAY.name, params, f"{made.hex()}:{len(payments)}")
         self._pay_durably(driver, payments, records, params, reply, single=single)
@@ -195,8 +199,10 @@ class Paying:
 
         driver.pay_durably(payments, outcome, records, durable)
         unit = self._node.services.store.asked
-        if not wait:
+        if outcome is None:
             self._queuing[unit] = _promise(key, _named(first, len(payments)), unit), reply
+        else:
+            self._limit(outcome, driver, payments, params, reply)
 
     def _teller(
         self, first: bytes, count: int, key: str | None, reply: PayReply, *, single: bool
@@ -224,6 +230,33 @@ class Paying:
 
         return tell
 
+    def _limit(
+        self, outcome: Outcome, driver: ChannelDriver, payments: Batch, params: schema.PayParams, reply: PayReply
+    ) -> None:
+        """Answer when the caller's time is over: what it waited for goes on, and tells nobody."""
+        if params.timeout_s is None:
+            return
+        tell, first, count = outcome.tell, payments.ids[:PAYMENT_ID_BYTES], len(payments)
+
+        def late() -> None:
+            outcome.tell = lambda _: None
+            promise = _promise(params.idempotency_key, _named(first, count), outcome.unit)
+            reply.error(self._promises.late(promise, self._state(driver, first, count)))
+
+        timer = asyncio.get_running_loop().call_later(int(params.timeout_s), late)
+
+        def in_time(ended: Outcome) -> None:
+            timer.cancel()
+            tell(ended)
+
+        outcome.tell = in_time
+
+    def _state(self, driver: ChannelDriver | None, first: bytes, count: int) -> str:
+        """Return how payments stand, for a caller whose time is over. `first`: the id of the first."""
+        wait = wait_of(self._node, driver) if driver is not None else None
+        which = f"payment {first.hex()} is" if count == 1 else f"{count} payments are"
+        return f"{which} not delivered yet: the channel waits for {wait or 'this node'}"
+
     def _answer_again(self, channel: ChannelId, earlier: str, params: schema.PayParams, reply: PayReply) -> None:
         """Answer a call whose key was used before: with what became of its payments, all of them."""
         read, number = self._node.services.store.read, self._node.services.store.number(channel)
@@ -232,15 +265,23 @@ class Paying:
         ours, newest = opened.terms.our_index, opened.memory.newest.state.version
         places = _Places(read, number, ours, earlier, params)
 
+        def state() -> str:
+            rows = places.rows()
+            return self._state(driver, rows[0].payment.id, len(rows))
+
         async def answer() -> None:
             key, single = params.idempotency_key, params.amount_e8s is not None
             rows = places.rows()
             first, count = rows[0].payment.id, len(rows)
             if params.wait and driver is not None:
                 try:
-                    await driver.until(lambda: places.unfinished() is None)
+                    async with ended_within(params.timeout_s, state):
+                        await driver.until(lambda: places.unfinished() is None)
                 except WaitEnded as error:
                     reply.error(self._promises.broken(_promise(key, _named(first, count), 0), str(error)))
+                    return
+                except RpcError as error:  # the caller's time is over
+                    reply.error(error)
                     return
             waiting, rows = places.unfinished(), places.rows()
             version = max((row.version or 0 for row in rows), default=0)

@@ -105,6 +105,12 @@ class Promises:
             return self.unknown(promise, f"{why}; what became of {promise.what} is not known yet")
         return _told("wait_ended", promise, f"{why}; {promise.what} {promise.then}")
 
+    def late(self, promise: Promise, state: str) -> RpcError:
+        """Return what a caller is told whose time is over. `state`: how it stands, for people."""
+        if promise.unit is not None and self._store.end_of(promise.unit) is End.WRITTEN:
+            return _told("wait_ended", promise, state)
+        return self.unknown(promise, f"{state}; it is not known to be written down yet")
+
     def unknown(self, promise: Promise, text: str) -> RpcError:
         """Return that it may have happened, and what to ask."""
         return _told("outcome_unknown", promise, text)

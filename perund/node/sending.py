@@ -11,6 +11,7 @@ from perund.control.methods import WALLET_SEND
 from perund.control.schema import SendResult
 from perund.control.values import E8s
 from perund.node.idempotency import Idempotency, keyed
+from perund.node.patience import answered, ended_within
 from perund.node.transfers import FeeTooHigh, WalletTooLow
 from perund.store.errors import StorageFailed
 from protocol.errors import CallerMistake, PerundError
@@ -27,9 +28,13 @@ MANAGEMENT_CANISTER: Final = b""
 ANONYMOUS: Final = b"\x04"
 
 
-def chain_mistake(error: ChainError) -> CallerMistake:
-    """Return what a caller is told whose call came to nothing because the Internet Computer could not be asked."""
-    return CallerMistake("untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable", str(error))
+def chain_mistake(error: ChainError, text: str = "") -> CallerMistake:
+    """Return what a caller is told whose call came to nothing because the Internet Computer could not be asked.
+
+    `text`: in place of the error's.
+    """
+    name = "untrusted_answer" if isinstance(error, LyingReplica) else "chain_unreachable"
+    return CallerMistake(name, text or str(error))
 
 
 class Sending:
@@ -56,13 +61,17 @@ class Sending:
                 raise chain_mistake(error) from error
             intent, why = None, "the ledger did not say whether it was made"
             try:
-                intent = await self._services.transfers.drive(number)
+                async with ended_within(params.timeout_s, lambda: "the ledger has not answered yet"):
+                    intent = await self._node.sends.drive(number)
             except StorageFailed:
+                raise
+            except RpcError:  # the caller's time is over
+                self._node.sends.follow(number)
                 raise
             except PerundError as error:
                 why = str(error)
             if intent is None or intent.status is IntentStatus.OPEN:
-                self._node.follow_send(number)
+                self._node.sends.follow(number)
                 raise self._promises.unknown(promise, f"{what} goes on, and its end is not known yet: {why}")
         if intent.status is IntentStatus.VOID or intent.block is None:
             raise RpcError("ledger_refused", "the ledger refused the transfer; nothing was sent")
@@ -92,7 +101,8 @@ class Sending:
         """Refuse to send to the ledger's minting account, where money is burned, and the fee is another."""
         watch = self._services.ledger_watch
         if watch is not None and watch.fee_e8s is None:
-            await watch.check()
+            async with answered():
+                await watch.check()
         if watch is not None and receiver == watch.minting_account:
             raise CallerMistake("bad_account", f"{receiver.hex()} is the ledger's minting account: it would be burned")
 
@@ -112,7 +122,8 @@ class Sending:
     async def _check_not_promised(self, amount_e8s: int) -> None:
         """Refuse to send what channels that are being funded will need."""
         reserved = self._node.reserved_e8s()
-        balance = await self._node.refresh_balance() if reserved else 0
+        async with answered():
+            balance = await self._node.refresh_balance() if reserved else 0
         if reserved and balance - reserved < amount_e8s:
             raise CallerMistake(
                 "insufficient_funds",

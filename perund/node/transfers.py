@@ -30,6 +30,7 @@ from chain.ledger import (
 )
 from perund.node.chain_time import ChainTime
 from perund.node.ledger_scan import find_block
+from perund.node.patience import ANSWER_S, answered
 from perund.store.jobs import book_cost, insert_transfer, transfer_asked, transfer_ended, transfer_refused
 from perund.store.rows import TransferIntent
 from perund.store.store import Store
@@ -109,14 +110,15 @@ class Transfers:
 
         `asked`: told which unit of work of the store that is. Raises `WalletTooLow`, `FeeTooHigh`, `ChainError`.
         """
-        fee = await self.fee()
-        balance = (await self._ledger.balance(self.account)).value
+        async with answered(2 * ANSWER_S):
+            fee = await self.fee()
+            balance = (await self._ledger.balance(self.account)).value
+            length = (await self._ledger.chain_length()).value
         if balance < amount_e8s + fee:
             raise WalletTooLow(
                 f"the wallet holds {balance} e8s; {amount_e8s} e8s and a fee of {fee} e8s are needed: "
                 f"send ICP to {self.account.hex()}"
             )
-        length = (await self._ledger.chain_length()).value
         intent = TransferIntent(
             number=self.reserve_number() if number is None else number,
             channel_number=channel_number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from perund.control import schema
 from perund.control.values import E8s
@@ -13,6 +14,9 @@ from perund.store.reading import Reader
 from perund.store.rows import ChannelRow, EventRow, PaymentRow
 from protocol.effects import Phase
 from protocol.types import MAX_E8S, RegisteredState
+
+if TYPE_CHECKING:
+    from perund.node.waits import Wait
 
 __all__ = ["channel_view", "event_view", "moment", "payment_view"]
 
@@ -30,8 +34,13 @@ def channel_view(
     jobs: tuple[ChannelJob, ...],
     chain_ns: int,
     elapsed_ns: int,
+    wait: Wait | None = None,
+    away_ns: int | None = None,
 ) -> schema.Channel:
-    """Return a channel as its row has it and, while it lives, as its driver has it."""
+    """Return a channel as its row has it and, while it lives, as its driver has it.
+
+    `wait`: what it waits for; `away_ns`: since when its peer is away.
+    """
     terms, memory = row.terms, row.memory
     channel = driver.channel if driver is not None else None
     newest = channel.newest.state if channel is not None else memory.newest.state
@@ -40,7 +49,6 @@ def channel_view(
     # The money follows what settled: a state that we proposed and never saw acknowledged, or one below our newest.
     state = registered.state if row.settled_version is not None and registered is not None else newest
     withdrawals = [w for w in read.withdrawals(row.number) if w.status == "paid"]
-    waiting = next((job.waiting_for for job in jobs if job.waiting_for), "")
     queued = channel.committed_e8s if channel is not None else 0
     holdings = next((h for job in jobs if (h := getattr(job, "holdings", None)) is not None), None)
     return schema.Channel(
@@ -56,7 +64,9 @@ def channel_view(
         queued=schema.Queued(count=read.waiting_count(row.number, terms.our_index), e8s=E8s(queued)),
         challenge_s=terms.params.challenge_duration_ns // 1_000_000_000,
         created_at=moment(row.opened_ns),
-        waiting_for=waiting or None,
+        waiting_for=wait.what if wait is not None else None,
+        waiting_since=moment(wait.since_ns) if wait is not None and wait.since_ns is not None else None,
+        peer_away_since=moment(away_ns) if away_ns is not None else None,
         funding_deadline=moment(terms.funding_deadline_ns) if phase is Phase.FUNDING else None,
         # A canister's amounts have no bound; ours have, and one of them must not hide every channel from its reader.
         holdings_e8s=(E8s(min(holdings[0], MAX_E8S)), E8s(min(holdings[1], MAX_E8S))) if holdings is not None else None,

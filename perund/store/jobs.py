@@ -17,6 +17,7 @@ __all__ = [
     "book_credit",
     "charge_channel",
     "forget_opening",
+    "forget_problem",
     "insert_channel",
     "insert_transfer",
     "insert_withdrawal",
@@ -24,6 +25,7 @@ __all__ = [
     "record_held",
     "record_opening",
     "record_peer",
+    "record_problem",
     "record_request",
     "record_seen_at",
     "set_force_after",
@@ -151,6 +153,16 @@ def record_seen_at(peer: bytes, origin: str) -> Statement:
 def record_request(key: str, method: str, arguments: bytes, result: str, now_ms: int) -> Statement:
     """An action asked for under an idempotency key."""
     return Statement("INSERT INTO request VALUES (?, ?, ?, ?, ?)", (key, method, arguments, result, now_ms))
+
+
+def record_problem(code: str, subject: str, since_ns: int) -> Statement:
+    """Since when a problem lasts, in ns of the machine's clock. `subject`: in hex."""
+    return Statement("INSERT OR REPLACE INTO problem VALUES (?, ?, ?)", (code, subject, since_ns))
+
+
+def forget_problem(code: str, subject: str) -> Statement:
+    """A problem has ended."""
+    return Statement("DELETE FROM problem WHERE code = ? AND subject = ?", (code, subject))
 
 
 def set_force_after(number: int, force_after_ns: int) -> Statement:

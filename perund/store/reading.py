@@ -415,6 +415,10 @@ class Reader:
         """Return where peers that had money proved their keys."""
         return {row[0]: row[1] for row in self._rows("SELECT peer, origin FROM seen_at")}
 
+    def problems(self) -> dict[tuple[str, str], int]:
+        """Return since when problems last, by code and subject, in ns of the machine's clock."""
+        return {(row[0], row[1]): int(row[2]) for row in self._rows("SELECT code, subject, since_ns FROM problem")}
+
     def request(self, key: str) -> RequestRow | None:
         """Return what was asked for under an idempotency key."""
         row = self._row("SELECT method, arguments, result FROM request WHERE key = ?", (key,))
@@ -470,6 +474,14 @@ class Reader:
         """Return when the oldest open offer was recorded (local clock, ms), or None."""
         row = self._row(
             "SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status = 'offered'",
+            (number, sender),
+        )
+        return int(row[0]) if row is not None and row[0] is not None else None
+
+    def oldest_waiting_ms(self, number: int, sender: ParticipantIndex) -> int | None:
+        """Return when the oldest payment was recorded that is queued or offered (local clock, ms), or None."""
+        row = self._row(
+            "SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status IN ('queued', 'offered')",
             (number, sender),
         )
         return int(row[0]) if row is not None and row[0] is not None else None

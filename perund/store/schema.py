@@ -316,7 +316,16 @@ CREATE VIEW booked_block AS
 SELECT block FROM transfer WHERE block IS NOT NULL UNION ALL SELECT block FROM withdrawal WHERE block IS NOT NULL;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)
+_V13: Final = """
+CREATE TABLE problem(                -- since when what `perun health` shows lasts, where nothing else dates it
+  code TEXT NOT NULL,
+  subject TEXT NOT NULL,             -- a channel, peer or tower in hex; empty: the node
+  since_ns INTEGER NOT NULL,         -- local clock, for people
+  PRIMARY KEY (code, subject)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

@@ -167,9 +167,11 @@ class Town:
         await node.kill()
         await node.start()
 
-    async def order_fault(self, fault: str, endpoint: str, count: int, seconds: float = 0) -> None:
-        """Have the next requests to the Internet Computer fail."""
+    async def order_fault(self, fault: str, endpoint: str, count: int, seconds: float = 0, method: str = "") -> None:
+        """Have the next requests to the Internet Computer fail. `method`: only those of this method."""
         body = {"fault": fault, "endpoint": endpoint, "count": count, "seconds": seconds}
+        if method:
+            body["method"] = method
         async with aiohttp.ClientSession() as http, http.post(f"{self.devnet.url}/_devnet/faults", json=body) as answer:
             assert answer.status == 200, await answer.text()
 

@@ -100,7 +100,7 @@ async def test_amounts_travel_as_decimal_strings(client: ControlClient) -> None:
         ("channel.pay", {"channel": "abc", "amount_e8s": "5"}, "channel"),
         ("channel.pay", {"channel": CHANNEL, "amount_e8s": "5", "payment_id": "xyz"}, "payment_id"),
         ("channel.pay", {"channel": CHANNEL, "amount_e8s": "5", "extra": 1}, "unknown field `extra`"),
-        ("channel.pay", [CHANNEL, "5", None, None, None, True, None, None, 9], "8 arguments at most"),
+        ("channel.pay", [CHANNEL, "5", None, None, None, True, None, None, None, 9], "9 arguments at most"),
         ("channel.pay", None, "Expected"),
         ("channel.open", {"peer": PEER_ID, "mine_e8s": "0", "theirs_e8s": "0", "challenge_s": 60}, "can pay nothing"),
         ("channel.open", {"peer": PEER_ID, "mine_e8s": "5", "theirs_e8s": "0", "challenge_s": 0}, "duration"),

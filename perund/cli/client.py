@@ -135,7 +135,7 @@ def _call(
         except (RpcError, NodeUnreachable) as error:
             untold = error.sent if isinstance(error, NodeUnreachable) else error.name in UNTOLD_NAMES
             if untold and ask:
-                error.hint = ask
+                error.hint, error.idempotency_key = ask, key
             raise
 
     result = run_async(work, as_json=settings.as_json, interrupted=ask)

@@ -39,10 +39,11 @@ def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = F
     try:
         return asyncio.run(work())
     except NodeUnreachable as error:
-        fail(str(error), error.hint, UNREACHABLE, as_json=as_json)
+        fail(str(error), error.hint, UNREACHABLE, as_json=as_json, key=error.idempotency_key)
     except RpcError as error:
         code = UNTOLD if error.name in UNTOLD_NAMES else FAILED if error.name in _FAILURES else REFUSED
-        fail(error.message, error.hint, code, as_json=as_json, name=error.name, retryable=error.retryable)
+        retryable, key = error.retryable, error.idempotency_key
+        fail(error.message, error.hint, code, as_json=as_json, name=error.name, retryable=retryable, key=key)
     except SetupError as error:
         fail(error.message, error.hint, FAILED, as_json=as_json)
     except CallerMistake as error:
@@ -57,7 +58,14 @@ def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = F
 
 
 def fail(
-    what: str, hint: str, code: int, *, as_json: bool = False, name: str = "", retryable: bool | None = None
+    what: str,
+    hint: str,
+    code: int,
+    *,
+    as_json: bool = False,
+    name: str = "",
+    retryable: bool | None = None,
+    key: str | None = None,
 ) -> NoReturn:
     """Print `error: what; hint` on standard error (an object with --json), and exit."""
     if as_json:
@@ -66,6 +74,8 @@ def fail(
             body["name"] = name
         if retryable is not None:
             body["retryable"] = retryable
+        if key is not None:
+            body["idempotency_key"] = key
         click.echo(msgspec.json.encode({"error": body}).decode(), err=True)
     else:
         text = f"{what}; {hint}" if hint else what

@@ -167,6 +167,8 @@ async def test_what_may_be_done_has_an_exit_code_of_its_own_and_a_key_to_ask_wit
         assert result.exit_code == 6
         key = node.calls[-1][1].idempotency_key
         assert f"--idempotency-key {key} tells" in result.stderr
+        result = await perun(data_dir, "--json", *command)
+        assert json.loads(result.stderr)["error"]["idempotency_key"] == node.calls[-1][1].idempotency_key
         node.error = None
         assert (await perun(data_dir, *command, "--idempotency-key", key)).exit_code == 0
         assert node.calls[-1][1].idempotency_key == key

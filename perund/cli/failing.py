@@ -80,7 +80,7 @@ def fail(
         if retryable is not None:
             body["retryable"] = retryable
         if key:
-            body["key"] = key
+            body["idempotency_key"] = key
         click.echo(msgspec.json.encode({"error": body}).decode(), err=True)
     else:
         text = f"{what}; {hint}" if hint else what

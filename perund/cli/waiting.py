@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from perund.control.client import ControlClient
-from perund.control.errors import RpcError
+from perund.control.errors import NodeUnreachable, RpcError
 from perund.control.methods import Method, P, R
 from perund.control.values import Seconds
 from perund.durations import format_duration
@@ -81,17 +81,24 @@ async def ask_until(client: ControlClient, method: Method[P, R], params: P, time
     """
     clock = asyncio.get_running_loop().time
     end_s = math.inf if timeout_s is None else clock() + timeout_s
-    turn_s = FIRST_TURN_S
+    turn_s, state = FIRST_TURN_S, ""
     while True:
         turn = Seconds(max(1, math.ceil(min(turn_s, end_s - clock()))))
         try:
             return await client.call(method, msgspec.structs.replace(params, timeout_s=turn))
+        except NodeUnreachable as error:
+            error.sent = error.sent or bool(state)
+            raise
         except RpcError as error:
+            if state and error.name in ("node_stopping", "storage_failed"):
+                # Said of this turn alone: an earlier one took it up.
+                raise RpcError("wait_ended", f"{state}; now the node stops") from error
             if error.name != "wait_ended":
                 raise
             if timeout_s is not None and clock() >= end_s:
                 raise _over(timeout_s, error.message) from error
-            tell(error.message)
+            state = error.message
+            tell(state)
         turn_s = NEXT_TURN_S
 
 

@@ -214,11 +214,13 @@ class ControlClient(asyncio.Protocol):
             method = METHODS.get(name)
             if method is None or not method.ask:
                 raise
-            key = params.get("idempotency_key") if isinstance(params, Mapping) else None
+            given = params.get("idempotency_key") if isinstance(params, Mapping) else None
+            key = given if isinstance(given, str) else None
             raise NodeUnreachable(
                 f"{error} before it answered: whether {name} was taken up is not known",
-                f"start it again; then {method.ask_again(key if isinstance(key, str) else None)}",
+                f"start it again; then {method.ask_again(key)}",
                 sent=True,
+                idempotency_key=key,
             ) from error
 
     def _line(self, name: str, params: object, take: Answer) -> bytes:

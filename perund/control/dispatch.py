@@ -95,7 +95,7 @@ class Dispatcher:
         try:
             reply.result(await call(params))
         except asyncio.CancelledError:
-            reply.error(RpcError("node_stopping", "the node stopped while this call waited"))
+            reply.error(RpcError("node_stopping", "the node stopped before this call was carried out"))
             raise
         except Exception as error:  # noqa: BLE001  (answered, and logged if unknown)
             reply.error(error)
@@ -105,7 +105,7 @@ class Dispatcher:
             feed = await self._api.event_subscribe(params)
             reply.result(Subscription(subscription=caller.subscribe(feed), cursor=feed.cursor))
         except asyncio.CancelledError:
-            reply.error(RpcError("node_stopping", "the node stopped while this call waited"))
+            reply.error(RpcError("node_stopping", "the node stopped before this call was carried out"))
             raise
         except Exception as error:  # noqa: BLE001  (answered, and logged if unknown)
             reply.error(error)

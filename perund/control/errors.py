@@ -138,13 +138,15 @@ class RpcError(PerundError):
 class NodeUnreachable(PerundError):
     """There is no node behind the control socket, or it went away during the call.
 
-    `sent`: whether the request may have reached it; then its action may have been done.
+    `sent`: whether the request may have reached it; then its action may have been done. `idempotency_key`: that of
+    the request.
     """
 
-    def __init__(self, message: str, hint: str, *, sent: bool = False) -> None:
+    def __init__(self, message: str, hint: str, *, sent: bool = False, idempotency_key: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
         self.sent = sent
+        self.idempotency_key = idempotency_key
 
 
 def to_rpc_error(error: Exception) -> RpcError:

@@ -154,8 +154,8 @@ class NodeService:
 
     async def peer_connect(self, params: schema.PeerConnectParams) -> schema.PeerAddress:
         """Connect to a peer, and remember where it is: an address that it did not prove replaces nothing."""
-        what = f"the address {params.peer}"
-        with self._promises.of(PEER_CONNECT, None, what, then="is kept") as promise:
+        what = f"keeping the address {params.peer}"
+        with self._promises.of(PEER_CONNECT, None, what, then="is done") as promise:
             session, unproven = await self._session(params.peer, promise)
         if unproven is not None:
             raise CallerMistake(

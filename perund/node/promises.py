@@ -5,7 +5,7 @@ ended the wait: a full disk, files that were replaced, a node that stops, anothe
 
 | its unit | what is told |
 | --- | --- |
-| was not asked for, or is not written | `node_stopping`, `storage_failed`: nothing happened, it may be asked again |
+| was not asked for, or is not written | `node_stopping`, `storage_failed`, `stopped_signing`: nothing happened |
 | may be written | `outcome_unknown`: the next start sees, and this is what to ask then |
 | is written | `wait_ended`: it goes on. `outcome_unknown` where others decide, and have not said |
 """
@@ -89,16 +89,14 @@ class Promises:
 
     def broken(self, promise: Promise, why: str) -> RpcError:
         """Return what the caller is told. `why`: what ended the wait."""
-        if promise.unit is None and why == STOPS:
-            return RpcError("node_stopping", f"{why}; nothing of {promise.what} happened")
         end = self._store.end_of(promise.unit) if promise.unit is not None else End.NOT_WRITTEN
-        match end:
-            case End.NOT_WRITTEN:
-                return RpcError("storage_failed", f"nothing of {promise.what} happened: {why}")
-            case End.UNKNOWN:
-                text = f"{why}; whether {promise.what} was taken up shows when the node runs again"
-                return self.unknown(promise, text)
         reason = self._reason_not_to_sign()
+        if end is End.NOT_WRITTEN:
+            name = "node_stopping" if why == STOPS else "storage_failed" if reason is None else "stopped_signing"
+            return RpcError(name, f"nothing of {promise.what} happened: {why}")
+        if end is End.UNKNOWN:
+            text = f"{why}; whether {promise.what} was taken up shows when the node runs again"
+            return self.unknown(promise, text)
         if reason is not None:
             return self.unknown(promise, f"{promise.what} is written down, and {reason}")
         if promise.others_decide:

@@ -28,7 +28,7 @@ async def insist(node: NodeProcess, method: Method[P, R], params: P, again: Call
         except NodeUnreachable:
             pass  # killed, and not there again yet
         except RpcError as error:
-            if not error.retryable or error.name == "outcome_unknown":
+            if not error.retryable:
                 raise
         again()
         await asyncio.sleep(ASK_AGAIN_S)

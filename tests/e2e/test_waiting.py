@@ -53,7 +53,7 @@ async def test_a_payment_to_a_peer_that_is_away_is_paid_once(town: Town) -> None
 
     # Asked again while it still waits, for a program: one object, with the key.
     ran = await at(alice, "pay", channel, "1.5", "--memo", "tea", "--key", key, "--timeout", "1s", "--json")
-    assert (ran.code, ran.error["name"], ran.error["key"]) == (6, "wait_ended", key)
+    assert (ran.code, ran.error["name"], ran.error["idempotency_key"]) == (6, "wait_ended", key)
     other = await at(alice, "pay", channel, "2", "--key", key)
     assert other.code == 3
     assert "was used for another call" in other.err

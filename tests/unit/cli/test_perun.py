@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import pty
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -12,6 +14,8 @@ from click.testing import CliRunner, Result
 
 from perund.cli.client import main
 from perund.control import schema
+from perund.control.client import ControlClient
+from perund.control.errors import RpcError
 from perund.control.server import ControlServer
 from perund.control.values import E8s, PaidE8s, Seconds
 from protocol.errors import CallerMistake
@@ -159,17 +163,59 @@ async def test_a_defect_is_a_failure_without_a_traceback(data_dir: Path, node: N
     assert result.stderr.startswith("error: perund failed inside (ZeroDivisionError); a defect of perund")
 
 
-async def run(*arguments: str) -> tuple[int, str, str]:
+@pytest.mark.parametrize("name", ["wait_ended", "outcome_unknown"])
+async def test_what_may_be_done_has_an_exit_code_of_its_own_and_a_key_to_ask_with(
+    data_dir: Path, node: NodeDouble, name: str
+) -> None:
+    for action in (["pay", CHANNEL, "2"], ["wallet", "send", "aaaaa-aa", "2"], ["open", PEER_ID, "--mine", "2"]):
+        command = [*action, "--timeout", "1s"]
+        node.error = RpcError(name, "the node stops")
+        result = await perun(data_dir, *command)
+        assert result.exit_code == 6
+        key = node.calls[-1][1].idempotency_key
+        assert f"--key {key} asks again" in result.stderr
+        result = await perun(data_dir, "--json", *command)
+        assert json.loads(result.stderr)["error"]["idempotency_key"] == node.calls[-1][1].idempotency_key
+        node.error = None
+        assert (await perun(data_dir, *command, "--idempotency-key", key)).exit_code == 0
+        assert node.calls[-1][1].idempotency_key == key
+
+
+async def test_what_loses_money_needs_a_yes(data_dir: Path, node: NodeDouble) -> None:
+    node.loses_money = True
+    send = ("--dir", str(data_dir), "wallet", "send", "aaaaa-aa", "2")
+    code, _, error = await run(*send)
+    assert (code, node.done) == (3, [])
+    assert "--yes" in error
+    code, _, error = await run(*send, answer="n\n")
+    assert (code, node.done) == (1, [])
+    assert "aaaaa-aa is nobody's" in error
+    code, out, _ = await run(*send, answer="y\n")
+    assert (code, node.done) == (0, ["wallet.send"])
+    assert "sent 2 ICP" in out
+    keys = {params.idempotency_key for _, params in node.calls[-2:]}
+    assert len(keys) == 1, "asked twice, done once"
+    assert (await run(*send, "--yes"))[0] == 0
+
+
+async def run(*arguments: str, answer: str | None = None) -> tuple[int, str, str]:
+    """Run the program. `answer`: what a person types at its terminal; without one there is no terminal."""
+    master, terminal = pty.openpty() if answer is not None else (-1, asyncio.subprocess.DEVNULL)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "perund.cli.client",
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=terminal,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    if answer is not None:
+        os.write(master, answer.encode())
+        os.close(terminal)
     out, error = await process.communicate()
+    if answer is not None:
+        os.close(master)
     assert process.returncode is not None
     return process.returncode, out.decode(), error.decode()
 
@@ -183,3 +229,34 @@ async def test_exit_codes_of_the_process(data_dir: Path, node: NodeDouble, tmp_p
     assert [code for code, _, _ in ended] == [0, 2, 3, 4]
     assert "perund run --dir" in ended[3][2]
     assert all("Traceback" not in error for _, _, error in ended)
+
+
+async def test_a_key_that_is_being_taken_up_is_waited_for(data_dir: Path, node: NodeDouble) -> None:
+    node.error = RpcError("busy", "the call with key 'k' is being taken up; ask again")
+    result = await perun(data_dir, "pay", CHANNEL, "2", "--key", "k", "--timeout", "1s")
+    assert result.exit_code == 6
+    assert "waiting: the call with key 'k' is being taken up" in result.stderr
+    assert "the same command with --key k asks again, and nothing is done twice" in result.stderr
+    assert len(node.calls) > 1
+
+
+async def test_a_node_with_too_many_clients_is_not_asked_again_for_ever(data_dir: Path) -> None:
+    clients = [await ControlClient.connect(data_dir) for _ in range(64)]
+    try:
+        result = await asyncio.wait_for(perun(data_dir, "pay", CHANNEL, "2"), 20)
+    finally:
+        for client in clients:
+            await client.close()
+    assert result.exit_code in (3, 4)
+    assert "clients" in result.stderr
+
+
+async def test_what_waits_is_asked_for_in_turns(data_dir: Path, node: NodeDouble) -> None:
+    node.error = RpcError("wait_ended", "it waits for the peer, which is away")
+    result = await perun(data_dir, "close", CHANNEL, "--timeout", "3s", "--json")
+    assert result.exit_code == 6
+    said = json.loads(result.stderr)["error"]  # nothing but the object: a program reads it
+    assert said["message"] == "not ended within 3s: it waits for the peer, which is away"
+    (key,) = {params.idempotency_key for _, params in node.calls}
+    assert said["key"] == key
+    assert [int(params.timeout_s) for _, params in node.calls][:1] == [2]

@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from perund.cli.client import main
 from perund.control import schema
+from perund.control.client import ControlClient
+from perund.control.errors import RpcError
 from perund.control.server import ControlServer
 from perund.control.values import E8s, PaidE8s, Seconds
 from protocol.errors import CallerMistake
@@ -183,3 +185,34 @@ async def test_exit_codes_of_the_process(data_dir: Path, node: NodeDouble, tmp_p
     assert [code for code, _, _ in ended] == [0, 2, 3, 4]
     assert "perund run --dir" in ended[3][2]
     assert all("Traceback" not in error for _, _, error in ended)
+
+
+async def test_a_key_that_is_being_taken_up_is_waited_for(data_dir: Path, node: NodeDouble) -> None:
+    node.error = RpcError("busy", "the call with key 'k' is being taken up; ask again")
+    result = await perun(data_dir, "pay", CHANNEL, "2", "--key", "k", "--timeout", "1s")
+    assert result.exit_code == 6
+    assert "waiting: the call with key 'k' is being taken up" in result.stderr
+    assert "the same command with --key k asks again, and nothing is done twice" in result.stderr
+    assert len(node.calls) > 1
+
+
+async def test_a_node_with_too_many_clients_is_not_asked_again_for_ever(data_dir: Path) -> None:
+    clients = [await ControlClient.connect(data_dir) for _ in range(64)]
+    try:
+        result = await asyncio.wait_for(perun(data_dir, "pay", CHANNEL, "2"), 20)
+    finally:
+        for client in clients:
+            await client.close()
+    assert result.exit_code in (3, 4)
+    assert "clients" in result.stderr
+
+
+async def test_what_waits_is_asked_for_in_turns(data_dir: Path, node: NodeDouble) -> None:
+    node.error = RpcError("wait_ended", "it waits for the peer, which is away")
+    result = await perun(data_dir, "close", CHANNEL, "--timeout", "3s", "--json")
+    assert result.exit_code == 6
+    said = json.loads(result.stderr)["error"]  # nothing but the object: a program reads it
+    assert said["message"] == "not ended within 3s: it waits for the peer, which is away"
+    (key,) = {params.idempotency_key for _, params in node.calls}
+    assert said["key"] == key
+    assert [int(params.timeout_s) for _, params in node.calls][:1] == [2]

@@ -29,6 +29,7 @@ __all__ = ["GRACE_S", "QUICK_S", "Tell", "ask_until", "new_key", "telling"]
 
 FIRST_TURN_S: Final = 2
 NEXT_TURN_S: Final = 5
+BUSY_PAUSE_S: Final = 1.0
 SAY_AGAIN_S: Final = 300.0
 """What has not changed is said again so often where no terminal shows it all the time."""
 GRACE_S: Final = 3.0
@@ -79,11 +80,13 @@ async def ask_until(client: ControlClient, method: Method[P, R], params: P, time
 
     Raises `RpcError`: `wait_ended` with what is waited for when the time is over.
     """
-    clock = asyncio.get_running_loop().time
+    loop = asyncio.get_running_loop()
+    clock = loop.time
     end_s = math.inf if timeout_s is None else clock() + timeout_s
     turn_s, state = FIRST_TURN_S, ""
     while True:
         turn = Seconds(max(1, math.ceil(min(turn_s, end_s - clock()))))
+        silence = loop.call_later(turn + GRACE_S, tell, "the node has not answered yet")
         try:
             return await client.call(method, msgspec.structs.replace(params, timeout_s=turn))
         except NodeUnreachable as error:
@@ -93,12 +96,16 @@ async def ask_until(client: ControlClient, method: Method[P, R], params: P, time
             if state and error.name in ("node_stopping", "storage_failed"):
                 # Said of this turn alone: an earlier one took it up.
                 raise RpcError("wait_ended", f"{state}; now the node stops") from error
-            if error.name != "wait_ended":
+            if error.name not in ("wait_ended", "busy") or client.ended:
                 raise
             if timeout_s is not None and clock() >= end_s:
                 raise _over(timeout_s, error.message) from error
             state = error.message
             tell(state)
+            if error.name == "busy":  # such as a turn of before that is being taken up
+                await asyncio.sleep(BUSY_PAUSE_S)
+        finally:
+            silence.cancel()
         turn_s = NEXT_TURN_S
 
 

@@ -108,6 +108,11 @@ class ControlClient(asyncio.Protocol):
     ) -> None:
         await self.close()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the node has hung up, or refused this connection: no call on it is answered any more."""
+        return self._end is not None
+
     async def close(self) -> None:
         """Hang up. What the node accepted goes on."""
         if self._transport is not None:

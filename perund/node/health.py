@@ -52,9 +52,9 @@ class _Found:
         channel = subject.hex() if len(subject) == CHANNEL_BYTES else None
         self.problems.append(schema.Problem(code=code, message=message, since=moment(since_ns), channel=channel))
 
-    def settle(self) -> None:
-        """Remember what nothing else dates, and forget what has ended."""
-        self._known.settle(self._undated)
+    async def settle(self) -> None:
+        """Remember what nothing else dates, and forget what has ended: what is told now is known after a restart."""
+        await self._known.settle(self._undated)
 
 
 async def watch_health(node: Node) -> None:
@@ -83,7 +83,7 @@ async def health_of(node: Node) -> schema.Health:
         blind = "no certified answer for a third of the shortest challenge period: payments stop"
         problem("watcher_blind", blind, at_ns=time.time_ns() - seen.lag_ns if seen.lag_ns is not None else None)
     late_node(node, problem)
-    problem.settle()
+    await problem.settle()
     return schema.Health(
         ok=not problem.problems,
         problems=problem.problems,

@@ -38,8 +38,11 @@ class Problems:
         """Return since when a problem is known, or None."""
         return self._since.get((code, subject))
 
-    def settle(self, found: Mapping[tuple[str, str], int]) -> None:
-        """Take what is a problem now, with since when; what is none any more is forgotten. Durable when it is news."""
+    async def settle(self, found: Mapping[tuple[str, str], int]) -> None:
+        """Take what is a problem now, with since when; what is none any more is forgotten. Both are durable then.
+
+        Raises `StorageFailed`.
+        """
         news: list[Statement] = []
         for key, since_ns in found.items():
             self._unseen.discard(key)
@@ -52,4 +55,4 @@ class Problems:
             self._unseen.discard(key)
             news.append(forget_problem(*key))
         if news:
-            self._store.commit(news)
+            await self._store.write(news)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
+import subprocess
 import time
 
 from perund.demo.processes import NodeProcess
-from tests.e2e.shell import Ran, perun
+from tests.e2e.shell import Ran, executable, perun
 from tests.e2e.town import FEE, ICP, Town, within
 
 
@@ -92,6 +94,47 @@ async def test_a_command_that_is_interrupted_tells_its_key(town: Town) -> None:
     await asyncio.gather(alice.start(), bob.start())
     ran = await at(alice, "pay", channel, "1", "--key", key, "--timeout", "40s")
     assert ran.code == 0, ran
+    assert await paid_once(town, alice, channel) == 1
+
+
+async def test_interrupting_a_wait_tells_how_to_ask_again(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 20)
+    await bob.kill()
+    process = await asyncio.create_subprocess_exec(
+        executable("perun"), "--dir", str(alice.dir), "pay", channel, "1", stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert (await within(process.stderr.readline(), "a line")).startswith(b"waiting: payment ")
+    process.send_signal(signal.SIGINT)
+    said = (await within(process.stderr.read(), "the end")).decode()
+    assert await process.wait() == 1
+    key = key_in(said)
+    await bob.start()
+    ran = await at(alice, "pay", channel, "1", "--key", key, "--timeout", "40s")
+    assert ran.code == 0, ran
+    assert await paid_once(town, alice, channel) == 1
+
+
+async def test_a_node_that_is_stuck_is_not_waited_for_in_silence(town: Town) -> None:
+    alice, bob = await town.pair()
+    channel = await town.open(alice, bob, 20)
+    alice.signal(signal.SIGSTOP)
+    try:
+        info, paid = await asyncio.gather(
+            at(alice, "info", "--timeout", "2s"), at(alice, "pay", channel, "1", "--timeout", "2s")
+        )
+        assert (info.code, paid.code) == (6, 6)
+        assert "the node has not answered, or not to the end, within 2s" in info.err
+        process = await asyncio.create_subprocess_exec(
+            executable("perun"), "--dir", str(alice.dir), "pay", channel, "1", "--key", key_in(paid.err),
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert await within(process.stderr.readline(), "a line") == b"waiting: the node has not answered yet\n"
+    finally:
+        alice.signal(signal.SIGCONT)
+    assert await within(process.wait(), "the payment") == 0
     assert await paid_once(town, alice, channel) == 1
 
 

@@ -16,6 +16,7 @@ from perund.control.api import EventFeed, PayReply
 from perund.control.errors import RpcError
 from perund.control.methods import CHANNEL_CLOSE, CHANNEL_DISPUTE, CHANNEL_OPEN, CHANNEL_RECOVER, WALLET_SEND
 from perund.control.values import E8s
+from perund.node.addresses import announced_by
 from perund.node.driver import ChannelDriver
 from perund.node.health import health_of
 from perund.node.idempotency import Idempotency
@@ -24,7 +25,7 @@ from perund.node.openings import Refusal
 from perund.node.paying import Paying
 from perund.node.recovering import recovery_view
 from perund.node.transfers import FeeTooHigh, WalletTooLow
-from perund.node.views import channel_view, event_view, moment, payment_view
+from perund.node.views import address_view, channel_view, event_view, moment, payment_view
 from perund.store.jobs import set_force_after
 from perund.store.reading import UPDATED
 from perund.store.rows import EventRow
@@ -78,6 +79,7 @@ class NodeService:
             pid=os.getpid(),
             data_dir=str(services.data_dir.resolve()),
             listen=services.listening,
+            announces=[str(place) for place in announced_by(services.config, services.listening)],
             network=services.config.network,
             network_hash=services.network_hash.hex(),
             root_key=services.root_key.hex(),
@@ -189,17 +191,18 @@ class NodeService:
         """List every peer that is connected or has a channel."""
         del params
         sessions = {session.peer: session for session in self._services.network.sessions()}
-        known = self._services.store.read.peers()
         peers = []
         for peer in sorted({*sessions, *self._node.by_peer}):
             session = sessions.get(peer)
+            known = self._node.addresses.of(peer)
             peers.append(
                 schema.Peer(
                     node_id=peer.hex(),
-                    address=session.address if session else (str(known[peer]) if peer in known else None),
+                    address=session.address if session else (str(known[0].address) if known else None),
                     connected=session is not None,
                     agent=session.hello.agent if session else None,
                     channels=len(self._node.by_peer.get(peer, ())),
+                    addresses=[address_view(row) for row in known],
                 )
             )
         return schema.PeerList(peers=peers)
@@ -226,15 +229,15 @@ class NodeService:
             raise CallerMistake("wrong_network", str(error)) from error
         except DialFailed as error:
             raise CallerMistake("peer_unreachable", str(error)) from error
-        if self._services.store.read.peers().get(peer) == where:
-            self._services.network.keep_connected(peer, where.host, where.port)
+        if self._node.addresses.is_where_given(peer, where):
+            self._node.addresses.dial(peer)
             return session, None
         try:
             await self._services.network.prove(peer, where)  # the peer may have dialed us meanwhile
         except DialFailed as error:
             log.warning("peer.address_not_proven", peer=node_id, address=str(where), reason=str(error))
             return session, error
-        self._node.reached(peer, where)
+        self._node.addresses.given(peer, where)
         await self._services.store.write(())  # what the answer says is kept when it is read
         return session, None
 

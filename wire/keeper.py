@@ -105,8 +105,8 @@ class Keeper:
 
     Pauses double from `first_retry_s` to `longest_retry_s`, each spread over a half to the whole of it so that
     the peers of a node that comes back do not dial all at once; where money waits they stay below
-    `longest_retry_with_money_s`. A session of `stable_after_s` starts afresh, and so does a sign that the network
-    is another one now: somebody else is there again, the machine slept, there are new addresses.
+    `longest_retry_with_money_s`. A session of `stable_after_s` starts afresh, and so do new addresses, and a machine
+    that slept. That another peer is there again ends the pause that there is.
 
     Addresses that are not proven are tried last, and rarely: whose they are, nobody knows. While there is a session
     each of them is tried once by a handshake that ends in no other session: what the peer says of itself is best
@@ -170,7 +170,8 @@ class Keeper:
         now_s = asyncio.get_running_loop().time()
         if now_s - self._hurried_s >= SOON_EVERY_S:
             self._hurried_s = now_s
-            self._hurry_all(but=kept)
+            for other in self._kept.values():
+                other.wake.set()  # one try; the pauses after it go on as they were
 
     async def close(self) -> None:
         """Stop keeping anybody."""
@@ -182,11 +183,6 @@ class Keeper:
             tasks.append(self._clocks)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _hurry_all(self, but: _Kept | None = None) -> None:
-        for kept in self._kept.values():
-            if kept is not but:
-                kept.hurry()
-
     async def _compare_clocks(self) -> None:
         clock = asyncio.get_running_loop().time
         ahead_s = self._wall() - clock()
@@ -195,7 +191,8 @@ class Keeper:
             now_ahead_s = self._wall() - clock()
             if now_ahead_s - ahead_s >= SLEPT_S:
                 log.info("network.slept", seconds=round(now_ahead_s - ahead_s))
-                self._hurry_all()
+                for kept in self._kept.values():
+                    kept.hurry()
             ahead_s = now_ahead_s
 
     async def _keep(self, peer: bytes, kept: _Kept) -> None:
@@ -254,9 +251,8 @@ class Keeper:
                         async with self._slots:
                             await self._dialer.prove(peer, target.address, target.nearest)
                     except DialFailed as error:
-                        log.debug(
-                            "peer.address_not_proven", peer=peer.hex(), host=target.address.host, reason=str(error)
-                        )
+                        facts = {"host": target.address.host, "port": target.address.port, "reason": str(error)}
+                        log.debug("peer.address_not_proven", peer=peer.hex(), **facts)
                     else:
                         self._proven(peer, target.address)
                 woken = asyncio.ensure_future(kept.wake.wait())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -78,7 +79,7 @@ class World:
 
     def longest_pause_s(self) -> float:
         times = [at_s for at_s, _ in self.tries]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 def told(address: Address) -> Target:
@@ -181,7 +182,7 @@ def test_a_peer_is_looked_for_soon_when_another_one_is_there_again() -> None:
         world.keeper.keep(OTHER, [Target(THERE)])
         await asyncio.sleep(2_000)
         world.answers = {HERE, THERE}
-        while not world.lines:
+        while not world.lines:  # noqa: ASYNC110  (no event says so)
             await asyncio.sleep(1)
         await asyncio.sleep(2)
         assert set(world.lines) == {PEER, OTHER}
@@ -201,7 +202,7 @@ def test_others_that_come_and_go_make_nobody_dial_more_than_twice_a_minute() -> 
             world.keeper.arrived(OTHER)
             await asyncio.sleep(1)
         tries = [address for _, address in world.tries[before:] if address == HERE]
-        assert len(tries) < 6 * 20, "one and the first pauses after it, each half a minute"
+        assert 19 <= len(tries) <= 25
         await world.keeper.close()
 
     in_time(play)

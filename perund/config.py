@@ -16,7 +16,16 @@ from chain.principal import principal_from_text
 from protocol.errors import PerundError
 from protocol.terms import network_hash
 from protocol.types import MAX_INT64
-from wire.address import MAX_ADDRESS, MAX_NODE_ADDRESS, NODE_ID_PATTERN, Address, BadAddress, NodeAddress
+from wire.address import (
+    MAX_ADDRESS,
+    MAX_ANNOUNCED,
+    MAX_NODE_ADDRESS,
+    NODE_ID_PATTERN,
+    Address,
+    BadAddress,
+    NodeAddress,
+    announced_address,
+)
 
 __all__ = [
     "CANISTER_OF_ICP_LEDGER",
@@ -115,6 +124,17 @@ class Wire(_Section, frozen=True, kw_only=True):
             description='Where peers reach this node, host:port ("0.0.0.0:9735": from everywhere). Empty: only dial.',
         ),
     ] = "127.0.0.1:9735"
+    announce: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^(listen|\S+:[0-9]{1,5})$", max_length=MAX_ADDRESS)], ...],
+        Meta(
+            max_length=MAX_ANNOUNCED,
+            description=(
+                "Where peers are told to dial this node, host:port each, at most 8, names too: they find it there\n"
+                'after a move. Add a new address before. "listen": where it listens, if that is a public IP address.\n'
+                "Empty: nothing is said. A watchtower does not read it."
+            ),
+        ),
+    ] = ("listen",)
     max_connections: Annotated[
         int, Meta(ge=1, le=10_000, description="Connections with peers at the same time, 1 to 10000.")
     ] = 200
@@ -135,6 +155,15 @@ class Wire(_Section, frozen=True, kw_only=True):
                 Address.to_listen_on(self.listen)
             except BadAddress as error:
                 raise ValueError(f"`listen` is {self.listen!a}: {error}") from error
+        if len(set(self.announce)) != len(self.announce):
+            raise ValueError("`announce` has the same address twice")
+        for text in self.announce:
+            try:
+                if text != "listen":
+                    address = Address.of(text)
+                    announced_address(address.host, address.port)
+            except BadAddress as error:
+                raise ValueError(f"`announce` has {text!a}: {error}") from error
 
 
 class Policy(_Section, frozen=True, kw_only=True):

@@ -13,11 +13,13 @@ from protocol.payments import Batch
 from protocol.types import ChannelId, Nanos, ParticipantKey
 
 __all__ = [
+    "FEATURE_ADDRESSES",
     "FEATURE_LIVES",
     "FEATURE_RECALL",
     "FEATURE_STANDING",
     "FEATURE_TOWER",
     "Ack",
+    "Addresses",
     "ChannelAccept",
     "ChannelMessage",
     "ChannelProposal",
@@ -66,6 +68,8 @@ FEATURE_STANDING: Final = 4
 """Bit 2: it says which life of its store this is, and a digest of what it holds for the client."""
 FEATURE_LIVES: Final = 8
 """Bit 3: its sender takes the lives of others, and tells a node of a newer life of it."""
+FEATURE_ADDRESSES: Final = 16
+"""Bit 4: its sender says where it can be dialed, and takes what the other side says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,15 @@ class LifeStopped:
     by_nonce: bytes
     signature: bytes
     """64 bytes, ECDSA by the node's key. What is signed: `protocol.lives`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """All places at which its sender wants to be dialed, once in a session. What it said before is void."""
+
+    TYPE: ClassVar[int] = 15
+    places: tuple[tuple[str, int], ...]
+    """Host (a name or an IP address, at most 253 characters of ASCII) and port of each, at most 8, none twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +439,6 @@ ChannelMessage = ChannelReady | Offer | Decline | Update | Ack | Confirm | Close
 TowerMessage = TowerState | TowerReceipt | TowerRefusal | TowerForget | TowerRecall | TowerHeld
 StandingMessage = TowerInquiry | TowerStanding | TowerListRequest | TowerList
 LifeMessage = Life | LifeHeard | LifeStopped
-PeerMessage = OpeningMessage | ChannelMessage | TowerMessage | StandingMessage | LifeMessage
+PeerMessage = OpeningMessage | ChannelMessage | TowerMessage | StandingMessage | LifeMessage | Addresses
 """What a session brings to its handler."""
-Message = SessionMessage | OpeningMessage | ChannelMessage | TowerMessage | StandingMessage | LifeMessage
+Message = SessionMessage | OpeningMessage | ChannelMessage | TowerMessage | StandingMessage | LifeMessage | Addresses

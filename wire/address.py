@@ -13,13 +13,32 @@ from typing import Final, Self
 
 from protocol.errors import CallerMistake
 
-__all__ = ["ADDRESS_FORM", "MAX_ADDRESS", "MAX_NODE_ADDRESS", "NODE_ID_PATTERN", "Address", "BadAddress", "NodeAddress"]
+__all__ = [
+    "ADDRESS_FORM",
+    "MAX_ADDRESS",
+    "MAX_ANNOUNCED",
+    "MAX_ANNOUNCED_HOST",
+    "MAX_NODE_ADDRESS",
+    "MAX_PORT",
+    "MOST_PROVEN",
+    "NODE_ID_PATTERN",
+    "Address",
+    "BadAddress",
+    "NodeAddress",
+    "announced_address",
+]
 
 MAX_HOST: Final = 255
 """Characters of a host, with the dots; RFC 1035 has 255 bytes for a name on the wire."""
 MAX_PORT: Final = 65_535
 MAX_ADDRESS: Final = MAX_HOST + len("[]:65535")
 MAX_NODE_ADDRESS: Final = 66 + len("@") + MAX_ADDRESS
+MAX_ANNOUNCED: Final = 8
+"""Addresses that a node says of itself."""
+MOST_PROVEN: Final = 4
+"""Addresses of a peer that are remembered because it proved to be there: the newest."""
+MAX_ANNOUNCED_HOST: Final = 253
+"""Characters of each of their hosts, all ASCII: a name as it is looked up, without the dot at its end."""
 ADDRESS_FORM: Final = "host:port, an IPv6 address in brackets ([::1]:9735), the port 1 to 65535"
 NODE_ID_PATTERN: Final = "0[23][0-9a-f]{64}"
 
@@ -69,6 +88,20 @@ class Address:
 
     def __str__(self) -> str:
         return self.shown(self.host, self.port)
+
+
+def announced_address(host: str, port: int) -> Address:
+    """Return an address that a node says of itself: it has the same meaning everywhere, and one form.
+
+    Raises `BadAddress`, also for a name that is not as it is looked up, and a scope, which only its machine knows.
+    """
+    address = Address(host, port)
+    if not host.isascii() or len(host) > MAX_ANNOUNCED_HOST or "%" in host:
+        raise BadAddress(
+            f"{_short(host)} cannot be announced: write a name as it is looked up (xn--…, at most "
+            f"{MAX_ANNOUNCED_HOST} characters), or an IP address without a scope"
+        )
+    return address
 
 
 @dataclass(frozen=True, slots=True)

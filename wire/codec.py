@@ -22,6 +22,7 @@ from protocol.errors import InvariantBroken, Undecodable
 from protocol.payments import MAX_MEMO_BYTES, PAYMENT_ID_BYTES, Batch, Payment
 from protocol.tower_digest import BUCKETS, DIGEST_BYTES, ENTRY_BYTES, PAGE, read_buckets, read_entries
 from protocol.types import MAX_E8S, MAX_INT64, MAX_VERSION
+from wire.address import MAX_ANNOUNCED, MAX_ANNOUNCED_HOST, MAX_PORT, BadAddress, announced_address
 from wire.cipher import MAX_MESSAGE_BYTES
 from wire.errors import BadMessage
 from wire.text import safe_text
@@ -74,6 +75,9 @@ Bytes64OrNone = Annotated[bytes, Meta(max_length=64)]
 Code = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]*\Z", max_length=32)]
 Agent = Annotated[str, Meta(max_length=MAX_AGENT_BYTES)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_BYTES)]
+Place = tuple[
+    Annotated[str, Meta(min_length=1, max_length=MAX_ANNOUNCED_HOST)], Annotated[int, Meta(ge=1, le=MAX_PORT)]
+]
 Allocation = tuple[Nat64, Nat64]
 Amounts = Annotated[tuple[Annotated[int, Meta(ge=1)], ...], Meta(max_length=MAX_BATCH_PAYMENTS)]
 Position = Annotated[int, Meta(ge=0, lt=MAX_BATCH_PAYMENTS)]
@@ -89,6 +93,7 @@ _DECODERS: Final[dict[type[m.Message], object]] = {
     m.Life: Decoder(tuple[Literal[5], Number, Bytes32, Bytes64]),
     m.LifeHeard: Decoder(tuple[Literal[7], Number, Bytes32, Bytes64]),
     m.LifeStopped: Decoder(tuple[Literal[9], Number, Bytes32, Number, Bytes32, Bytes64]),
+    m.Addresses: Decoder(tuple[Literal[15], Annotated[tuple[Place, ...], Meta(max_length=MAX_ANNOUNCED)]]),
     m.ChannelProposal: Decoder(tuple[Literal[10], Bytes32, Bytes32, Bytes32, Allocation, Time, Time]),
     m.ChannelAccept: Decoder(tuple[Literal[11], Bytes32, Bytes32, Bytes32]),
     m.ChannelReject: Decoder(tuple[Literal[12], Bytes32, Code, Text]),
@@ -282,6 +287,8 @@ def _check(message: m.Message, *, ours: bool = False) -> None:
                 _check_text(message.text, MAX_TEXT_BYTES)
             if len(message.channel) not in (0, 64):
                 raise Undecodable(f"a channel of {len(message.channel)} bytes; 64 or none are allowed")
+        case m.Addresses():
+            _check_places(message.places)
         case m.TowerStanding():
             read_buckets(message.buckets)
         case m.TowerListRequest() | m.TowerList():
@@ -297,6 +304,15 @@ def _check(message: m.Message, *, ours: bool = False) -> None:
                 raise Undecodable(f"a pending hash of {len(message.pending_hash)} bytes; 32 or none are allowed")
         case _:
             pass
+
+
+def _check_places(places: tuple[tuple[str, int], ...]) -> None:
+    try:
+        found = {announced_address(host, port) for host, port in places}
+    except BadAddress as error:
+        raise Undecodable(str(error)) from error
+    if len(found) < len(places):
+        raise Undecodable("an address twice")
 
 
 def _check_text(text: str, limit: int) -> None:

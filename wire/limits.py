@@ -79,6 +79,8 @@ class Timing:
     """For a last message to be read before the connection is cut."""
     first_retry_s: float = 1
     longest_retry_s: float = 300
+    longest_retry_with_money_s: float = 15
+    """The same for a peer that has money in a channel with us."""
     stable_after_s: float = 300
     """A session that lasted as long makes the next retry a first one."""
 

@@ -12,6 +12,7 @@ from wire.address import Address
 from wire.cipher import FRAME_OVERHEAD, Opener, Sealer
 from wire.errors import BadFrame, HandshakeFailed, LinkLost, WireError
 from wire.limits import Allowance, Throttle
+from wire.nearness import Nearness, nearness_of
 from wire.noise import Initiator, Responder
 from wire.origin import origin_of
 from wire.text import safe_text
@@ -81,6 +82,8 @@ class Link(asyncio.Protocol):
         """Where the other end is, for people."""
         self.dialed: Address | None = None
         """What we dialed, when we did: once the link is secured, the peer has proved that it is there."""
+        self.nearness: Nearness | None = None
+        """How near its IP address is, once it is connected."""
         self.origin = ""
         """Its address, as far as places are counted by it: see `origin_of`."""
         self.closing = False
@@ -192,6 +195,7 @@ class Link(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         self.address = Address.shown(name[0], name[1]) if isinstance(name, tuple) else str(name)
         self.origin = origin_of(str(name[0]) if isinstance(name, tuple) else str(name))
+        self.nearness = nearness_of(str(name[0])) if isinstance(name, tuple) else None
         if not self.closing and self._gate is not None:
             self._gate.link_came(self)
         if self.closing:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -28,9 +29,10 @@ from wire.errors import (
 )
 from wire.greeting import GREETING_ALLOWANCE, Greeting
 from wire.handler import PeerHandler
-from wire.keeper import Keeper
+from wire.keeper import Keeper, Target
 from wire.limits import Allowance, Limits, Timing
 from wire.link import Link
+from wire.nearness import Nearness, addresses_within
 from wire.noise import Initiator, Responder, is_node_key
 from wire.proving import prove
 from wire.session import Session
@@ -67,11 +69,13 @@ class PeerNetwork:
         timing: Timing | None = None,
         rng: random.Random | None = None,
         stake: Callable[[bytes], int] | None = None,
+        proven: Callable[[bytes, Address], None] = lambda _peer, _address: None,
     ) -> None:
         """Take the node's key and what it says about itself.
 
         `stake`: how much a known peer has at stake with us; of two, the one with less gives way when no connection
-        is left. `rng` spreads retries and chooses who gives way, nothing secret.
+        is left. `proven`: told where a kept peer proved to be, beside the session with it. `rng` spreads retries and
+        chooses who gives way, nothing secret.
         """
         encode(hello)  # a hello out of its bounds shows itself here, not at the first peer
         self.node_id: bytes = node_key.public_key.format()
@@ -94,7 +98,7 @@ class PeerNetwork:
         self._dialing: dict[Greeting, asyncio.Future[Session]] = {}
         self._turns: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
         self._servers: list[asyncio.Server] = []
-        self._keeper = Keeper(self, self._limits.dials, self._timing, self._rng)
+        self._keeper = Keeper(self, self._limits.dials, self._timing, self._rng, proven)
         self._closed = False
         self._owed: dict[bytes, float] = {}
         """Until when peers have used up what they may send: a new session does not make up for it. In loop time."""
@@ -161,10 +165,11 @@ class PeerNetwork:
 
     # Dialing.
 
-    async def dial(self, peer: bytes, host: str, port: int) -> Session:
+    async def dial(self, peer: bytes, host: str, port: int, nearest: Nearness | None = None) -> Session:
         """Return the session with this node (33 bytes), after connecting to it there if there is none.
 
-        Does not wait behind the pauses and the queue of `keep_connected`. Raises a `DialFailed`.
+        `nearest`: go nowhere that is nearer to this machine; None: anywhere. Does not wait behind the pauses and the
+        queue of `keep_connected`. Raises a `DialFailed`.
         """
         if not is_node_key(peer):
             raise NotThatPeer(f"{peer.hex()} is not a node key: 33 bytes, a compressed point of secp256k1")
@@ -181,23 +186,27 @@ class PeerNetwork:
         try:
             async with asyncio.timeout(deadline_s), turn:
                 # One attempt for a peer at a time: two sessions in one direction could be kept crosswise.
-                return self.session(peer) or await self._attempt(peer, host, port)
+                return self.session(peer) or await self._attempt(peer, host, port, nearest)
         except TimeoutError as error:
             raise DialTimedOut(f"no session with {host}:{port} within {deadline_s:g} s") from error
 
-    async def prove(self, peer: bytes, place: Address) -> None:
+    async def prove(self, peer: bytes, place: Address, nearest: Nearness | None = None) -> None:
         """Return when this node proved, by a handshake of its own, that it answers there. Sessions stay as they are.
 
-        Raises a `DialFailed`.
+        `nearest`: as in `dial`. Raises a `DialFailed`.
         """
         live = self.session(peer)
         if live is not None and live.dialed_at == place:
             return
         if not is_node_key(peer):
             raise NotThatPeer(f"{peer.hex()} is not a node key: 33 bytes, a compressed point of secp256k1")
-        await prove(self._key, peer, place, self._timing.dial_s)
+        await prove(self._key, peer, place, self._timing.dial_s, nearest)
 
-    async def _attempt(self, peer: bytes, host: str, port: int) -> Session:
+    def has_money_with(self, peer: bytes) -> bool:
+        """Whether this node has money in a channel with us."""
+        return self._handler.is_known(peer)
+
+    async def _attempt(self, peer: bytes, host: str, port: int, nearest: Nearness | None) -> Session:
         if self._closed:
             raise NetworkClosed("this node is stopping")
         loop = asyncio.get_running_loop()
@@ -207,7 +216,7 @@ class PeerNetwork:
         greeting = self._greet(link, dialed=True)
         self._dialing[greeting] = arrival
         self._arrivals.setdefault(peer, set()).add(arrival)
-        connecting = loop.create_task(self._connect(link, host, port, arrival))
+        connecting = loop.create_task(self._connect(link, nearest, arrival))
         try:
             return await arrival
         finally:
@@ -220,14 +229,25 @@ class PeerNetwork:
             if link in self._greetings:
                 self._leave(greeting, arrival)
 
-    async def _connect(self, link: Link, host: str, port: int, arrival: asyncio.Future[Session]) -> None:
+    async def _connect(self, link: Link, nearest: Nearness | None, arrival: asyncio.Future[Session]) -> None:
+        assert link.dialed is not None
+        host, port = link.dialed.host, link.dialed.port
         try:
-            await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+            hosts = [host] if nearest is None else await addresses_within(host, port, nearest)
+            await self._connect_to_one(link, hosts, port)
         except (OSError, ValueError, OverflowError) as error:
             if not arrival.done():
                 reached = PeerUnreachable(f"cannot connect to {safe_text(host)}:{port}: {_plain(error)}")
                 reached.__cause__ = error
                 arrival.set_exception(reached)
+
+    async def _connect_to_one(self, link: Link, hosts: Sequence[str], port: int) -> None:
+        *first, last = hosts
+        for host in first:
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().create_connection(lambda: link, host, port)
+                return
+        await asyncio.get_running_loop().create_connection(lambda: link, last, port)
 
     def _leave(self, greeting: Greeting, arrival: asyncio.Future[Session]) -> None:
         """Decide what becomes of an attempt that is not needed any more."""
@@ -237,10 +257,12 @@ class PeerNetwork:
         else:
             greeting.give_up(DialTimedOut("the attempt was given up"))
 
-    def keep_connected(self, peer: bytes, host: str, port: int) -> None:
-        """Keep a session with this node, from now on until `forget`: dial again whenever there is none."""
+    def keep_connected(self, peer: bytes, targets: Sequence[Target]) -> None:
+        """Keep a session with this node, from now on until `forget`: dial again whenever there is none, these addresses
+        in turn.
+        """
         if not self._closed:
-            self._keeper.keep(peer, host, port)
+            self._keeper.keep(peer, targets)
 
     def forget(self, peer: bytes) -> None:
         """Do not dial this node any more by ourselves, and keep no place for it. A session that exists goes on."""

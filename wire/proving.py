@@ -13,19 +13,24 @@ from coincurve import PrivateKey
 
 from wire.address import Address
 from wire.errors import DialTimedOut, HandshakeFailed, NotThatPeer, PeerUnreachable
+from wire.nearness import Nearness, addresses_within
 from wire.noise import ACT_BYTES, Initiator
 from wire.text import safe_text
 
 __all__ = ["prove"]
 
 
-async def prove(key: PrivateKey, peer: bytes, place: Address, within_s: float) -> None:
-    """Return when this node (33 bytes, a valid point) proved that it answers there. Raises a `DialFailed`."""
+async def prove(key: PrivateKey, peer: bytes, place: Address, within_s: float, nearest: Nearness | None = None) -> None:
+    """Return when this node (33 bytes, a valid point) proved that it answers there. Raises a `DialFailed`.
+
+    `nearest`: go nowhere that is nearer to this machine; None: anywhere.
+    """
     handshake = Initiator(key, peer)
     try:
         async with asyncio.timeout(within_s):
             try:
-                reader, writer = await asyncio.open_connection(place.host, place.port)
+                hosts = [place.host] if nearest is None else await addresses_within(place.host, place.port, nearest)
+                reader, writer = await asyncio.open_connection(hosts[0], place.port)
             except (OSError, ValueError) as error:
                 raise PeerUnreachable(f"cannot connect to {place}: {safe_text(str(error))}") from error
             try:

@@ -12,6 +12,7 @@ from wire.errors import BadMessage, WireError
 from wire.handler import PeerHandler
 from wire.limits import Allowance, Timing
 from wire.link import Link
+from wire.nearness import Nearness
 
 __all__ = ["Session", "SessionHost"]
 
@@ -83,6 +84,11 @@ class Session:
     def dialed_at(self) -> Address | None:
         """The address at which the peer proved to be by this session's handshake; None when it dialed us."""
         return self.link.dialed
+
+    @property
+    def nearness(self) -> Nearness | None:
+        """How near to this machine the peer's IP address is; None when it has none."""
+        return self.link.nearness
 
     @property
     def origin(self) -> str:

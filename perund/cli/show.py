@@ -27,6 +27,7 @@ def info(node: schema.NodeInfo) -> None:
         ("node id", node.node_id),
         ("version", node.version),
         ("listens on", node.listen or "nothing: it only dials"),
+        ("announces", ", ".join(node.announces) or "no address"),
         ("network", node.network),
         ("root key", f"…{node.root_key[-32:]}"),
         ("Perun canister", node.perun_canister),
@@ -76,10 +77,19 @@ def peers(found: schema.PeerList) -> None:
             "yes" if peer.connected else f"no, since {peer.away_since}" if peer.away_since else "no",
             peer.agent or "-",
             str(peer.channels),
+            ", ".join(map(_place, peer.addresses)) or "-",
         )
         for peer in found.peers
     ]
-    _table(("node id", "address", "connected", "runs", "channels"), rows, "no peers")
+    _table(("node id", "address", "connected", "runs", "channels", "dialed at"), rows, "no peers")
+
+
+def _place(place: schema.PeerPlace) -> str:
+    """Show an address as it is known: given or announced, and whether the peer was ever there."""
+    last = (
+        f"last there {place.last_success}" if place.last_success else "was there" if place.proven else "not tried yet"
+    )
+    return f"{place.address} ({place.source}, {last})"
 
 
 def channels(found: list[schema.Channel]) -> None:

@@ -101,6 +101,7 @@ class NodeInfo(Result, frozen=True, kw_only=True):
     pid: int
     data_dir: str
     listen: Annotated[str | None, Meta(description="host:port that peers dial.")] = None
+    announces: Annotated[list[str], Meta(description="Addresses that peers are told.")]
     network: Literal["local", "ic"]
     network_hash: Annotated[str, Meta(description="What both nodes of a channel must agree on, 32 bytes.")]
     root_key: Annotated[str, Meta(description="Root key of the network, DER.")]
@@ -240,11 +241,23 @@ class PeerAddress(Result, frozen=True, kw_only=True):
     address: str
 
 
+class PeerPlace(Result, frozen=True, kw_only=True):
+    """Where a peer can be dialed. `source`: our operator gave the address, or the peer announced it."""
+
+    address: str
+    source: Literal["given", "announced"]
+    proven: Annotated[bool, Meta(description="Whether the peer proved by a handshake to be there.")]
+    last_success: Annotated[str | None, Meta(description="When it did so last, to the hour, if that is known.")] = None
+
+
 class Peer(Result, frozen=True, kw_only=True):
     """A node that this one knows."""
 
     node_id: NodeIdHex
     address: str | None = None
+    addresses: Annotated[
+        list[PeerPlace], Meta(description="Where it can be dialed, in the order in which that is tried.")
+    ]
     connected: bool
     agent: Annotated[str | None, Meta(description="What the peer says it runs.")] = None
     away_since: Annotated[Moment | None, Meta(description="Since when a peer with channels is away.")] = None

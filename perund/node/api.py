@@ -24,6 +24,7 @@ from perund.control.methods import (
     PEER_CONNECT,
 )
 from perund.control.values import E8s
+from perund.node.addresses import announced_by
 from perund.node.driver import ChannelDriver
 from perund.node.health import health_of
 from perund.node.idempotency import Idempotency, keyed
@@ -36,7 +37,7 @@ from perund.node.promises import Promise, Promises, WaitEnded
 from perund.node.recovering import recovery_view
 from perund.node.sending import Sending, chain_mistake
 from perund.node.transfers import FeeTooHigh
-from perund.node.views import channel_view, event_view, moment, payment_view
+from perund.node.views import address_view, channel_view, event_view, moment, payment_view
 from perund.node.waits import closing_wait, opening_wait, wait_of
 from perund.store.errors import StorageFailed
 from perund.store.jobs import set_force_after
@@ -95,6 +96,7 @@ class NodeService:
             pid=os.getpid(),
             data_dir=str(services.data_dir.resolve()),
             listen=services.listening,
+            announces=[str(place) for place in announced_by(services.config, services.listening)],
             network=services.config.network,
             network_hash=services.network_hash.hex(),
             root_key=services.root_key.hex(),
@@ -168,18 +170,19 @@ class NodeService:
         """List every peer that is connected or has a channel."""
         del params
         sessions = {session.peer: session for session in self._services.network.sessions()}
-        known = self._services.store.read.peers()
         peers = []
         for peer in sorted({*sessions, *self._node.by_peer}):
             session = sessions.get(peer)
+            known = self._node.addresses.of(peer)
             peers.append(
                 schema.Peer(
                     node_id=peer.hex(),
-                    address=session.address if session else (str(known[peer]) if peer in known else None),
+                    address=session.address if session else (str(known[0].address) if known else None),
                     connected=session is not None,
                     away_since=moment(away) if (away := self._node.away_since(peer)) is not None else None,
                     agent=session.hello.agent if session else None,
                     channels=len(self._node.by_peer.get(peer, ())),
+                    addresses=[address_view(row) for row in known],
                 )
             )
         return schema.PeerList(peers=peers)
@@ -207,8 +210,8 @@ class NodeService:
             raise CallerMistake("wrong_network", str(error)) from error
         except DialFailed as error:
             raise CallerMistake("peer_unreachable", str(error)) from error
-        if self._services.store.read.peers().get(peer) == where:
-            self._services.network.keep_connected(peer, where.host, where.port)
+        if self._node.addresses.is_where_given(peer, where):
+            self._node.addresses.dial(peer)
             return session, None
         try:
             await self._services.network.prove(peer, where)  # the peer may have dialed us meanwhile
@@ -216,7 +219,7 @@ class NodeService:
             log.warning("peer.address_not_proven", peer=node_id, address=str(where), reason=str(error))
             return session, error
         with self._promises.asking(promise) if promise is not None else nullcontext():
-            self._node.reached(peer, where)
+            self._node.addresses.given(peer, where)
         await self._services.store.write(())  # what the answer says is kept when it is read
         return session, None
 

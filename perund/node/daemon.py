@@ -48,7 +48,7 @@ from perund.watching.alarms import GRACE_S, Alarms
 from perund.watching.delivery import Delivery
 from protocol.effects import EventRecord
 from protocol.errors import InvariantBroken
-from protocol.messages import FEATURE_LIVES, Hello
+from protocol.messages import FEATURE_ADDRESSES, FEATURE_LIVES, Hello
 from watcher.watch import Watcher
 from wire.address import Address
 from wire.limits import Limits, Timing
@@ -59,6 +59,7 @@ __all__ = ["STORE_NAME", "run_node"]
 log = structlog.get_logger()
 
 PROTOCOL_VERSION: Final = 1
+FEATURES: Final = FEATURE_LIVES | FEATURE_ADDRESSES
 FIRST_CHECK_S: Final = 10.0
 
 
@@ -172,11 +173,12 @@ async def _run_locked(
             ),
             network=PeerNetwork(
                 keys.node_key,
-                Hello(PROTOCOL_VERSION, network, FEATURE_LIVES, f"perund/{version}", config.policy.minimum_payment_e8s),
+                Hello(PROTOCOL_VERSION, network, FEATURES, f"perund/{version}", config.policy.minimum_payment_e8s),
                 later,
                 limits,
                 Timing(first_retry_s=config.wire.reconnect_min_s, longest_retry_s=config.wire.reconnect_max_s),
                 stake=later.stake_e8s,
+                proven=later.proven,
             ),
             ledger_watch=ledger_watch,
             alarms=alarms,

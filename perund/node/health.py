@@ -176,8 +176,8 @@ def _say_backup(node: Node, problem: Tell) -> None:
         problem("backup_unreadable", f"a restore would not have everything: {backup.problem}")
     if backup.left_out:
         problem("backup_incomplete", f"{len(backup.left_out)} rows of the store are not in it: {backup.left_out[0]}")
-    for peer, why in node.services.store.read.unusable_peers().items():
-        if node.channels_with(peer) and node.services.network.session(peer) is None:
+    for peer, why in node.services.store.read.unusable_addresses().items():
+        if node.channels_with(peer) and not node.addresses.of(peer) and node.services.network.session(peer) is None:
             problem(
                 "peer_address_unusable",
                 f"nobody dials the peer {peer.hex()[:16]}: {why}; give its address with `perun connect`",

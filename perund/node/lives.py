@@ -83,6 +83,10 @@ class Lives:
         """A session is over."""
         self._hearing.ended(peer)
 
+    def has_said(self, session: Session) -> bool:
+        """Whether a peer has said which life of it this is, or is one that says nothing about it."""
+        return not session.hello.features & FEATURE_LIVES or self._hearing.has_heard(session.peer)
+
     def outlived(self, peer: bytes) -> bool:
         """Whether what talks to us as this peer is a life of it that another one has followed."""
         return self._hearing.outlived(peer)

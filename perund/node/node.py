@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from perund.log_budget import log_budget
+from perund.node.addresses import AddressBook
 from perund.node.backlog import Backlog
 from perund.node.driver import ChannelDriver
 from perund.node.effort import NO_CHANNEL_S, OPENING_S, SHOWN_STATE_S
@@ -33,10 +34,10 @@ from perund.node.sends import Sends
 from perund.node.settlement_job import SettlementJob
 from perund.node.stakes import Stakes
 from perund.recovery.backup import BackupError
-from perund.recovery.saved import channel_part, closed_part, peer_part
+from perund.recovery.saved import channel_part, closed_part
 from perund.store.damage import require_sound_channel
 from perund.store.errors import StorageFailed
-from perund.store.jobs import insert_channel, record_peer, record_seen_at
+from perund.store.jobs import insert_channel, record_seen_at
 from perund.tower.towers import Towers
 from protocol.channel import Channel
 from protocol.effects import EventRecord, Phase, Record, SignatureRecord, Step
@@ -45,6 +46,7 @@ from protocol.following import Follower
 from protocol.memory import ChannelMemory
 from protocol.messages import (
     FEATURE_LIVES,
+    Addresses,
     ChannelMessage,
     ChannelProposal,
     ChannelReady,
@@ -62,7 +64,6 @@ from protocol.signing import ChannelKey
 from protocol.terms import Terms
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from watcher.ports import CertifiedLook
-from wire.address import Address
 
 if TYPE_CHECKING:
     from perund.node.driver import PeerSession
@@ -123,6 +124,13 @@ class Node:
             services.config, services.keys, services.store, self, self.reason_not_to_open, self.places
         )
         self.lives.on_stop = self.openings.stop
+        self.addresses = AddressBook(
+            services,
+            has_channel=self.by_peer.__contains__,
+            is_wanted=lambda peer: peer in self.by_peer or peer in self.openings.peers(),
+            has_money=self.is_known,
+            may_dial=lambda: self.lives.stopped is None,
+        )
         self._guard = PublishedGuard(services.perun, services.ledger, services.store, services.time)
         self._opening_waiters: dict[bytes, asyncio.Future[ChannelDriver | Refusal]] = {}
         self._next_channel = services.store.read.highest("channel") + 1
@@ -139,6 +147,7 @@ class Node:
 
         Raises `StoreDamaged`, before anything is signed or written: the backup file knows what the store lost.
         """
+        self.addresses.load()
         read, held = self.services.store.read, self.services.store.read.held()
         for row in read.live_channels():
             require_sound_channel(row, read, self._key(row.terms).public)
@@ -170,17 +179,13 @@ class Node:
             log.error("node.stopped_signing", reason=self.lives.reason_not_to_sign(), alarm=True)
             return  # the sessions of the other copy are not taken from it
         self.towers.start(self.spawn)
-        # An opening goes on in a session, too: with a peer that has no channel yet, nobody else would begin one.
-        wanted = self.by_peer.keys() | self.openings.peers()
         self._seen_at = self.services.store.read.seen_at()
         for peer, origin in self._seen_at.items():
             self.services.network.seen_at(peer, origin)
         for peer in self.openings.peers(ours=True):
             self.services.network.choose(peer)
-        for peer, place in self.services.store.read.peers().items():
-            self.services.network.choose(peer)
-            if peer in wanted:
-                self.services.network.keep_connected(peer, place.host, place.port)
+        # An opening goes on in a session, too: with a peer that has no channel yet, nobody else would begin one.
+        self.addresses.start()
 
     async def close(self) -> None:
         """Stop the jobs."""
@@ -357,6 +362,8 @@ class Node:
         with contextlib.suppress(StorageFailed):
             self.services.store.commit((), backed_up=[closed_part(terms.proposal_id)])
             self.lives.closed(terms.peer, driver.number, last=not left)
+            if not left:
+                self.addresses.last_channel_closed(terms.peer)
         if not left:
             self.by_peer.pop(terms.peer, None)
             self._away.pop(terms.peer, None)
@@ -383,6 +390,7 @@ class Node:
         """Money appeared in a channel, or is gone."""
         if self.stakes.has_money(terms):
             self.places.end(terms.proposal_id)
+            self.addresses.money_came(terms.peer)
             session = self.services.network.session(terms.peer)
             if session is not None:
                 self._remember_where(session)
@@ -455,6 +463,7 @@ class Node:
         self._backlogs[session] = Backlog(session, self.services.store)
         if self.is_known(session.peer):
             self._remember_where(session)
+        self.addresses.session_began(session)
         self.towers.connected(session)
         # Who does not know yet which life of the peer this is says nothing by which an older one could sign.
         if not session.hello.features & FEATURE_LIVES:
@@ -468,6 +477,7 @@ class Node:
     def disconnected(self, session: Session, reason: str) -> None:
         """A session ended."""
         self.lives.session_ended(session.peer)
+        self.addresses.session_ended(session.peer)
         self._backlogs.pop(session, None)
         self.towers.disconnected(session, reason)
         self.away_since(session.peer)
@@ -497,6 +507,8 @@ class Node:
             return 0.0 if self.towers.has(session.peer) else NO_CHANNEL_S
         if self.lives.outlived(session.peer):
             return NO_CHANNEL_S  # it signs for a copy of the peer that is not to sign
+        if isinstance(message, Addresses):
+            return self.addresses.announced(session, message) if self.lives.has_said(session) else NO_CHANNEL_S
         if not isinstance(message, ChannelMessage):
             self.openings_message(session, message)
             return OPENING_S
@@ -540,13 +552,6 @@ class Node:
     def is_known(self, peer: bytes) -> bool:
         """Whether a certified look showed money in a channel with this peer."""
         return self.stakes.of(peer) > 0
-
-    def reached(self, peer: bytes, place: Address) -> None:
-        """Remember where a peer proved to be, and keep a connection with it: from now on, and after a restart while
-        there are channels or openings.
-        """
-        self.services.store.commit([record_peer(peer, place)], backed_up=[peer_part(peer, place)])
-        self.services.network.keep_connected(peer, place.host, place.port)
 
     def reason_not_to_open(self) -> str | None:
         """Return why no channel may be opened now, for people, or None."""
@@ -614,6 +619,7 @@ class Node:
         )
         driver = self._take_up(terms, memory, number)
         self.lives.has_channel(terms.peer)
+        self.addresses.channel_opened(terms.peer)
         self.places.signed(terms.proposal_id, terms.channel, self.local_s())
         opened_ns = self.chain_ns()
         rows = insert_channel(
@@ -665,7 +671,7 @@ class Node:
         except (OSError, BackupError) as error:
             self.failed(StorageFailed(f"the backup file cannot be written: {error}"))
         self.services.store.back_up_with(backup.append)
-        for peer, why in self.services.store.read.unusable_peers().items():
+        for peer, why in self.services.store.read.unusable_addresses().items():
             log.warning("peer.address_unusable", peer=peer.hex(), why=why)
 
     def _backup_event(self, kind: str, facts: dict[str, str | int | bool]) -> None:

@@ -13,6 +13,7 @@ from wire.session import Session
 
 if TYPE_CHECKING:
     from perund.node.node import Node
+    from wire.address import Address
 
 __all__ = ["NodeToCome"]
 
@@ -57,3 +58,6 @@ class NodeToCome:
 
     def stake_e8s(self, peer: bytes) -> int:
         return self.node.stakes.of(peer)
+
+    def proven(self, peer: bytes, address: Address) -> None:
+        self.node.addresses.proved(peer, address)

@@ -11,20 +11,30 @@ from perund.node.driver import ChannelDriver
 from perund.node.job import ChannelJob
 from perund.node.way_out import way_out_text
 from perund.store.reading import Reader
-from perund.store.rows import ChannelRow, EventRow, PaymentRow
+from perund.store.rows import ChannelRow, EventRow, PaymentRow, PeerAddress
 from protocol.effects import Phase
 from protocol.types import MAX_E8S, RegisteredState
 
 if TYPE_CHECKING:
     from perund.node.waits import Wait
 
-__all__ = ["channel_view", "event_view", "moment", "payment_view"]
+__all__ = ["address_view", "channel_view", "event_view", "moment", "payment_view"]
 
 
 def moment(ns: int) -> str:
     """Return nanoseconds since 1970 as RFC 3339, to the millisecond."""
     at = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{ns // 1_000_000 % 1000:03d}Z"
+
+
+def address_view(row: PeerAddress) -> schema.PeerPlace:
+    """Return where a peer can be dialed, for users."""
+    return schema.PeerPlace(
+        address=str(row.address),
+        source="given" if row.given else "announced",
+        proven=row.proven_ms is not None,
+        last_success=moment(row.proven_ms * 1_000_000) if row.proven_ms else None,
+    )
 
 
 def channel_view(

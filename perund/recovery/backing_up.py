@@ -55,7 +55,7 @@ def back_up(data_dir: Path, keys: Keys, network: bytes, config: Config, out: Pat
 
 
 def _ignored(read: Reader) -> tuple[str, ...]:
-    return tuple(f"where the peer {peer.hex()[:16]} is: {why}" for peer, why in read.unusable_peers().items())
+    return tuple(f"where the peer {peer.hex()[:16]} is: {why}" for peer, why in read.unusable_addresses().items())
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -33,7 +33,9 @@ from perund.recovery.backup_writing import (
 )
 from perund.recovery.saved import Backup, SavedChannel, SavedPeer
 from perund.store.reading import Reader, open_reader
+from perund.store.rows import proven
 from protocol.errors import PerundError
+from wire.address import MOST_PROVEN
 
 __all__ = ["BACKUP_NAME", "Backup", "BackupError", "BackupFile", "SavedChannel", "SavedPeer", "read_backup"]
 
@@ -87,7 +89,11 @@ class BackupFile:
             made_ms=made_ms,
             config=render_config(self._config),
             channels=[SavedChannel.of_row(row) for row in read.live_terms()],
-            peers=[SavedPeer(peer, place.host, place.port) for peer, place in read.peers().items()],
+            peers=[
+                SavedPeer(peer, row.address.host, row.address.port)
+                for peer, rows in read.addresses().items()
+                for row in proven(rows)[-MOST_PROVEN:]
+            ],
             half_open=read.half_open(),
         )
 

@@ -15,7 +15,7 @@ from msgspec import Meta
 from protocol.opening import Opened
 from protocol.terms import Terms
 from protocol.types import MAX_INT64, Nanos, Params, ParticipantKey, SignedState
-from wire.address import Address, BadAddress
+from wire.address import MOST_PROVEN, Address, BadAddress
 
 __all__ = [
     "About", "Backup", "Gathering", "SavedChannel", "SavedPeer", "about_part", "channel_part", "closed_part",
@@ -92,7 +92,9 @@ class SavedChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SavedPeer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a peer was last reached: an `Address`, in every backup that is read."""
+    """Where a peer proved to be: an `Address`, in every backup that is read. Of one peer's the last one is the newest:
+    a `perund` of before takes that one alone.
+    """
 
     peer: Bytes33
     host: str
@@ -167,7 +169,7 @@ class Gathering:
         self.whole = False
         self.faults: list[str] = []
         self._channels: dict[bytes, SavedChannel] = {}
-        self._peers: dict[bytes, SavedPeer] = {}
+        self._peers: dict[bytes, dict[Address, SavedPeer]] = {}
         self._half_open: dict[HalfOpen, None] = {}
 
     def take(self, part: bytes) -> None:
@@ -209,7 +211,11 @@ class Gathering:
 
     def _take_peers(self, rows: Sequence[msgspec.Raw]) -> None:
         for row in self._rows(rows, _PEER, "address of a peer"):
-            self._peers[row.peer] = row
+            places = self._peers.setdefault(row.peer, {})
+            places.pop(row.place, None)
+            places[row.place] = row
+            if len(places) > MOST_PROVEN:
+                del places[next(iter(places))]
 
     def _rows(self, rows: Sequence[msgspec.Raw], decoder: msgspec.msgpack.Decoder[Row], what: str) -> Iterable[Row]:
         for row in rows:
@@ -231,7 +237,7 @@ class Gathering:
             made_ms=self.about.made_ms,
             config=self.about.config,
             channels=list(self._channels.values()),
-            peers=list(self._peers.values()),
+            peers=[row for places in self._peers.values() for row in places.values()],
             half_open=[row for row in self._half_open if row[1] not in opened],
             faults=self.faults,
             torn=torn,

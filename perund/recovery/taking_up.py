@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -11,9 +12,11 @@ from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, SavedChanne
 from perund.recovery.backup_writing import put_aside
 from perund.recovery.copying import mark_as_copy
 from perund.store.damage import require_sound_file, unusable
-from perund.store.jobs import insert_channel, record_peer
+from perund.store.jobs import insert_channel, record_addresses
+from perund.store.rows import PeerAddress
 from perund.store.schema import migrate
 from perund.store.store import connect
+from perund.store.writer import Statement
 from protocol.errors import Undecodable
 from protocol.opening import Opened
 from protocol.signing import verify_signed_state
@@ -69,8 +72,7 @@ def take_up_missing(database: apsw.Connection, backup: Backup, why: str) -> tupl
         for number, (opened, saved) in enumerate(missing, start=highest + 1):
             for statement in insert_channel(opened, number, backup.network, Nanos(saved.opened_ns), FORCE_AFTER_NS):
                 database.execute(statement.sql, statement.values)
-        for peer in backup.peers:
-            statement = record_peer(peer.peer, peer.place)
+        for statement in _addresses(backup):
             database.execute(statement.sql, statement.values)
         mark_as_copy(database, why)
     except BaseException:
@@ -78,6 +80,20 @@ def take_up_missing(database: apsw.Connection, backup: Backup, why: str) -> tupl
         raise
     database.execute("COMMIT")
     return tuple(opened.terms.channel for opened, _ in missing)
+
+
+def _addresses(backup: Backup) -> Iterator[Statement]:
+    """Write where peers proved to be: the file is newer than a store that lacks channels of it. It does not say who
+    gave an address: they stand for our operator's, so that a peer is found before any look shows money.
+    """
+    peers: dict[bytes, list[PeerAddress]] = {}
+    for order, saved in enumerate(backup.peers):
+        row = PeerAddress(
+            saved.place, given=True, since_ms=backup.made_ms, proven_ms=backup.made_ms + order, nearest=None
+        )
+        peers.setdefault(saved.peer, []).append(row)
+    for peer, rows in peers.items():
+        yield from record_addresses(peer, rows)
 
 
 def take_up_from_file(data_dir: Path, store_path: Path, keys: Keys, network: bytes) -> tuple[ChannelId, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
-from perund.store.rows import CodeSeen, TransferIntent, WithdrawalIntent
+from perund.store.rows import CodeSeen, PeerAddress, TransferIntent, WithdrawalIntent
 from perund.store.writer import Statement
 from protocol.effects import Phase
 from protocol.funding import IntentStatus
 from protocol.opening import Accepted, Dead, Opened, OpeningPhase, Proposed, Signing
 from protocol.types import MAX_INT64, Nanos
-from wire.address import Address
 
 __all__ = [
     "book_cost",
@@ -21,10 +21,10 @@ __all__ = [
     "insert_channel",
     "insert_transfer",
     "insert_withdrawal",
+    "record_addresses",
     "record_code",
     "record_held",
     "record_opening",
-    "record_peer",
     "record_problem",
     "record_request",
     "record_seen_at",
@@ -135,9 +135,23 @@ def record_code(seen: CodeSeen) -> Statement:
     )
 
 
-def record_peer(peer: bytes, place: Address) -> Statement:
-    """Where a peer was reached, and proved by its handshake to be."""
-    return Statement("INSERT OR REPLACE INTO peer VALUES (?, ?, ?)", (peer, place.host, place.port))
+def record_addresses(peer: bytes, rows: Iterable[PeerAddress]) -> list[Statement]:
+    """All places where a peer (33 bytes) can be dialed, as it is known now."""
+    return [Statement("DELETE FROM peer_address WHERE peer = ?", (peer,))] + [
+        Statement(
+            "INSERT INTO peer_address VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                peer,
+                row.address.host,
+                row.address.port,
+                "given" if row.given else "announced",
+                row.since_ms,
+                row.proven_ms,
+                row.nearest,
+            ),
+        )
+        for row in rows
+    ]
 
 
 def record_held(number: int, held: tuple[int, int]) -> Statement:

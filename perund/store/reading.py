@@ -21,6 +21,7 @@ from perund.store.rows import (
     Cost,
     EventRow,
     PaymentRow,
+    PeerAddress,
     RequestRow,
     TransferIntent,
     WithdrawalIntent,
@@ -47,9 +48,10 @@ from protocol.types import (
     SignedState,
     State,
 )
-from wire.address import Address, BadAddress, NodeAddress
+from wire.address import BadAddress, NodeAddress
 from wire.codec import decode
 from wire.errors import BadMessage
+from wire.nearness import Nearness
 
 __all__ = ["UPDATED", "Reader", "open_reader"]
 
@@ -388,20 +390,24 @@ class Reader:
         )
         return [_transfer(row) for row in rows]
 
-    def peers(self) -> dict[bytes, Address]:
-        """Return where peers were last reached. A row that is no address is left out: `unusable_peers` has it."""
-        return {found.node_id: found.place for found in self._peer_rows() if isinstance(found, NodeAddress)}
+    def addresses(self) -> dict[bytes, list[PeerAddress]]:
+        """Return where peers can be dialed. A row that is no address is left out: `unusable_addresses` has it."""
+        found: dict[bytes, list[PeerAddress]] = {}
+        for peer, row in self._addresses():
+            if isinstance(row, PeerAddress):
+                found.setdefault(peer, []).append(row)
+        return found
 
-    def unusable_peers(self) -> dict[bytes, str]:
-        """Return the peers whose row is no address, and what is wrong with it: an older version took any port."""
-        return dict(found for found in self._peer_rows() if not isinstance(found, NodeAddress))
+    def unusable_addresses(self) -> dict[bytes, str]:
+        """Return the peers with a row that is no address, and what is wrong with it: an older version took any port."""
+        return {peer: row for peer, row in self._addresses() if isinstance(row, str)}
 
-    def _peer_rows(self) -> Iterator[NodeAddress | tuple[bytes, str]]:
-        for peer, host, port in self._rows("SELECT peer, host, port FROM peer"):
+    def _addresses(self) -> Iterator[tuple[bytes, PeerAddress | str]]:
+        for row in self._rows("SELECT peer, host, port, source, since_ms, proven_ms, nearest FROM peer_address"):
             try:
-                yield NodeAddress(peer, host, port)
-            except BadAddress as error:
-                yield peer, str(error)
+                yield row[0], _address(row)
+            except (BadAddress, ValueError, TypeError) as error:
+                yield row[0], str(error)
 
     def held(self) -> dict[int, tuple[int, int]]:
         """Return what certified looks showed the canister to hold for the channels that are not closed, by row."""
@@ -619,6 +625,19 @@ def _payment(row: PaymentRow, counted: Counted) -> PaymentRow:
         return row
     status = counted.status(row.version, ours=row.ours)
     return replace(row, status=status, code=SETTLED_WITHOUT_IT if status == "failed" else row.code)
+
+
+def _address(row: tuple[_Column, ...]) -> PeerAddress:
+    peer, host, port, source, since_ms, proven_ms, nearest = row
+    if source not in ("given", "announced") or not isinstance(since_ms, int) or not isinstance(proven_ms, int | None):
+        raise ValueError(f"{source!a} since {since_ms!a} is nothing that is known of an address")
+    return PeerAddress(
+        NodeAddress(peer, host, port).place,
+        given=source == "given",
+        since_ms=since_ms,
+        proven_ms=proven_ms,
+        nearest=Nearness(nearest) if nearest is not None else None,
+    )
 
 
 def _transfer(row: tuple[_Column, ...]) -> TransferIntent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from protocol.funding import IntentStatus
@@ -9,6 +10,8 @@ from protocol.memory import ChannelMemory
 from protocol.payments import Payment
 from protocol.terms import Terms
 from protocol.types import ChannelId, Nanos, ParticipantIndex, RegisteredState
+from wire.address import Address
+from wire.nearness import Nearness
 
 __all__ = [
     "ChannelRow",
@@ -16,9 +19,11 @@ __all__ = [
     "Cost",
     "EventRow",
     "PaymentRow",
+    "PeerAddress",
     "RequestRow",
     "TransferIntent",
     "WithdrawalIntent",
+    "proven",
 ]
 
 
@@ -101,6 +106,26 @@ class Cost:
 
     what: str
     amount_e8s: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAddress:
+    """Where a peer can be dialed, and how that is known. Times: local clock, ms.
+
+    `given`: by our operator (else the peer announced it); `proven_ms`: when the peer last proved by a handshake to be
+    there, None when it never did; `nearest`: how near a place an announced one may lead to, None: anywhere.
+    """
+
+    address: Address
+    given: bool
+    since_ms: int
+    proven_ms: int | None
+    nearest: Nearness | None
+
+
+def proven(rows: Iterable[PeerAddress]) -> list[PeerAddress]:
+    """Return those at which the peer proved to be, the newest proof last."""
+    return sorted((row for row in rows if row.proven_ms is not None), key=lambda row: row.proven_ms or 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,21 @@ CREATE TABLE problem(                -- since when what `perun health` shows las
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13)
+_V14: Final = """
+CREATE TABLE peer_address(           -- where a peer can be dialed
+  peer BLOB NOT NULL,                -- 33 bytes, its node key
+  host TEXT NOT NULL, port INTEGER NOT NULL,
+  source TEXT NOT NULL,              -- 'given' by our operator, or 'announced' by the peer
+  since_ms INTEGER NOT NULL,         -- since when, local clock
+  proven_ms INTEGER,                 -- when the peer last proved by a handshake to be there, or null: it never did
+  nearest INTEGER,                   -- how near a place it may lead to (`wire.nearness`); null: anywhere
+  PRIMARY KEY (peer, host, port)
+) WITHOUT ROWID;
+INSERT INTO peer_address SELECT peer, host, port, 'given', 0, 0, NULL FROM peer;
+DROP TABLE peer;
+"""
+
+MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13, _V14)
 
 
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:

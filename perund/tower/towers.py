@@ -29,6 +29,7 @@ from protocol.messages import (
 )
 from protocol.types import ChannelId, Nanos, Params, SignedState
 from wire.address import NodeAddress
+from wire.keeper import Target
 
 if TYPE_CHECKING:
     from perund.node.driver import ChannelDriver
@@ -75,7 +76,7 @@ class Towers:
                 link.take_up(driver.channel.id, driver.durable_newest)
             self._ask_about(driver)
         for node_id, link in self.links.items():
-            self._services.network.keep_connected(node_id, link.address.host, link.address.port)
+            self._services.network.keep_connected(node_id, [Target(link.address.place)])
             spawn(self._run(link), f"tower {node_id.hex()[:16]}")
 
     async def _run(self, link: TowerLink) -> None:

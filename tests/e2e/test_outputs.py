@@ -216,9 +216,10 @@ async def test_a_store_that_an_older_version_poisoned_is_healed(town: Town, tmp_
     """It has a port that none can be, and so had each backup: none of those opened."""
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 50)
+    await bob.stop()  # it would say where it is
     await alice.stop()
     database = apsw.Connection(str(alice.dir / STORE_NAME))
-    database.execute("UPDATE peer SET port = 99999")
+    database.execute("UPDATE peer_address SET port = 99999")
     database.close()
     await alice.start()
     out = tmp_path / "out"
@@ -230,7 +231,6 @@ async def test_a_store_that_an_older_version_poisoned_is_healed(town: Town, tmp_
         found = read_backup(path, KeyStore(alice.dir).open(PASSPHRASE))
         assert (len(found.channels), found.peers, found.faults) == (1, [], [])
 
-    await bob.stop()
     health = await perun("health", "--dir", str(alice.dir), "--json")
     assert (health.code, "peer_address_unusable" in health.out) == (1, True), health
     await bob.start()

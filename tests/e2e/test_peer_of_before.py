@@ -13,6 +13,7 @@ from perund.control.values import PaidE8s
 from protocol.messages import (
     FEATURE_RECALL,
     FEATURE_TOWER,
+    Addresses,
     Confirm,
     Hello,
     LifeMessage,
@@ -36,7 +37,7 @@ class PeerOfBefore(Peer):
         self.strange: list[PeerMessage] = []
 
     def received(self, session: Session, message: PeerMessage) -> None:
-        if isinstance(message, LifeMessage | StandingMessage):
+        if isinstance(message, LifeMessage | StandingMessage | Addresses):
             self.strange.append(message)
         super().received(session, message)
 

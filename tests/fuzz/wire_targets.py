@@ -69,6 +69,7 @@ EXAMPLES: tuple[m.Message, ...] = (
     m.Life(5, bytes(32), bytes(64)),
     m.LifeHeard(2**63 - 1, bytes(32), bytes(64)),
     m.LifeStopped(5, bytes(32), 6, bytes(32), bytes(64)),
+    m.Addresses((("node.example", 9735), ("2001:db8::1", 1), ("9.9.9.9", 65535))),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from protocol.messages import ErrorMessage, Hello, Message
@@ -16,6 +17,7 @@ from tests.simulation.power import LIFE, Life, PowerCut
 from wire.codec import decode, encode
 from wire.errors import PeerUnreachable
 from wire.handler import PeerHandler
+from wire.keeper import Target
 
 if TYPE_CHECKING:
     from tests.simulation.faults import Faults
@@ -40,6 +42,7 @@ class SimSession:
         """Not before it began: a side that never did hears of no end."""
         self.dialed = False
         self.address = self.origin = "simulated"
+        self.dialed_at = None
 
     def send(self, message: Message) -> None:
         life = self.network.life
@@ -100,7 +103,7 @@ class SimNetwork:
     async def dial(self, peer: bytes, host: str, port: int) -> SimSession:
         raise PeerUnreachable(f"nobody answers at {host}:{port}")
 
-    def keep_connected(self, peer: bytes, host: str, port: int) -> None:
+    def keep_connected(self, peer: bytes, targets: Sequence[Target]) -> None:
         """The road keeps everybody connected."""
 
     def forget(self, peer: bytes) -> None:

@@ -258,5 +258,5 @@ async def test_what_waits_is_asked_for_in_turns(data_dir: Path, node: NodeDouble
     said = json.loads(result.stderr)["error"]  # nothing but the object: a program reads it
     assert said["message"] == "not ended within 3s: it waits for the peer, which is away"
     (key,) = {params.idempotency_key for _, params in node.calls}
-    assert said["key"] == key
+    assert said["idempotency_key"] == key
     assert [int(params.timeout_s) for _, params in node.calls][:1] == [2]

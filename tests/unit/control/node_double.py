@@ -90,6 +90,7 @@ class NodeDouble:
             pid=1,
             data_dir="/data",
             listen="127.0.0.1:9735",
+            announces=["alice.example:9735"],
             network="local",
             network_hash="00" * 32,
             root_key="30" * 133,
@@ -132,7 +133,24 @@ class NodeDouble:
     async def peer_list(self, params: schema.NoParams) -> schema.PeerList:
         self._seen("peer.list", params)
         return schema.PeerList(
-            peers=[schema.Peer(node_id=PEER_ID, address="127.0.0.1:9736", connected=True, agent="perund", channels=1)]
+            peers=[
+                schema.Peer(
+                    node_id=PEER_ID,
+                    address="127.0.0.1:9736",
+                    addresses=[
+                        schema.PeerPlace(
+                            address="127.0.0.1:9736",
+                            source="given",
+                            proven=True,
+                            last_success="2026-01-01T00:00:00.000Z",
+                        ),
+                        schema.PeerPlace(address="bob.example:9735", source="announced", proven=False),
+                    ],
+                    connected=True,
+                    agent="perund",
+                    channels=1,
+                )
+            ]
         )
 
     async def channel_open(self, params: schema.ChannelOpenParams) -> schema.Channel:

@@ -93,7 +93,11 @@ async def test_an_address_that_the_peer_did_not_prove_replaces_nothing(street: S
     alice, bob = street.alice, street.bob
     nobody = f"{bob.info.node_id}@127.0.0.1:1"
     myself = f"{bob.info.node_id}@{alice.info.listen}"
-    stored = open_reader(alice.directory / STORE_NAME).peers
+    reader = open_reader(alice.directory / STORE_NAME)
+
+    def stored() -> dict[bytes, Address]:
+        return {peer: row.address for peer, rows in reader.addresses().items() for row in rows if row.given}
+
     here = {bytes.fromhex(bob.info.node_id): Address.of(bob.info.listen or "")}
 
     await soon(bob.control.call(PEER_CONNECT, schema.PeerConnectParams(f"{alice.info.node_id}@{alice.info.listen}")))
@@ -129,7 +133,7 @@ async def test_what_is_no_address_is_refused_before_anything_else(street: Street
         ),
     ):
         assert await refused(call(method, params)) == "invalid_params"
-    assert open_reader(street.alice.directory / STORE_NAME).peers() == {}
+    assert open_reader(street.alice.directory / STORE_NAME).addresses() == {}
 
 
 @pytest.mark.parametrize(

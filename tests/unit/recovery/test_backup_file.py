@@ -22,8 +22,9 @@ from perund.recovery.backup_format import MAGIC_1, MARK, read_content
 from perund.recovery.restoring import restore_node
 from perund.recovery.saved import channel_part, closed_part, half_open_part, peer_part
 from perund.recovery.taking_up import take_up_from_file
-from perund.store.jobs import insert_channel, record_peer
+from perund.store.jobs import insert_channel, record_addresses
 from perund.store.lives import STARTS_BITS
+from perund.store.rows import PeerAddress
 from perund.store.schema import STORE_NAME
 from perund.store.store import Store
 from protocol.opening import Opened
@@ -32,6 +33,7 @@ from tests.unit.recovery.test_taking_up import CONFIG, KEYS, NETWORK, opened
 from wire.address import Address
 
 PEER = b"\x02" + b"\x31" * 32
+OTHER = b"\x03" + b"\x31" * 32
 PLACE = Address("tower.example.org", 9735)
 
 
@@ -87,9 +89,17 @@ def test_what_is_appended_adds_up(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert proposals(found) == [2, 3]
     assert found.half_open == [(PEER, b"\x77" * 32)], "the other opening became a channel"
-    assert [(peer.host, peer.port) for peer in found.peers] == [("::1", 1)]
+    assert [peer.place for peer in found.peers] == [PLACE, Address("::1", 1)], "the newest last"
     assert (found.faults, found.torn) == ([], False)
     assert found.channels[0].opened() == Opened(opened(2).terms, opened(2).signed, None)
+
+
+def test_a_peer_that_moved_often_is_in_it_with_where_it_was_last(tmp_path: Path) -> None:
+    with kept(tmp_path, opened(1)) as file:
+        for port in (1, 2, 3, 4, 5, 3):
+            file.append([peer_part(PEER, Address("a.example", port)), peer_part(OTHER, Address("b.example", port))])
+    found = [peer for peer in read(tmp_path).peers if peer.peer == PEER]
+    assert [peer.port for peer in found] == [2, 4, 5, 3]
 
 
 def test_a_copy_made_at_any_moment_has_every_channel_that_could_be_funded_by_then(tmp_path: Path) -> None:
@@ -194,9 +204,10 @@ def test_a_store_with_an_address_that_none_can_be_has_a_backup_that_opens(tmp_pa
     with kept(tmp_path, opened(1)) as file:
         database = apsw.Connection(str(tmp_path / STORE_NAME))
         for peer, host, port in ((PEER, "good.example", 99_999), (b"\x03" * 33, 7, "x"), (b"short", "a", 1)):
-            database.execute("INSERT OR REPLACE INTO peer VALUES (?, ?, ?)", (peer, host, port))
-        statement = record_peer(b"\x03" + PEER[1:], PLACE)
-        database.execute(statement.sql, statement.values)
+            database.execute("INSERT INTO peer_address VALUES (?, ?, ?, 'given', 0, 0, NULL)", (peer, host, port))
+        row = PeerAddress(PLACE, given=True, since_ms=0, proven_ms=0, nearest=None)
+        for statement in record_addresses(b"\x03" + PEER[1:], [row]):
+            database.execute(statement.sql, statement.values)
         database.close()
         file.write(2)
         assert (file.problem, file.left_out) == (None, [])

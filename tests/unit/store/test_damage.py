@@ -223,7 +223,7 @@ async def test_damage_that_is_met_while_the_node_runs_is_a_failure_of_the_store(
         lambda: read.channel(17),
         lambda: list(read.live_channels()),
         lambda: read.payments(17, (0, -1, b""), 9),
-        lambda: open_reader(path).peers(),
+        lambda: open_reader(path).addresses(),
     ):
         with pytest.raises(StoreDamaged, match="malformed"):
             ask()

@@ -15,8 +15,8 @@ from perund.store.jobs import (
     insert_channel,
     insert_transfer,
     insert_withdrawal,
+    record_addresses,
     record_opening,
-    record_peer,
     record_request,
     set_force_after,
     transfer_asked,
@@ -25,7 +25,7 @@ from perund.store.jobs import (
     withdrawal_ended,
 )
 from perund.store.reading import open_reader
-from perund.store.rows import Cost, RequestRow, TransferIntent, WithdrawalIntent
+from perund.store.rows import Cost, PeerAddress, RequestRow, TransferIntent, WithdrawalIntent
 from perund.store.schema import MIGRATIONS, migrate
 from protocol.effects import (
     EventRecord,
@@ -59,6 +59,7 @@ from tests.unit.store.books import (
     terms_of,
 )
 from wire.address import Address
+from wire.nearness import Nearness
 
 DAY_MS = 86_400_000
 
@@ -357,11 +358,14 @@ async def test_withdrawals_and_costs(books: Books) -> None:
 
 async def test_peers_and_force_after(books: Books) -> None:
     await books.add(terms_of())
+    given = PeerAddress(Address("::1", 9735), given=True, since_ms=3, proven_ms=4, nearest=None)
+    announced = PeerAddress(Address("a.example", 1), given=False, since_ms=5, proven_ms=7, nearest=Nearness.PRIVATE)
+    gone = PeerAddress(Address("a.example", 2), given=False, since_ms=5, proven_ms=None, nearest=Nearness.PUBLIC)
     await books.store.write(
-        [record_peer(PEER, Address("old.example", 1)), record_peer(PEER, Address("::1", 9735)), set_force_after(1, 5)]
+        [*record_addresses(PEER, [gone]), *record_addresses(PEER, [given, announced]), set_force_after(1, 5)]
     )
     books.reopen()
-    assert books.store.read.peers() == {PEER: Address("::1", 9735)}
+    assert books.store.read.addresses() == {PEER: [given, announced]}
     assert books.row().force_after_ns == 5
 
 

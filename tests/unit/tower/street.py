@@ -35,7 +35,8 @@ from tests.unit.devnet.scene import START_NS, Channel
 from tests.unit.tower.scene import NETWORK, PATIENCE_S, TOWER_ID, TOWER_KEY, Post, message
 from watcher.tower.receipts import Notary
 from watcher.tower.tower import read_state
-from wire.address import NodeAddress
+from wire.address import Address, NodeAddress
+from wire.keeper import Target
 from wire.limits import Timing
 from wire.network import PeerNetwork
 from wire.session import Session
@@ -208,7 +209,7 @@ class Street:
         address = NodeAddress(TOWER_ID, "127.0.0.1", self.port)
         home.link = TowerLink(address, home, NETWORK, NODE_ID, receipts or {})
         home.network = PeerNetwork(NODE_KEY, Hello(1, NETWORK, 0, "a node", 1), home, timing=QUICK)
-        home.network.keep_connected(TOWER_ID, "127.0.0.1", self.port)
+        home.network.keep_connected(TOWER_ID, [Target(Address("127.0.0.1", self.port))])
         self._run = asyncio.get_running_loop().create_task(home.link.run(lambda: list(home.states)))
 
     async def end(self) -> None:

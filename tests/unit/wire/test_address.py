@@ -18,8 +18,9 @@ from perund.config import Config, Ic, Watch, Wire
 from perund.config_file import load_config, write_config
 from perund.control import schema
 from perund.recovery.saved import Backup, Gathering, SavedPeer, about_part, peer_part
-from perund.store.jobs import record_peer
+from perund.store.jobs import record_addresses
 from perund.store.reading import Reader
+from perund.store.rows import PeerAddress
 from perund.store.schema import migrate
 from wire.address import MAX_ADDRESS, Address, BadAddress, NodeAddress
 
@@ -119,10 +120,11 @@ def kept_everywhere(address: Address) -> None:
     """Whoever keeps an address gives the same one back."""
     database = apsw.Connection(":memory:")
     migrate(database)
-    statement = record_peer(NODE_ID, address)
-    database.execute(statement.sql, statement.values)
+    row = PeerAddress(address, given=True, since_ms=1, proven_ms=2, nearest=None)
+    for statement in record_addresses(NODE_ID, [row]):
+        database.execute(statement.sql, statement.values)
     read = Reader(database)
-    assert (read.peers(), read.unusable_peers()) == ({NODE_ID: address}, {})
+    assert (read.addresses(), read.unusable_addresses()) == ({NODE_ID: [row]}, {})
 
     gathering = Gathering()
     gathering.take(about_part("about", Backup(NODE, bytes(32), 1, "", [], [], [])))

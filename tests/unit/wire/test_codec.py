@@ -111,6 +111,18 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Life: st.builds(m.Life, numbers, bytes32, signatures),
     m.LifeHeard: st.builds(m.LifeHeard, numbers, bytes32, signatures),
     m.LifeStopped: st.builds(m.LifeStopped, numbers, bytes32, numbers, bytes32, signatures),
+    m.Addresses: st.builds(
+        m.Addresses,
+        st.lists(
+            st.tuples(
+                st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z]{2,9}){0,3}", fullmatch=True)
+                | st.ip_addresses().map(str),
+                st.integers(1, 65_535),
+            ),
+            max_size=8,
+            unique=True,
+        ).map(tuple),
+    ),
 }
 any_message = st.one_of(*MESSAGES.values())
 
@@ -155,6 +167,7 @@ EXAMPLES: list[m.Message] = [
     m.Life(5, bytes(32), bytes(64)),
     m.LifeHeard(2**63 - 1, bytes(32), bytes(64)),
     m.LifeStopped(5, bytes(32), 6, bytes(32), bytes(64)),
+    m.Addresses((("node.example", 9735), ("2001:db8::1", 1), ("9.9.9.9", 65535))),
 ]
 
 
@@ -215,7 +228,9 @@ def test_a_missing_an_additional_and_a_trailing_field_are_refused(example: m.Mes
 def test_no_field_takes_a_value_of_another_kind(example: m.Message, wrong: object) -> None:
     row = fields_of(example)
     for index in range(1, len(row)):
-        if (isinstance(row[index], bool) and isinstance(wrong, bool)) or (named(example) == "Decline" and wrong == b""):
+        if (isinstance(row[index], bool) and isinstance(wrong, bool)) or (
+            (named(example), wrong) in (("Decline", b""), ("Addresses", []))
+        ):
             continue
         refused([*row[:index], wrong, *row[index + 1 :]])
 
@@ -310,6 +325,24 @@ def test_numbers_of_others_fit_a_signed_column() -> None:
             refused(pack([kind.TYPE, number, bytes(32), bytes(64)]))
     refused(pack([9, 5, bytes(32), 2**63, bytes(32), bytes(64)]))
     refused(pack([53, 7, bytes(32), 2**63, 2, b""]))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [["a.example", 0]], [["a.example", 65536]], [["a.example", True]], [["a.example", "1"]], [["", 1]],
+        [["a.example"]], [["a.example", 1, 1]], [[b"a.example", 1]], [["a b", 1]], [["a\n", 1]], [["bücher", 1]],
+        [["fe80::1%eth0", 1]], [["[::1]", 1]], [["a@b", 1]], [["a.example:1", 1]], [["a.example", 1], ["a.example", 1]],
+        [[f"h{number}.example", 1] for number in range(9)], [["a" * 60 + ("." + "a" * 60) * 3 + "." + "a" * 10, 1]],
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_not_announced(places: object) -> None:
+    refused(pack([15, places]))
+
+
+@pytest.mark.parametrize("host", ["a" * 61 + ("." + "a" * 61) * 3 + ".aaaaa", "xn--bcher-kva", "::ffff:1.2.3.4"])
+def test_any_name_that_can_be_looked_up_is_announced(host: str) -> None:
+    assert decode(pack([15, [[host, 9735]]])) == m.Addresses(((host, 9735),))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from protocol.payments import Batch, Payment
 from protocol.types import ChannelId, ParticipantKey
 from tests.unit.wire.scene import HELLO, LOCAL, PATIENCE_S, Node, RawPeer, Scene, ended, relay, scene
 from wire import link as link_module
+from wire.address import Address
 from wire.cipher import Sealer
 from wire.codec import encode
 from wire.errors import (
@@ -32,6 +33,7 @@ from wire.errors import (
     PeerRefused,
     PeerUnreachable,
 )
+from wire.keeper import Target
 from wire.limits import Allowance, Limits, Throttle, Timing
 from wire.noise import Initiator
 from wire.session import Session
@@ -569,7 +571,7 @@ async def test_a_peer_that_lost_our_dial_gets_through_after_the_moment_of_doubt(
 
 async def test_many_dials_to_one_peer_are_one_session(at: Scene) -> None:
     alice, bob = await at.node(), await at.node()
-    alice.network.keep_connected(bob.id, LOCAL, bob.port)
+    alice.network.keep_connected(bob.id, [at_port(bob.port)])
     sessions = await asyncio.gather(*(alice.dial(bob) for _ in range(10)))
     assert len(set(sessions)) == 1
     await settled(alice, bob)
@@ -579,12 +581,16 @@ async def test_many_dials_to_one_peer_are_one_session(at: Scene) -> None:
 # Keeping connected.
 
 
+def at_port(port: int) -> Target:
+    return Target(Address(LOCAL, port))
+
+
 QUICK = Timing(first_retry_s=0.01, longest_retry_s=0.05, farewell_s=0.2)
 
 
 async def test_a_kept_peer_is_dialed_again_when_it_comes_back(at: Scene) -> None:
     alice, bob = await at.node(timing=QUICK), await at.node()
-    alice.network.keep_connected(bob.id, LOCAL, bob.port)
+    alice.network.keep_connected(bob.id, [at_port(bob.port)])
     await alice.handler.heard("connected")
     for round_ in (2, 3):
         await bob.network.close()
@@ -601,7 +607,7 @@ async def test_pauses_between_dials_grow_to_a_bound(at: Scene) -> None:
     alice, bob = await at.node(timing=QUICK), await at.node()
     await bob.network.close()
     with capture_logs() as logs:
-        alice.network.keep_connected(bob.id, LOCAL, bob.port)
+        alice.network.keep_connected(bob.id, [at_port(bob.port)])
         await logged(logs, "peer.dial_failed", 6)
         alice.network.forget(bob.id)
     assert [entry["event"] for entry in logs[:6]] == ["peer.dial_failed"] * 6
@@ -615,7 +621,7 @@ async def test_a_session_of_any_origin_ends_the_pause(at: Scene) -> None:
     closed_port = bob.port
     await bob.network.close()
     with capture_logs() as logs:
-        alice.network.keep_connected(bob.id, LOCAL, closed_port)
+        alice.network.keep_connected(bob.id, [at_port(closed_port)])
         await logged(logs, "peer.dial_failed", 1)
     bob = await at.node(key=bob.key)
     await bob.dial(alice)
@@ -625,13 +631,13 @@ async def test_a_session_of_any_origin_ends_the_pause(at: Scene) -> None:
 
 async def test_a_forgotten_peer_is_not_dialed(at: Scene) -> None:
     alice, bob = await at.node(timing=QUICK), await at.node()
-    alice.network.keep_connected(bob.id, LOCAL, bob.port)
+    alice.network.keep_connected(bob.id, [at_port(bob.port)])
     await settled(alice, bob)
     alice.network.forget(bob.id)
     (session,) = alice.network.sessions()
     session.close("test")
     await bob.handler.heard("disconnected")
-    assert not alice.network._keeper._tasks
+    assert not alice.network._keeper._kept
     assert bob.handler.names() == ["connected", "disconnected"]
 
 
@@ -642,7 +648,7 @@ async def test_at_most_so_many_dials_are_in_flight(at: Scene) -> None:
     port, _ = await at.silent()
     with capture_logs() as logs:
         for peer in peers:
-            alice.network.keep_connected(peer, LOCAL, port)
+            alice.network.keep_connected(peer, [at_port(port)])
         async with asyncio.timeout(PATIENCE_S):
             while len(logs) < len(peers):
                 most = max(most, len(alice.network._dialing))

@@ -9,14 +9,17 @@ import pytest
 
 from chain.agent import Agent
 from chain.certificate import CertificateVerifier
-from chain.errors import ChainError, LyingReplica
+from chain.errors import CallExpired, ChainError, LyingReplica, OutcomeUnknown
 from tests.unit.chain.conftest import AgentOf
 from tests.unit.chain.replica import (
     CANISTER,
     ELSEWHERE,
+    SECOND,
     BlsKey,
+    FakeClock,
     TestReplica,
     Tree,
+    answer,
     certificate,
     leb,
     ranges,
@@ -115,3 +118,74 @@ async def test_that_the_root_subnet_hosts_one_canister_says_nothing_of_another(
     await agent.call(CANISTER, "look", b"")
     with pytest.raises(ChainError, match="not shown to host"):
         await agent.read_state(ELSEWHERE, [(b"time",)])
+
+
+def test_a_certificate_of_another_subnet_is_none_of_the_one_that_was_asked_for() -> None:
+    encoded = signed_by(SUBNET, SUBNET, granted({canister(10): ranges((canister(10), canister(15)))}))
+    verifier = CertificateVerifier(ROOT.der)
+    assert verifier.verify_of_subnet(encoded, SUBNET.subnet_id).subnet_id == SUBNET.subnet_id
+    with pytest.raises(LyingReplica, match="was asked for"):
+        verifier.verify_of_subnet(encoded, OTHER.subnet_id)
+
+
+async def test_what_the_root_subnet_hosts_is_asked_again_after_five_minutes(
+    agent: Agent, replica: TestReplica, clock: FakeClock
+) -> None:
+    await agent.call(CANISTER, "look", b"")
+    replica.hosted = (ELSEWHERE, ELSEWHERE)  # the canister has moved
+    clock.advance(301)
+    with pytest.raises(LyingReplica, match="not shown to host"):
+        await agent.call(CANISTER, "look", b"")
+
+
+async def test_a_canister_that_has_moved_away_is_not_the_root_subnets_any_more(
+    agent: Agent, replica: TestReplica
+) -> None:
+    """Else a genuine certificate of the root subnet would prove that a call on the other one is absent."""
+    await agent.call(CANISTER, "look", b"")
+    replica.subnet = SUBNET
+    await agent.call(CANISTER, "look", b"")
+    replica.subnet, replica.hosted = None, (ELSEWHERE, ELSEWHERE)
+    with pytest.raises(LyingReplica, match="not shown to host"):
+        await agent.call(CANISTER, "look", b"")
+
+
+def of_before(replica: TestReplica, _: bytes) -> dict[str, bytes]:
+    """What the subnet certified five minutes and a second ago, in full."""
+    hidden, replica.hidden = replica.hidden, None
+    try:
+        return {"certificate": replica.certify(replica.now_ns() - 301 * SECOND)}
+    finally:
+        replica.hidden = hidden
+
+
+async def test_an_old_certificate_does_not_show_what_the_root_subnet_hosts(agent: Agent, replica: TestReplica) -> None:
+    await agent.synchronise(CANISTER)
+    replica.hidden = b"subnet"  # the reply's own certificate does not show it
+    replica.answer_with("read_state", *[answer(of_before)] * 6)
+    with pytest.raises(LyingReplica, match="not shown to host"):
+        await agent.call(CANISTER, "look", b"")
+
+
+async def test_old_certificates_of_a_subnet_show_no_keys_of_its_nodes(
+    agent: Agent, replica: TestReplica, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that has left the subnet since would vouch for answers."""
+    await agent.query(CANISTER, "hint", b"")
+    clock.advance(301)  # the keys are asked for again, where they were found before
+    real = replica.certify
+    monkeypatch.setattr(replica, "certify", lambda _=None: real(replica.now_ns() - 301 * SECOND))
+    with pytest.raises(LyingReplica, match="too old"):
+        await agent.query(CANISTER, "hint", b"")
+
+
+@pytest.mark.parametrize(("late_s", "expired"), [(-1, False), (0, False), (1, True), (300, True)])
+async def test_a_call_has_expired_when_a_later_certificate_shows_it_absent(
+    agent: Agent, replica: TestReplica, clock: FakeClock, late_s: int, expired: bool
+) -> None:
+    """At the very moment of its expiry it may be executed still."""
+    await agent.synchronise(CANISTER)
+    call = agent.sign_call(CANISTER, "pay", b"")
+    clock.advance((call.ingress_expiry_ns - replica.now_ns()) / SECOND + late_s)
+    with pytest.raises(CallExpired if expired else OutcomeUnknown):
+        await agent.outcome(call, give_up_after_s=0)

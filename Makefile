@@ -5,7 +5,7 @@ BIN := .venv/bin
 SEEDS ?= 1000
 FIRST ?= 1
 
-.PHONY: venv lock demo test test-long lint types layers outside unit simulate bench clean
+.PHONY: venv lock demo test test-long lint types layers outside unit simulate mutants bench clean
 
 venv: .venv/ready
 
@@ -44,6 +44,9 @@ test-long: venv outside
 
 simulate: venv
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
+mutants: venv ## within three hours on two cores; MUTANTS="--only watcher/ --seed 2" and the like
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 bench: venv
 	$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON))

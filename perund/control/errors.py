@@ -33,7 +33,7 @@ ERRORS: Final = (
     ErrorKind(-32602, "invalid_params", "rpc.discover has the schema of each method"),
     ErrorKind(-32603, "internal_error", "a defect of perund: its log has the details; please report it"),
     # The node.
-    ErrorKind(100, "node_starting", "wait until node.info answers", retryable=True),
+    ErrorKind(100, "node_starting", "wait until node.info says that it is running", retryable=True),
     ErrorKind(101, "node_stopping", "start the node again; what was accepted goes on then", retryable=True),
     ErrorKind(102, "storage_failed", "check the disk; the node stops so that nothing is signed", retryable=False),
     ErrorKind(103, "busy", "send less at a time, or try again", retryable=True),

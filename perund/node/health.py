@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from perund.control import schema
+from perund.log_sink import log_sink
 from perund.node.views import moment
 from perund.node.way_out import way_out_text
 from protocol.effects import Phase
@@ -102,6 +103,10 @@ def health_of(node: Node) -> schema.Health:
         elif (oldest_s := link.lag().oldest_s) is not None and oldest_s >= TOWER_PATIENCE_S:
             why = link.problem or "it has not answered yet"
             problem("tower_behind", f"the watchtower {name} lacks a state since {oldest_s:.0f} s: {why}")
+    sink = log_sink()
+    unwritten = sink.problem() if sink is not None else None
+    if sink is not None and unwritten is not None:
+        problem("log_unwritable", f"the log cannot be written ({unwritten}): {sink.lost} lines are lost")
     for alarm in node.services.alarms.current():
         problem("alarm", alarm.text, bytes.fromhex(alarm.channel) if alarm.channel else None, alarm.at_ns)
     lag_ns = node.services.watcher.oldest_look_age_ns()

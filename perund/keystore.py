@@ -115,7 +115,9 @@ class KeyStore:
                 f"{self.path} is of node {named}, these words are those of node {keys.node_id}",
                 "nothing was changed; give the 24 words of the node that lives here",
             )
-        with tempfile.TemporaryDirectory(prefix=f".{FILE_NAME}.", dir=self.path.parent) as directory:
+        # A link goes on leading to the keys: what is replaced is the file that it leads to.
+        place = self.path.resolve() if named is not None else self.path
+        with tempfile.TemporaryDirectory(prefix=f".{FILE_NAME}.", dir=place.parent) as directory:
             proven = KeyStore(Path(directory))
             write_new(proven.path, content)
             if proven.open(passphrase).phrase != keys.phrase:
@@ -123,8 +125,8 @@ class KeyStore:
             try:
                 if named is None and self.exists():  # whatever it is, it may be all that somebody has
                     self.path.rename(self.path.with_name(f"{FILE_NAME}.unreadable-{time.time_ns() // 1_000_000}"))
-                proven.path.replace(self.path)
-                sync_directory(self.path.parent)
+                proven.path.replace(place)
+                sync_directory(place.parent)
             except OSError as error:
                 raise DirectoryError(
                     f"{self.path} cannot be replaced ({error.strerror})", "the old passphrase still opens it"

@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Final, TextIO
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from perund.log_budget import LogBudget
+from perund.log_sink import log_sink
 
-__all__ = ["REDACTED", "configure_logs", "escape_control_characters", "redact_secrets"]
+__all__ = ["REDACTED", "configure_logs", "escape_control_characters", "redact_secrets", "set_log_level"]
 
 REDACTED: Final = "[redacted]"
 _SECRET_WORDS: Final = ("passphrase", "password", "mnemonic", "phrase", "seed", "secret", "private", "entropy")
@@ -23,12 +24,21 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 MAX_NESTING: Final = 6
 
 
+_AT_INFO: Final = structlog.make_filtering_bound_logger(logging.INFO)
+_BY_LEVEL: Final = [name for name in dir(_AT_INFO) if not name.startswith("_")]
+
+
+class _Levelled(_AT_INFO):  # type: ignore[misc, valid-type]
+    """The class of all loggers. They are kept once used, so a change of the level is one of their class."""
+
+
 def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """Set up structlog, and the standard library's logging of the libraries below it, for this process.
 
     `level`: debug, info, warning or error; `form`: auto, console or json; `stream`: standard error unless given.
     """
-    out = stream or sys.stderr
+    sink = log_sink() if stream is None else None
+    out = sink or stream or sys.stderr
     terminal = out.isatty()
     console = form == "console" or (form == "auto" and terminal)
     budget = LogBudget()
@@ -47,13 +57,23 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(sort_keys=False)]
     )
+
+    def say_lost(lines: int, why: str) -> str:
+        line: Any = {"event": "log.lost", "lines": lines, "why": why}
+        for processor in (*shared, *ending):
+            line = processor(None, "warning", line)
+        return f"{line}\n"
+
+    if sink is not None:
+        sink.say_lost = say_lost
+    set_log_level(level)
     structlog.configure(
         processors=[budget, *shared, *ending],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        wrapper_class=_Levelled,
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=stream is None,  # else a line that is not written costs as much as one that is
     )
-    handler = logging.StreamHandler(out)
+    handler = logging.StreamHandler(cast("TextIO", out))
     handler.addFilter(budget)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -65,6 +85,12 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
     root.handlers[:] = [handler]
     # The libraries below say little that helps at info, and their debug output can hold what they carry.
     root.setLevel(logging.WARNING)
+
+
+def set_log_level(level: str) -> None:
+    """Say from which level on lines are written, also by loggers that were used before."""
+    for name in _BY_LEVEL:
+        setattr(_Levelled, name, getattr(structlog.make_filtering_bound_logger(_LEVELS[level]), name))
 
 
 def redact_secrets(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:

@@ -14,13 +14,17 @@ from typing import Final
 
 import structlog
 
+from perund.log_sink import log_sink
+
 __all__ = ["LAST_RESORT_S", "STEP_S", "Ending", "bounded", "end_in_time", "unhurried"]
 
 log = structlog.get_logger()
 
 STEP_S: Final = 3.0
-LAST_RESORT_S: Final = 15.0
-"""After the wish to stop. A thread of a library that waits for a name server would keep the process for minutes."""
+LAST_RESORT_S: Final = 13.0
+"""After the wish to stop; what is logged may take two more. A thread of a library that waits for a name server would
+keep the process for minutes.
+"""
 
 Ending = Callable[[Callable[[], int]], None]
 """Told that a stop began, with what says how the process will end."""
@@ -52,6 +56,9 @@ def end_in_time(status: Callable[[], int], most_s: float = LAST_RESORT_S) -> Non
     """End this process in `most_s` seconds, if it has not ended by then. `status`: what it ends with."""
 
     def end() -> None:
+        sink = log_sink()
+        if sink is not None:
+            sink.flush_within()
         os._exit(status())
 
     timer = threading.Timer(most_s, end)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import random
+import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
@@ -46,6 +47,8 @@ log: Final[structlog.stdlib.BoundLogger] = structlog.get_logger(__name__)
 MOST_OWED: Final = 4_096
 BACKLOG: Final = 128
 """Connections that the kernel may hold until we accept them."""
+ACCEPTED_AT_ONCE: Final = 16
+"""Connections that are accepted before those that came before give way: so many more than places are open at a time."""
 
 
 class PeerNetwork:
@@ -112,7 +115,11 @@ class PeerNetwork:
         """
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(self._accept, host, port, backlog=BACKLOG)
+            server = await loop.create_server(self._accept, host, port, backlog=ACCEPTED_AT_ONCE)
+            for listening in server.sockets:
+                # asyncio has one number for what it accepts in a turn of the loop and for what the kernel holds.
+                with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                    same.listen(BACKLOG)
         except (OSError, ValueError, OverflowError) as error:
             raise ListenFailed(_why_not_listening(host, port, error)) from error
         self._servers.append(server)

@@ -15,6 +15,7 @@ import msgspec
 from perund.cli import keys as keys_commands
 from perund.cli import recovery
 from perund.cli.failing import FAILED, fail, run_async
+from perund.cli.surroundings import Surroundings
 from perund.cli.values import Amount
 from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, default_min_challenge_s
 from perund.config_file import load_config
@@ -26,6 +27,7 @@ from perund.new_node import NewNode, create_node, local_root_key
 from perund.passphrase import STDIN, ask_passphrase
 from perund.phrase_file import read_phrase
 from perund.private_file import require_empty
+from perund.service_manager import tell
 from perund.setup_errors import ConfigError
 from perund.stopping import end_in_time
 
@@ -179,7 +181,8 @@ def _address(text: str) -> NodeAddress:
     help="Once, where the store is lost: begin without it. No channel of this node may be open.",
 )
 def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool, begin_empty: bool) -> None:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until SIGINT or SIGTERM. SIGHUP reads the level of the log again."""
+    surroundings = Surroundings()
 
     async def work() -> int:
         config = load_config(data_dir)
@@ -187,6 +190,7 @@ def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool, begin_e
         store.node_id()  # a missing or damaged file is named before anybody types a passphrase
         keys = store.open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
         configure_logs(config.log.level, config.log.format)
+        surroundings.follow(data_dir, config)
         # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
         from perund.node.daemon import run_node  # noqa: PLC0415
 
@@ -204,10 +208,12 @@ def watch(data_dir: Path, *, once: bool) -> None:
     It reads the node's store and needs no passphrase: it refutes, and cannot pay or withdraw. It goes on while the
     node is stuck, stopped or being upgraded.
     """
+    surroundings = Surroundings()
 
     async def work() -> int:
         config = load_config(data_dir)
         configure_logs(config.log.level, config.log.format)
+        surroundings.follow(data_dir, config)
         from perund.watching.process import run_watch  # noqa: PLC0415  (as in `run`)
 
         return await run_watch(data_dir, config, once=once, ending=end_in_time)
@@ -235,6 +241,7 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
     if status:
         _print_tower(data_dir, as_json=as_json)
         return
+    surroundings = Surroundings()
 
     async def work() -> int:
         config = load_config(data_dir)
@@ -242,6 +249,7 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
         store.node_id()  # a missing or damaged file is named before anybody types a passphrase
         keys = store.open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
         configure_logs(config.log.level, config.log.format)
+        surroundings.follow(data_dir, config)
         from perund.tower.daemon import run_watchtower  # noqa: PLC0415  (as in `run`)
 
         return await run_watchtower(data_dir, config, keys, end_in_time)
@@ -284,13 +292,16 @@ def devnet(port: int, host: str, state: Path | None) -> None:
     from devnet.replica.errors import DevnetError  # noqa: PLC0415
     from devnet.server import run_devnet  # noqa: PLC0415
 
+    surroundings = Surroundings()
     configure_logs("warning")
 
     def ready(network: Ready) -> None:
         click.echo(msgspec.json.encode(network).decode())
         sys.stdout.flush()
+        tell("READY=1", f"STATUS=answering at {network['url']}")
 
     async def work() -> None:
+        surroundings.follow()
         stop = asyncio.Event()
         _stop_on_signals(stop)
         await run_devnet(host, port, state, ready, stop)

@@ -38,6 +38,8 @@ def info(node: schema.NodeInfo) -> None:
         ("certified", f"{node.last_certified_s} s ago" if node.last_certified_s is not None else "no answer yet"),
         ("channels", counts),
         ("peers", str(node.peers)),
+        *([("log", f"{node.log_lines_lost} lines lost")] if node.log_lines_lost else []),
+        ("state", f"starting: it waits for {node.waits_for}" if node.state == "starting" else node.state),
         ("data", f"{node.data_dir} (process {node.pid})"),
     )
 

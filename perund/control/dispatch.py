@@ -14,6 +14,7 @@ from perund.control.envelope import Request, RequestId, decode_params
 from perund.control.errors import BY_NAME, RpcError, to_rpc_error
 from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, METHODS, RPC_DISCOVER
 from perund.control.schema import Params, SubscribeParams, Subscription
+from perund.control.starting import Starting
 from protocol.errors import CallerMistake, PerundError
 
 __all__ = ["Caller", "Dispatcher", "Reply", "explain"]
@@ -45,15 +46,20 @@ class Caller(Protocol):
 class Dispatcher:
     """Calls the node. It owns the handlers that run, so that no client takes one along when it goes."""
 
-    def __init__(self, api: NodeApi, version: str) -> None:
+    def __init__(self, api: NodeApi | Starting, version: str) -> None:
         self.stopping = False
-        self._api = api
         self._version = version
         self._running: set[asyncio.Task[None]] = set()
-        self._pay = api.channel_pay
+        self.serve(api)
+
+    def serve(self, api: NodeApi | Starting) -> None:
+        """Call this one from now on: a node takes the place of what said that it starts."""
+        self._api = api
         apart = (CHANNEL_PAY, EVENT_SUBSCRIBE, RPC_DISCOVER)
         self._calls: dict[str, Call] = {
-            name: getattr(api, method.handler) for name, method in METHODS.items() if method not in apart
+            name: getattr(api, method.handler)
+            for name, method in METHODS.items()
+            if method not in apart and hasattr(api, method.handler)
         }
         self._calls[RPC_DISCOVER.name] = self._discover
 
@@ -67,11 +73,13 @@ class Dispatcher:
     def _start(self, request: Request, reply: Reply, caller: Caller) -> None:
         if self.stopping:
             raise RpcError("node_stopping", "the node is stopping and takes no more calls")
-        name = request.method
-        if name == "channel.pay":
-            self._pay(decode_params(CHANNEL_PAY, request.params), reply)
-        elif name == "event.subscribe":
-            self._run(self._subscribe(decode_params(EVENT_SUBSCRIBE, request.params), reply, caller))
+        name, api = request.method, self._api
+        if isinstance(api, Starting) and name in METHODS and name not in self._calls:
+            raise api.not_yet()
+        if name == "channel.pay" and not isinstance(api, Starting):
+            api.channel_pay(decode_params(CHANNEL_PAY, request.params), reply)
+        elif name == "event.subscribe" and not isinstance(api, Starting):
+            self._run(self._subscribe(api, decode_params(EVENT_SUBSCRIBE, request.params), reply, caller))
         elif name in self._calls:
             self._run(self._call(self._calls[name], decode_params(METHODS[name], request.params), reply))
         else:
@@ -100,9 +108,9 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  (answered, and logged if unknown)
             reply.error(error)
 
-    async def _subscribe(self, params: SubscribeParams, reply: Reply, caller: Caller) -> None:
+    async def _subscribe(self, api: NodeApi, params: SubscribeParams, reply: Reply, caller: Caller) -> None:
         try:
-            feed = await self._api.event_subscribe(params)
+            feed = await api.event_subscribe(params)
             reply.result(Subscription(subscription=caller.subscribe(feed), cursor=feed.cursor))
         except asyncio.CancelledError:
             reply.error(RpcError("node_stopping", "the node stopped before this call was carried out"))

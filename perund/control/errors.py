@@ -33,7 +33,7 @@ ERRORS: Final = (
     ErrorKind(-32602, "invalid_params", "rpc.discover has the schema of each method"),
     ErrorKind(-32603, "internal_error", "a defect of perund: its log has the details; please report it"),
     # The node.
-    ErrorKind(100, "node_starting", "wait until node.info answers", retryable=True),
+    ErrorKind(100, "node_starting", "wait until node.info says that it is running", retryable=True),
     ErrorKind(101, "node_stopping", "nothing happened: start the node, and ask again", retryable=True),
     ErrorKind(102, "storage_failed", "nothing happened: check the disk, start the node, and ask again", retryable=True),
     ErrorKind(103, "busy", "send less at a time, or try again", retryable=True),

@@ -116,6 +116,9 @@ class NodeInfo(Result, frozen=True, kw_only=True):
     last_look_age_s: Annotated[float | None, Meta(description="Age of the oldest newest look of a channel.")] = None
     channels: Annotated[dict[str, int], Meta(description="Channels per phase.")]
     peers: Annotated[int, Meta(description="Peers connected now.")]
+    state: Annotated[Literal["starting", "running"], Meta(description="A node that is starting answers little else.")]
+    waits_for: Annotated[str | None, Meta(description="What the start waits for, for people.")] = None
+    log_lines_lost: Annotated[int, Meta(description="Lines of the log that could not be written since the start.")] = 0
 
 
 class Stopping(Result, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -16,10 +17,14 @@ from perund.control.api import NodeApi
 from perund.control.connection import Connection, Limits
 from perund.control.dispatch import Dispatcher
 from perund.control.envelope import SOCKET_NAME
+from perund.control.starting import Starting
+from perund.file_id import FileId
 from perund.setup_errors import DirectoryError
 
 __all__ = ["SOCKET_NAME", "ControlServer"]
 
+LOOK_S: Final = 1.0
+"""So often it is asked whether the socket still has its name."""
 MAX_SOCKET_PATH: Final = 103
 """Bytes. The shortest `sun_path` of the systems that we run on has 104, one of them for the end."""
 
@@ -27,18 +32,20 @@ log: Final = structlog.get_logger(__name__)
 
 
 class ControlServer:
-    """Serves a `NodeApi` on `control.sock` (0600) of a data directory.
+    """Serves a `NodeApi`, or first what says that there will be one, on `control.sock` (0600) of a data directory.
 
     The caller holds the lock of the directory: that is what makes it safe to replace a socket left by a node
-    that was killed.
+    that was killed. A socket whose name is gone is made again; what has its name meanwhile is left alone.
     """
 
-    def __init__(self, api: NodeApi, data_dir: Path, *, version: str, limits: Limits | None = None) -> None:
+    def __init__(self, api: NodeApi | Starting, data_dir: Path, *, version: str, limits: Limits | None = None) -> None:
         self.path = data_dir / SOCKET_NAME
         self._limits = limits or Limits()
         self._dispatcher = Dispatcher(api, version)
         self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._own: FileId | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen. Raises `DirectoryError` when the socket cannot be made there."""
@@ -49,6 +56,20 @@ class ControlServer:
                 f"choose a --dir with a shorter path: at most {MAX_SOCKET_PATH} bytes with the socket's name",
             )
         self._remove_stale()
+        try:
+            await self._listen()
+        except OSError as error:
+            raise DirectoryError(
+                f"the control socket {self.path} cannot be made ({error.strerror})",
+                "the file system of the data directory must allow Unix sockets",
+            ) from error
+        self._keeping = asyncio.get_running_loop().create_task(self._keep(), name="control socket")
+
+    def serve(self, api: NodeApi) -> None:
+        """Let the node itself answer from now on."""
+        self._dispatcher.serve(api)
+
+    async def _listen(self) -> None:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listening.bind(str(self.path))
@@ -58,12 +79,31 @@ class ControlServer:
             self._server = await asyncio.get_running_loop().create_unix_server(
                 self._connect, sock=listening, backlog=self._limits.clients
             )
-        except OSError as error:
+            self._own = FileId.if_there(self.path)
+        except OSError:
             listening.close()
-            raise DirectoryError(
-                f"the control socket {self.path} cannot be made ({error.strerror})",
-                "the file system of the data directory must allow Unix sockets",
-            ) from error
+            raise
+
+    async def _keep(self) -> None:
+        """Have the socket where clients look for it, as long as nobody else has that name."""
+        said = ""
+        while self._server is not None:
+            await asyncio.sleep(LOOK_S)
+            try:
+                found = FileId.if_there(self.path)
+                if found == self._own:
+                    said = ""
+                    continue
+                if found is not None:
+                    raise FileExistsError(errno.EEXIST, "something else has its name: move it away")
+                self._server.close()  # nobody can find it any more; who is connected stays
+                await self._listen()
+                log.warning("control.socket_made_again", path=str(self.path))
+            except OSError as error:
+                why = error.strerror or str(error)
+                if why != said:
+                    log.warning("control.socket_gone", path=str(self.path), error=why)
+                said = why
 
     def refuse(self) -> None:
         """Take no more calls; those in flight are still to be answered."""
@@ -73,6 +113,8 @@ class ControlServer:
         """Take no more calls, give those in flight `grace_s` seconds, send their answers and close."""
         if self._server is None:
             return
+        if self._keeping is not None:
+            self._keeping.cancel()
         self._server.close()
         self.refuse()
         await self._dispatcher.finish(grace_s)

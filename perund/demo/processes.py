@@ -40,6 +40,8 @@ class _Process:
         self.log = log
         self.wrapper: tuple[str, ...] = ()
         """A program, with its arguments, that starts the real one in its own place, as `nice` does."""
+        self.stderr: int | None = None
+        """A descriptor that gets its standard error, in the place of the file."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def _spawn(self, *arguments: str, stdout: int | None = None) -> asyncio.subprocess.Process:
@@ -51,7 +53,7 @@ class _Process:
                 *arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout if stdout is not None else log,
-                stderr=log,
+                stderr=log if self.stderr is None else self.stderr,
                 start_new_session=True,
                 env={**os.environ, "PERUND_PASSPHRASE": PASSPHRASE},
             )
@@ -169,7 +171,7 @@ class NodeProcess(_Process):
         return self
 
     async def start(self, *options: str) -> Self:
-        """Start it, and return when its control socket answers."""
+        """Start it, and return when it runs."""
         process = await self._spawn("perund.cli.daemon", "run", "--dir", str(self.dir), *options)
         deadline = asyncio.get_running_loop().time() + START_S
         while asyncio.get_running_loop().time() < deadline:
@@ -178,7 +180,9 @@ class NodeProcess(_Process):
             with contextlib.suppress(NodeUnreachable):
                 self.control = await ControlClient.connect(self.dir)
                 self.info = await self.control.call(NODE_INFO, NoParams())
-                return self
+                if self.info.state == "running":
+                    return self
+                await self.control.close()
             await asyncio.sleep(POLL_S)
         raise self._failed("did not answer in time")
 

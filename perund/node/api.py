@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import nullcontext, suppress
 
+import msgspec
 import structlog
 
 from chain.errors import ChainError
@@ -24,6 +25,8 @@ from perund.control.methods import (
     PEER_CONNECT,
 )
 from perund.control.values import E8s
+from perund.log_sink import lines_lost
+from perund.node.about import about
 from perund.node.addresses import announced_by
 from perund.node.driver import ChannelDriver
 from perund.node.health import health_of
@@ -75,7 +78,7 @@ class NodeService:
         self._node = node
         self._services = node.services
         self._stop = stop
-        self._version = version
+        self._about = about(node.services.data_dir, node.services.config, node.services.keys, version)
         self._keys = Idempotency(node.services.store)
         self._promises = Promises(node.services.store, node.lives.reason_not_to_sign)
         self._paying = Paying(node, self._find, self._keys, self._promises)
@@ -90,20 +93,11 @@ class NodeService:
         del params
         services, certified = self._services, self._services.agent.chain_time_is_certified
         age = services.watcher.oldest_look_age_ns()
-        return schema.NodeInfo(
-            node_id=services.network.node_id.hex(),
-            version=self._version,
-            pid=os.getpid(),
-            data_dir=str(services.data_dir.resolve()),
+        return msgspec.structs.replace(
+            self._about,
+            state="running",
             listen=services.listening,
             announces=[str(place) for place in announced_by(services.config, services.listening)],
-            network=services.config.network,
-            network_hash=services.network_hash.hex(),
-            root_key=services.root_key.hex(),
-            perun_canister=services.config.ic.perun_canister,
-            icp_ledger=services.config.ic.icp_ledger,
-            principal=services.wallet_principal_text,
-            account=services.wallet_account.hex(),
             chain_time_ns=str(services.time.chain_ns()) if certified else None,
             chain_time=moment(services.time.chain_ns()) if certified else None,
             clock_skew_ms=((time.time_ns() - services.time.chain_ns()) // 1_000_000 if certified else None),
@@ -113,6 +107,7 @@ class NodeService:
             last_look_age_s=round(age / NS, 3) if age is not None else None,
             channels=services.store.read.phase_counts(),
             peers=len(services.network.sessions()),
+            log_lines_lost=lines_lost(),
         )
 
     async def node_health(self, params: schema.NoParams) -> schema.Health:

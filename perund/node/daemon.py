@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+from collections.abc import Coroutine
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +22,10 @@ from chain.perun import PerunCanister
 from chain.principal import account_identifier, principal_from_text, principal_to_text
 from perund.config import Config
 from perund.control.server import ControlServer
+from perund.control.starting import Starting
 from perund.keys import Keys
 from perund.log_budget import log_budget
+from perund.node.about import about
 from perund.node.api import NodeService
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
@@ -34,11 +37,13 @@ from perund.node.promises import STOPS
 from perund.node.services import Services
 from perund.node.transfers import Transfers
 from perund.node.trust import CanisterTrust
-from perund.open_files import raise_open_files
+from perund.node.views import moment
+from perund.open_files import OutOfFiles, raise_open_files
 from perund.recovery.backup import BackupFile
 from perund.recovery.doubting import settle_doubt
 from perund.recovery.ran_before import note_run, require_store, trace_of_a_run
 from perund.recovery.taking_up import take_up_from_file
+from perund.service_manager import tell
 from perund.stopping import STEP_S, Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
 from perund.store.lock import DirectoryLock
@@ -90,6 +95,7 @@ async def _run_locked(
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     failures: list[Exception] = []
+    out_of_files = OutOfFiles(loop)
     alarms = Alarms(f"perund run, {data_dir}", Delivery(config.alarm))
 
     def failed(error: Exception) -> None:
@@ -104,30 +110,38 @@ async def _run_locked(
         error = context.get("exception")
         if isinstance(error, InvariantBroken | StorageFailed):
             failed(error)
-        else:
+        elif not out_of_files.took(context):
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(unhandled)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    stopped = loop.create_task(stop.wait(), name="stop")
+    stopped.add_done_callback(lambda _: ending(lambda: 1 if failures else 0) if stop.is_set() else None)
     root_key = config.root_key
     perun_principal = principal_from_text(config.ic.perun_canister)
     ledger_principal = principal_from_text(config.ic.icp_ledger)
     limits = Limits(connections=config.wire.max_connections)
-    raise_open_files(limits)
+    limits = raise_open_files(limits)
     network = config.network_hash
     identity = Ed25519Identity(keys.wallet_seed)
     clock = SystemClock()
     version = package_version("perund")
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(stopped.cancel)
         stack.push_async_callback(bounded("alarms", alarms.close, 2 * GRACE_S))
+        starting = Starting(about(data_dir, config, keys, version), stop.set, moment(clock.wall_ns()))
+        control = ControlServer(starting, data_dir, version=version)
+        await control.start()
+        stack.push_async_callback(bounded("control", lambda: control.stop(STEP_S), 2 * STEP_S))
         trace = trace_of_a_run(data_dir)
         if trace is not None:
             note_run(data_dir)  # before anything that it was seen by is put aside
-        doubted = settle_doubt(data_dir / STORE_NAME)
-        found = take_up_from_file(data_dir, data_dir / STORE_NAME, keys, network)
+        # In a thread each: a large file takes long to check, and who asks meanwhile is told.
+        doubted = await asyncio.to_thread(settle_doubt, data_dir / STORE_NAME)
+        found = await asyncio.to_thread(take_up_from_file, data_dir, data_dir / STORE_NAME, keys, network)
         require_store(data_dir, trace, begin_empty=begin_empty)
-        store = Store(data_dir / STORE_NAME, network, failed, take_over=take_over)
+        store = await asyncio.to_thread(Store, data_dir / STORE_NAME, network, failed, take_over=take_over, loop=loop)
         store.listen(alarms.heard)
         stack.callback(store.close)
         note_run(data_dir)
@@ -199,9 +213,11 @@ async def _run_locked(
         node.load()
         stack.push_async_callback(bounded("node", node.close))
         watching = node.spawn(services.watcher.run(), "watcher")
+        starting.waits_for = f"the Internet Computer at {', '.join(config.ic.urls)}"
+        tell(f"STATUS=starting: waits for {starting.waits_for}")
         try:
             async with asyncio.timeout(FIRST_CHECK_S):
-                await trust.check()
+                await _unless(stopped, trust.check())
         except (InterfaceMismatch, InterfaceUnknown):
             if not node.drivers:
                 raise  # nothing to guard: refuse to start. With channels, watch them, and open no more.
@@ -215,8 +231,7 @@ async def _run_locked(
             services.listening = Address.shown(actual_host, actual_port)
         stack.push_async_callback(bounded("network", services.network.close))
         service = NodeService(node, stop.set, version)
-        control = ControlServer(service, data_dir, version=version)
-        await control.start()
+        control.serve(service)
         stack.push_async_callback(bounded("control", lambda: control.stop(STEP_S), 2 * STEP_S))
         stack.push_async_callback(
             bounded("answers", lambda: service.end_waiting(str(failures[0]) if failures else STOPS))
@@ -232,9 +247,10 @@ async def _run_locked(
             listen=services.listening,
             life=node.lives.life.number,
         )
+        tell("READY=1", f"STATUS=running: {len(node.drivers)} channels, listens on {services.listening or 'nothing'}")
         await stop.wait()
         log.info("node.stopping")
-        ending(lambda: 1 if failures else 0)
+        tell("STOPPING=1", "STATUS=stopping")
         watching.cancel()
         # Nobody is listened to any more: what peers still say would only be in the way of the rest.
         await bounded("network", services.network.close)()
@@ -243,3 +259,14 @@ async def _run_locked(
             budget.report()
     log.info("node.stopped")
     return 1 if failures else 0
+
+
+async def _unless(stopped: asyncio.Task[Any], work: Coroutine[Any, Any, object]) -> None:
+    """Do this, but not once a stop is wished for."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()

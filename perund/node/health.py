@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from perund.control import schema
+from perund.log_sink import log_sink
 from perund.node.late import Tell, late_channel, late_node
 from perund.node.views import moment
 from perund.node.way_out import way_out_text
@@ -112,6 +113,10 @@ def _say_node(node: Node, problem: Tell) -> None:
     if not_now is not None and not_now != unusable:
         problem("canister_not_trusted", not_now)
     _say_backup(node, problem)
+    sink = log_sink()
+    unwritten = sink.problem() if sink is not None else None
+    if sink is not None and unwritten is not None:
+        problem("log_unwritable", f"the log cannot be written ({unwritten}): {sink.lost} lines are lost")
 
 
 def _say_channel(node: Node, driver: ChannelDriver, problem: Tell, margins: list[float]) -> None:

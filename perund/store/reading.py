@@ -26,7 +26,7 @@ from perund.store.rows import (
     TransferIntent,
     WithdrawalIntent,
 )
-from perund.store.schema import MIGRATIONS, migrate
+from perund.store.schema import MIGRATIONS, known_version, migrate
 from protocol.channel import SETTLED_WITHOUT_IT
 from protocol.counting import Counted
 from protocol.effects import Phase, SignatureRecord
@@ -558,7 +558,8 @@ class Reader:
 
 
 def open_reader(path: Path) -> Reader:
-    """Return a reader of a store, also while a node runs on it. Raises `StorageFailed`, `StoreDamaged`.
+    """Return a reader of a store, also while a node runs on it. Raises `StorageFailed`, `StoreDamaged`, and
+    `UnknownSchema` for a store of a newer perund.
 
     A store of an older schema is not changed: what is read is a copy in memory, as it is now, brought to the newest.
     """
@@ -569,7 +570,7 @@ def open_reader(path: Path) -> Reader:
         # Who reads writes nothing back, not even as the last one: the log may have been cut off under it.
         database.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         database.pragma("cache_size", -CACHE_KIB)
-        if 0 < int(str(database.pragma("user_version"))) < len(MIGRATIONS):
+        if 0 < known_version(database) < len(MIGRATIONS):
             return Reader(_of_today(database), path)
     except apsw.Error as error:
         raise unusable(path, error, "read") from error

@@ -12,7 +12,7 @@ import apsw
 
 from perund.store.errors import UnknownSchema
 
-__all__ = ["MIGRATIONS", "STORE_NAME", "migrate"]
+__all__ = ["MIGRATIONS", "STORE_NAME", "known_version", "migrate"]
 
 STORE_NAME: Final = "perund.db"
 """The node's store, in its data directory."""
@@ -342,13 +342,19 @@ DROP TABLE peer;
 MIGRATIONS: Final = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13, _V14)
 
 
+def known_version(database: apsw.Connection, newest: int = len(MIGRATIONS)) -> int:
+    """Return the schema of a store. Raises `UnknownSchema` when a newer perund wrote it: what its rows mean is not
+    known here.
+    """
+    version = int(str(database.pragma("user_version")))
+    if version > newest:
+        raise UnknownSchema(f"the store has schema {version}, this perund knows up to {newest}; run the newer perund")
+    return version
+
+
 def migrate(database: apsw.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> None:
     """Bring the schema up to date, each migration in a transaction of its own. Raises `UnknownSchema`."""
-    version = int(str(database.pragma("user_version")))
-    if version > len(migrations):
-        raise UnknownSchema(
-            f"the store has schema {version}, this perund knows up to {len(migrations)}; run the newer perund"
-        )
+    version = known_version(database, len(migrations))
     for number, script in enumerate(migrations[version:], start=version + 1):
         database.execute("BEGIN IMMEDIATE")
         try:

@@ -82,11 +82,18 @@ class Store:
     """Reads at once, writes durably in groups. One per data directory, under its lock."""
 
     def __init__(
-        self, path: Path, network: bytes, failed: Callable[[StorageFailed], None], *, take_over: bool = False
+        self,
+        path: Path,
+        network: bytes,
+        failed: Callable[[StorageFailed], None],
+        *,
+        take_over: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Open or create the store, check its file, bring its schema up to date, and begin a life.
 
-        `network`: 32 bytes; `failed` is called once when a write fails; `take_over`: see `begin_life`.
+        `network`: 32 bytes; `failed` is called once when a write fails; `take_over`: see `begin_life`;
+        `loop`: on which it is used, where it is made in another thread (checking a large file takes long).
         Raises `WrongNetwork`, `UnknownSchema`, `StorageFailed`, `StoreDamaged`.
         """
         self._waiters: set[asyncio.Future[None]] = set()
@@ -122,7 +129,7 @@ class Store:
             )
             self.read = open_reader(path)
             self.blocks = BookedBlocks(self.read)
-            self._writer = Writer(database, path, self._on_failure)
+            self._writer = Writer(database, path, self._on_failure, loop)
         except (apsw.Error, OSError) as error:
             database.close()
             raise unusable(path, error) from error

@@ -53,9 +53,15 @@ class _Unit:
 
 
 class Writer:
-    """Owns the writing connection. Made and used on the event loop; writes on its own thread."""
+    """Owns the writing connection. Used on the event loop, made anywhere; writes on its own thread."""
 
-    def __init__(self, database: apsw.Connection, path: Path, failed: Callable[[StorageFailed], None]) -> None:
+    def __init__(
+        self,
+        database: apsw.Connection,
+        path: Path,
+        failed: Callable[[StorageFailed], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         """Start the thread. `failed` is called once, on the event loop, when a write fails (rule 8).
 
         `path`: of the database, as the operator named it. Raises `FilesReplaced`, `OSError`, `apsw.Error`.
@@ -63,7 +69,7 @@ class Writer:
         self._database = database
         self._files = OwnFiles(database, path)
         self._failed = failed
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Unit | None] = queue.SimpleQueue()
         self._error: StorageFailed | None = None
         self._broken = self._closed = False

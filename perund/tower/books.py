@@ -15,7 +15,7 @@ import apsw
 
 from perund.store.errors import StorageFailed, StoreError, WrongNetwork
 from perund.store.lives import recall_life, record_heard
-from perund.store.schema import migrate
+from perund.store.schema import known_version, migrate
 from perund.store.store import connect
 from perund.store.writer import Statement, Writer
 from protocol.hearing import Heard
@@ -309,12 +309,15 @@ class TowerBooks:
 
 
 def read_status(path: Path, notes: int = 20) -> Status:
-    """Read what a tower has, also while it runs. Raises `StorageFailed` when there is none."""
+    """Read what a tower has, also while it runs. Raises `StorageFailed` when there is none, and
+    `UnknownSchema` when a newer perund wrote it.
+    """
     if not path.exists():
         raise StorageFailed(f"there is no {path}: no watchtower has run in that directory yet")
     try:
         reader = _reader(path)
         try:
+            known_version(reader, len(MIGRATIONS))
             counts = reader.execute(
                 "SELECT count(DISTINCT client), count(*), count(DISTINCT channel), "
                 "coalesce(sum(NOT proven), 0), coalesce(sum(settled_ns IS NOT NULL), 0), "

@@ -21,7 +21,8 @@ from chain.principal import principal_from_text
 from perund.log_budget import log_budget
 from perund.node.canister import WatchedCanister
 from perund.node.chain_time import ChainTime
-from perund.open_files import raise_open_files
+from perund.open_files import OutOfFiles, raise_open_files
+from perund.service_manager import tell
 from perund.setup_errors import ConfigError
 from perund.stopping import Ending, bounded, unhurried
 from perund.store.errors import StorageFailed
@@ -113,6 +114,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
     loop = asyncio.get_running_loop()
     stop, unwritable = asyncio.Event(), asyncio.Event()
     failures: list[Exception] = []
+    out_of_files = OutOfFiles(loop)
 
     def failed(error: Exception) -> None:
         failures.append(error)
@@ -126,7 +128,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
         error = context.get("exception")
         if isinstance(error, InvariantBroken | StorageFailed):
             failed(error)
-        else:
+        elif not out_of_files.took(context):
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(unhandled)
@@ -173,8 +175,7 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
             log.warning("chain.unreachable", urls=list(config.ic.urls), error=str(error))
             tasks.append(loop.create_task(_until_time(time), name="chain time"))
         agent_name = f"perund-tower/{package_version('perund')}"
-        limits = tower_limits(config.wire.max_connections)
-        raise_open_files(limits)
+        limits = raise_open_files(tower_limits(config.wire.max_connections))
         hello = Hello(PROTOCOL_VERSION, network, FEATURES, agent_name, 1)
         peers = PeerNetwork(
             keys.node_key,
@@ -193,13 +194,19 @@ async def _run_locked(data_dir: Path, config: Config, keys: Keys, ending: Ending
             slots=tower.slots.total,
             channels=len(tower.slots.channels),
         )
+        tell(
+            "READY=1",
+            f"STATUS=guards {len(tower.slots.channels)} channels, listens on {Address.shown(actual_host, actual_port)}",
+        )
         await _first(stop, unwritable)
         if unwritable.is_set():
             tower.guards_only = True
             proving_task.cancel()
             vouching_task.cancel()
+            tell("STATUS=a write failed: guards what it has, and takes nothing more")
             await _remind(stop, failures[0])
         log.info("tower.stopping")
+        tell("STOPPING=1", "STATUS=stopping")
         ending(lambda: 1 if failures else 0)
         budget = log_budget()
         if budget is not None:

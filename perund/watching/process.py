@@ -22,6 +22,7 @@ from chain.perun import PerunCanister
 from chain.principal import principal_from_text
 from perund.config import Config
 from perund.node.canister import WatchedCanister
+from perund.service_manager import tell
 from perund.stopping import Ending, unhurried
 from perund.store.errors import StoreError, WrongNetwork
 from perund.store.schema import STORE_NAME
@@ -161,6 +162,7 @@ async def run_watch(data_dir: Path, config: Config, *, once: bool = False, endin
         if once:
             return await _one_round(watch, stop)
         log.info("watch.started", data_dir=str(data_dir))
+        tell("READY=1", f"STATUS=watching {data_dir}")
         work = [asyncio.ensure_future(watcher.run()), asyncio.ensure_future(watch.follow())]
         stopped = asyncio.ensure_future(stop.wait())
         try:
@@ -168,6 +170,7 @@ async def run_watch(data_dir: Path, config: Config, *, once: bool = False, endin
             for task in done:
                 await task  # neither ends by itself: a defect ends the process, and its supervisor starts it again
         finally:
+            tell("STOPPING=1", "STATUS=stopping")
             ending(lambda: 0 if stop.is_set() else 1)
             for task in (*work, stopped):
                 task.cancel()

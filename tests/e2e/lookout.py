@@ -26,6 +26,8 @@ class Lookout:
         self.node = node
         self.log = node.dir.parent / f"{name}.log"
         self._bell = node.dir.parent / f"{name}.alarms"
+        self.stderr: int | None = None
+        """A descriptor that gets its standard error, in the place of the file."""
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, *options: str) -> Self:
@@ -37,7 +39,8 @@ class Lookout:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "perund.cli.daemon", "watch", "--dir", str(self.node.dir), *options,
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log if self.stderr is None else self.stderr,
+                start_new_session=True,
                 env={**environment, "PERUND_ALARM_COMMAND": command},
             )  # fmt: skip
         return self
@@ -46,6 +49,11 @@ class Lookout:
         """Return the exit status when it ends by itself."""
         assert self._process is not None
         return await asyncio.wait_for(self._process.wait(), STOP_S * 2)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def stop(self) -> int:
         """Stop it, and return its exit status."""

@@ -59,11 +59,11 @@ async def terminals(tmp_path: Path) -> AsyncIterator[list[Terminal]]:
 
 
 async def answers(directory: str) -> dict[str, Any]:
-    """Ask `perun info` until the node answers."""
+    """Ask `perun info` until the node runs."""
 
     async def ask() -> dict[str, Any]:
-        while (ran := await perun("--dir", directory, "info", "--json")).code != 0:
-            assert ran.code == 4, ran  # unreachable, as long as it is starting
+        while (ran := await perun("--dir", directory, "info", "--json")).code != 0 or ran.json["state"] != "running":
+            assert ran.code in {0, 4}, ran  # unreachable, until it starts
         found: dict[str, Any] = ran.json
         return found
 

@@ -100,6 +100,7 @@ class NodeDouble:
             account="00" * 32,
             channels={"open": 1},
             peers=1,
+            state="running",
         )
 
     async def node_health(self, params: schema.NoParams) -> schema.Health:

@@ -97,3 +97,15 @@ def test_a_file_that_others_can_read_is_refused(store: KeyStore) -> None:
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(KeyStoreError, match="perund init"):
         KeyStore(tmp_path).open(PASSPHRASE)
+
+
+def test_a_link_goes_on_leading_to_the_keys(tmp_path: Path) -> None:
+    stick, directory = tmp_path / "stick", tmp_path / "node"
+    stick.mkdir()
+    directory.mkdir()
+    KeyStore(stick).create(ENTROPY, "the passphrase before", QUICK)
+    (directory / "keystore.json").symlink_to(stick / "keystore.json")
+    KeyStore(directory).replace(ENTROPY, "the passphrase after it", QUICK)
+    assert (directory / "keystore.json").is_symlink()
+    assert [path.name for path in stick.iterdir()] == ["keystore.json"]
+    KeyStore(stick).open("the passphrase after it")

@@ -78,7 +78,9 @@ class House:
             with contextlib.suppress(NodeUnreachable):
                 self.control = await ControlClient.connect(path)
                 self.info = await self.control.call(NODE_INFO, schema.NoParams())
-                return self
+                if self.info.state == "running":
+                    return self
+                await self.control.close()
             await asyncio.sleep(0.005)
         raise AssertionError("the node does not start")
 

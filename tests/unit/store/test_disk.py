@@ -14,11 +14,13 @@ from typing import Any
 import apsw
 import pytest
 
+from perund.recovery.checking import check_store
+from perund.recovery.copying import copy_store
 from perund.setup_errors import DirectoryError
 from perund.store import store as store_module
 from perund.store.errors import DirectoryInUse, End, StorageFailed, UnknownSchema, WrongNetwork
 from perund.store.lock import DirectoryLock
-from perund.store.reading import BUSY_MS
+from perund.store.reading import BUSY_MS, open_reader
 from perund.store.schema import MIGRATIONS, migrate
 from perund.store.store import Store, connect
 from protocol.effects import EventRecord
@@ -204,6 +206,17 @@ async def test_a_store_of_a_newer_perund_is_left_alone(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(UnknownSchema, match="run the newer perund"):
         Store(tmp_path / "perund.db", NETWORK, lambda _: None)
+
+
+async def test_what_reads_or_copies_a_store_of_a_newer_perund_says_so(books: Books, tmp_path: Path) -> None:
+    books.store.close()
+    database = connect(books.path)
+    database.pragma("user_version", len(MIGRATIONS) + 1)
+    database.close()
+    for read in (open_reader, check_store, lambda path: copy_store(path, tmp_path / "copy.db")):
+        with pytest.raises(UnknownSchema, match="run the newer perund"):
+            read(books.path)
+    assert not (tmp_path / "copy.db").exists()
 
 
 # --- migrations -------------------------------------------------------------------------------------------

@@ -78,6 +78,8 @@ async def test_books_of_another_network_or_a_newer_tower_are_not_opened(tmp_path
     database.close()
     with pytest.raises(UnknownSchema):
         TowerBooks(path, NETWORK, lambda error: None)
+    with pytest.raises(UnknownSchema, match="run the newer perund"):
+        read_status(path)
     path.with_name("tower.db-wal").unlink()
     path.write_bytes(b"no database at all" * 300)
     with pytest.raises(StorageFailed, match="cannot be opened"):

@@ -28,6 +28,8 @@ class Said:
     action: str
     name: str
     text: str = ""
+    keyed: bool = False
+    retryable: bool = True
 
 
 async def fill(node: NodeProcess, crash: int) -> None:
@@ -50,32 +52,46 @@ async def test_what_is_said_of_a_payment_when_the_disk_is_full_is_so_after_the_r
     channel = await town.open(alice, bob, 50)
     said: list[Said] = []
 
-    async def pay() -> None:
+    def call(action: str, *, keyed: bool) -> schema.PayParams:
+        return schema.PayParams(channel, PaidE8s(10_003), payment_id=action, idempotency_key=action if keyed else None)
+
+    async def pay(*, keyed: bool) -> None:
         while True:
             action = os.urandom(16).hex()
-            params = schema.PayParams(channel=channel, amount_e8s=PaidE8s(10_003), payment_id=action)
+            params = call(action, keyed=keyed)
             try:
                 await alice.control.call(CHANNEL_PAY, params)
             except RpcError as error:
-                said.append(Said(action, error.name, error.message))
+                said.append(Said(action, error.name, error.message, keyed, error.retryable))
                 return
             said.append(Said(action, "done"))
 
     names: Counter[str] = Counter()
+    wanted: set[str] = set()
     for crash in range(CRASHES):
         await fill(alice, crash)
         said.clear()
-        await within(asyncio.gather(*(pay() for _ in range(CALLERS))), "every caller is answered")
+        payers = [pay(keyed=number % 2 == 0) for number in range(CALLERS)]
+        await within(asyncio.gather(*payers), "every caller is answered")
         await empty(alice)
         goes_on = {s.action for s in said if s.name in ("done", "wait_ended")}
         listed = await within(all_delivered(town, alice, channel, goes_on), "what goes on is delivered")
         for s in said:
             assert s.name in ("done", "wait_ended", "outcome_unknown", "storage_failed"), s
             assert s.name != "storage_failed" or s.action not in listed, f"nothing of it happened: {s}"
+            assert s.retryable or not s.keyed
             if s.name in ("wait_ended", "outcome_unknown"):
+                assert s.retryable == s.keyed, "without a key it would be paid twice"
                 assert s.action in s.text, "it says what to look for"
+            if s.keyed:  # the same again: it is paid now, whatever became of it
+                paid = await within(alice.control.call(CHANNEL_PAY, call(s.action, keyed=True)), "paid in the end")
+                assert (paid.status, paid.payment) == ("delivered", s.action)
+                wanted.add(s.action)
+        wanted |= listed
         names.update(s.name for s in said)
     assert names["outcome_unknown"] + names["wait_ended"] + names["storage_failed"] == CRASHES * CALLERS
+    paid_in_all = [p.payment for p in await town.payments(alice, channel)]
+    assert sorted(paid_in_all) == sorted(wanted), "each once, and nothing else"
     await town.close(alice, channel)
     await town.settles(channel, alice, bob)
 

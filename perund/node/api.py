@@ -141,13 +141,17 @@ class NodeService:
                     number = transfers.reserve_number()
                     note = self._keys.note(params.idempotency_key, WALLET_SEND.name, params, str(number))
                     await transfers.plan(receiver, int(params.amount_e8s), 0, None, note, number=number)
-            intent = await transfers.drive(number)
         except WalletTooLow as error:
             raise CallerMistake("insufficient_funds", str(error)) from error
         except FeeTooHigh as error:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:
             raise _chain_error(error) from error
+        try:
+            intent = await transfers.drive(number)
+        except ChainError as error:  # it is planned, and may have been asked for: its end is found out all the same
+            self._node.follow_send(number)
+            raise RpcError("outcome_unknown", f"what became of the transfer is not known yet: {error}") from error
         if intent.status is IntentStatus.OPEN:
             self._node.follow_send(number)
             raise RpcError("outcome_unknown", "the ledger did not say whether the transfer was made")
@@ -358,6 +362,7 @@ class NodeService:
         number = self._services.store.number(channel)
         async with self._keys.once(params.idempotency_key, CHANNEL_CLOSE.name, params) as earlier:
             if earlier is None:
+                await self._services.time.refresh()  # from now on the peer has `force_after` by it
                 driver = self._living(channel)
                 records = self._keys.note(params.idempotency_key, CHANNEL_CLOSE.name, params, channel.hex())
                 if params.force_after_s is not None:
@@ -373,6 +378,7 @@ class NodeService:
         number = self._services.store.number(channel)
         async with self._keys.once(params.idempotency_key, CHANNEL_DISPUTE.name, params) as earlier:
             if earlier is None:
+                await self._services.time.refresh()
                 driver = self._living(channel)
                 now, machine = self._services.time.now(), driver.channel
                 if machine.recovering and not params.accept_risk:

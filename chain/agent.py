@@ -15,7 +15,7 @@ from chain.answers import QueryAnswer, Rejection, Reply, query_answer
 from chain.cbor import MalformedCbor
 from chain.certificate import Certificate, CertificateVerifier, key_of_der
 from chain.clock import Certified, Clock, SystemClock
-from chain.errors import ChainError, LyingReplica, UncertifiedReject
+from chain.errors import ChainError, LyingReplica, RequestRefused, UncertifiedReject
 from chain.everywhere import Errand
 from chain.identity import Anonymous, Identity
 from chain.node_keys import NodeKeys
@@ -99,6 +99,14 @@ class Agent:
         """Learn chain time unless it is known, so that the next `sign_call` does not hang on the wall clock."""
         await self._reader.ensure_time(canister)
 
+    def chain_time_is_young(self, most_ns: int) -> bool:
+        """Whether a certificate came within so long, and the machine did not sleep since, as far as it knows."""
+        return self._reader.chain_time.is_young(most_ns)
+
+    async def renew_time(self, canister: bytes, older_than_ns: int) -> None:
+        """Learn chain time anew unless it is that young: for who decides by it. Raises as `synchronise` does."""
+        await self._reader.renew_time(canister, older_than_ns)
+
     def sign_call(self, canister: bytes, method: str, arg: bytes) -> SignedCall:
         """Return a new call, signed and not sent. `arg`: Candid bytes.
 
@@ -147,9 +155,16 @@ class Agent:
     ) -> Certified[bytes]:
         """Sign a call by certified chain time and submit it. For calls that can simply be made again.
 
-        A call that moves money is signed, stored and submitted in three steps. Raises as `submit` does.
+        A machine that was paused does not know it, and signs by a time of before: what every server refuses for that is
+        made once more, by the time that was learnt then. A call that moves money is signed, stored and submitted in
+        three steps. Raises as `submit` does.
         """
         await self.ensure_time(canister)
+        try:
+            return await self.submit(self.sign_call(canister, method, arg), give_up_after_s=give_up_after_s)
+        except RequestRefused as error:
+            if not error.for_its_expiry:
+                raise
         return await self.submit(self.sign_call(canister, method, arg), give_up_after_s=give_up_after_s)
 
     async def call_everywhere(self, canister: bytes, method: str, arg: bytes, within_s: float) -> Certified[bytes]:

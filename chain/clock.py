@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 __all__ = ["Certified", "ChainTime", "Clock", "SystemClock"]
 
+CLOCKS_AGREE_NS: Final = 2_000_000_000
+"""By so much the wall clock may run away from the monotonic one between two certificates: it is being set."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -84,6 +86,7 @@ class ChainTime:
         self._ahead_of_mono: int | None = None
         self.observed_at_mono_ns: int | None = None
         """When the newest certificate came, by the monotonic clock."""
+        self._observed_at_wall_ns = 0
 
     @property
     def certified(self) -> bool:
@@ -96,9 +99,22 @@ class ChainTime:
             return self._clock.wall_ns()
         return self._clock.monotonic_ns() + self._ahead_of_mono
 
+    def is_young(self, most_ns: int) -> bool:
+        """Whether a certificate came within so long, and this machine was not put to sleep since, as far as it knows.
+
+        A machine that was paused as a whole may find that its monotonic clock stood still. Then what elapsed is not
+        known before the next certificate; that the wall clock went on alone is a sign of it.
+        """
+        if self.observed_at_mono_ns is None:
+            return False
+        by_mono = self._clock.monotonic_ns() - self.observed_at_mono_ns
+        by_wall = self._clock.wall_ns() - self._observed_at_wall_ns
+        return by_mono <= most_ns and abs(by_wall - by_mono) <= CLOCKS_AGREE_NS
+
     def observe(self, time_ns: int) -> None:
         """Learn from a verified certificate's time."""
         self.observed_at_mono_ns = self._clock.monotonic_ns()
+        self._observed_at_wall_ns = self._clock.wall_ns()
         ahead = time_ns - self.observed_at_mono_ns
         if self._ahead_of_mono is None or ahead > self._ahead_of_mono:
             self._ahead_of_mono = ahead

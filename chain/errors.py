@@ -81,10 +81,15 @@ class RequestRefused(ChainError):
     """
 
     def __init__(self, url: str, status: int, body: str) -> None:
-        super().__init__(f"{url} refused the request with HTTP {status}: {body or '(no reason given)'}")
+        self.for_its_expiry = "Invalid request expiry" in body
+        super().__init__(
+            f"{url} takes no request that is signed by the time as this node knows it (the machine was paused, or that "
+            f"server's clock is off): try again in a moment; it says: {body}"
+            if self.for_its_expiry
+            else f"{url} refused the request with HTTP {status}: {body or '(no reason given)'}"
+        )
         self.url = url
         self.status = status
-        self.for_its_expiry = "Invalid request expiry" in body
         self.claimed_time_ns = _claimed_time_ns(body) if self.for_its_expiry else None
         """The server's time, as the expiry that it would take tells it: its word, good for calls that do no harm."""
 

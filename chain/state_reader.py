@@ -64,6 +64,8 @@ class StateReader:
         self._floors: dict[bytes, int] = {}
         self._hosted_by_root: dict[bytes, int] = {}
         self._syncing = asyncio.Lock()
+        self._renewed_ns = -1
+        """When the newest request that renewed the time was made, by the monotonic clock."""
 
     @property
     def root_subnet_id(self) -> bytes:
@@ -84,6 +86,16 @@ class StateReader:
         async with self._syncing:
             if not self.chain_time.certified:
                 await self.synchronise(canister)
+
+    async def renew_time(self, canister: bytes, older_than_ns: int) -> None:
+        """Learn chain time anew unless a certificate of so long ago tells it. All who ask at once share one request."""
+        wanted_ns = self.clock.monotonic_ns()
+        async with self._syncing:
+            if self._renewed_ns >= wanted_ns or self.chain_time.is_young(older_than_ns):
+                return
+            asked_ns = self.clock.monotonic_ns()
+            await self.synchronise(canister)
+            self._renewed_ns = asked_ns
 
     async def synchronise(self, canister: bytes) -> None:
         """Learn chain time from a certificate. The request is anonymous, so no clock is needed to make it."""

@@ -35,6 +35,7 @@ __all__ = [
     "accept",
     "check_proposal",
     "expire",
+    "has_deadline_in_time",
     "receive",
     "repeat",
 ]
@@ -110,11 +111,16 @@ def check_proposal(proposal: ChannelProposal, chain_ns: Nanos) -> None:
         raise PeerViolation("bad_amount", f"a total of {sum(proposal.allocation)} e8s is above 2^64-1")
     if sum(proposal.allocation) == 0:
         raise PeerViolation("bad_amount", "a channel without money cannot be settled")
-    if not chain_ns < proposal.funding_deadline_ns <= chain_ns + MAX_FUNDING_DEADLINE_NS:
+    if not has_deadline_in_time(proposal, chain_ns):
         raise PeerViolation(
             "bad_deadline",
             f"the funding deadline {proposal.funding_deadline_ns} is not within 12 hours after chain time {chain_ns}",
         )
+
+
+def has_deadline_in_time(proposal: ChannelProposal, chain_ns: Nanos) -> bool:
+    """Whether the funding deadline is ahead, and not too far."""
+    return chain_ns < proposal.funding_deadline_ns <= chain_ns + MAX_FUNDING_DEADLINE_NS
 
 
 def accept(

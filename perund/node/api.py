@@ -355,6 +355,7 @@ class NodeService:
                 if earlier is not None:
                     promise.unit = 0
                 else:
+                    await self._services.time.refresh()  # from now on the peer has `force_after` by it
                     driver = self._living(channel)
                     records = self._keys.note(key, CHANNEL_CLOSE.name, params, channel.hex())
                     if params.force_after_s is not None:
@@ -373,6 +374,7 @@ class NodeService:
             async with self._keys.once(key, CHANNEL_DISPUTE.name, params) as earlier:
                 if earlier is not None:
                     return self._view(number)
+                await self._services.time.refresh()
                 driver = self._living(channel)
                 now, machine = self._services.time.now(), driver.channel
                 if machine.recovering and not params.accept_risk:

@@ -249,13 +249,15 @@ class FundingJob(ChannelJob):
         return Progress.again()
 
     def _may_pay(self) -> bool:
-        """Whether money may leave at this moment: between a decision and the request there are looks and writes.
+        """Whether money may leave at this moment: between a decision and the request there are looks and writes, or the
+        machine slept and the deadline has passed.
 
         A copy of this node that was paid for before it is told of the newer life would leave a deposit that nobody
         has a record of.
         """
         channel = self.driver.channel
-        return channel.phase is Phase.FUNDING and not channel.recovering and self.driver.peer_resumed
+        in_time = self._time.chain_ns() < channel.terms.funding_deadline_ns
+        return in_time and channel.phase is Phase.FUNDING and not channel.recovering and self.driver.peer_resumed
 
     async def _pay(self, intent: DepositIntent) -> Progress:
         # After a failed opening nothing more is paid; what is in flight is followed to its end.

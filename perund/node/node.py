@@ -57,7 +57,7 @@ from protocol.messages import (
     StandingMessage,
     TowerMessage,
 )
-from protocol.opening import Opened
+from protocol.opening import Opened, has_deadline_in_time
 from protocol.ordering import Orderer
 from protocol.signer import StateSigner
 from protocol.signing import ChannelKey
@@ -137,7 +137,7 @@ class Node:
         self._next_withdrawal = services.store.read.highest("withdrawal") + 1
         self._tasks: set[asyncio.Task[None]] = set()
         self.sends = Sends(services.transfers, self.spawn)
-        self._proposals = Proposals(self.refresh_balance, self._judge, self.spawn)
+        self._proposals = Proposals(self._look_to_judge, self._judge, self.spawn)
         self._backlogs: dict[Session, Backlog] = {}
 
     # --- starting and stopping ---------------------------------------------------------------------------
@@ -525,14 +525,27 @@ class Node:
         return effort
 
     def openings_message(self, session: Session, message: OpeningMessage) -> None:
-        """Bring a message to the openings: a proposal that wants our money only after a look at the wallet."""
+        """Bring a message to the openings: a proposal that wants our money only after a look at the wallet, and one
+        that would be judged by an old idea of the time, or be refused for its deadline, after one for the time.
+        """
         if self.lives.stopped is not None and not isinstance(message, ChannelProposal):
             return
-        most = self.services.config.policy.contribute_max_e8s
-        if isinstance(message, ChannelProposal) and 0 < message.allocation[1] <= most:
+        if isinstance(message, ChannelProposal) and self._needs_look(message):
             self._proposals.received(session, message)
         else:
             self.openings.received(session.peer, session, message, session.origin)
+
+    def _needs_look(self, proposal: ChannelProposal) -> bool:
+        policy, time = self.services.config.policy, self.services.time
+        wants_ours = 0 < proposal.allocation[1] <= policy.contribute_max_e8s
+        in_doubt = not (time.young and has_deadline_in_time(proposal, time.chain_ns()))
+        return wants_ours or (policy.accept and in_doubt)
+
+    async def _look_to_judge(self) -> None:
+        """Learn the time anew, and what the wallet has. Raises `ChainError`."""
+        await self.services.time.renew()
+        if self.services.config.policy.contribute_max_e8s:
+            await self.refresh_balance()
 
     def _judge(self, session: Session, proposal: ChannelProposal) -> None:
         self.openings.received(session.peer, session, proposal, session.origin)

@@ -1,4 +1,4 @@
-"""Proposals that want money of ours: they are judged after a look at the wallet, and few may wait for it."""
+"""Proposals that are judged after a look, at the wallet or for the time, and few may wait for it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Proposals:
 
     def __init__(
         self,
-        look: Callable[[], Awaitable[int]],
+        look: Callable[[], Awaitable[object]],
         judge: Callable[[Session, ChannelProposal], None],
         spawn: Callable[..., asyncio.Task[None]],
     ) -> None:
-        """`look`: reads the wallet's balance; `judge`: takes a proposal when that is done; `spawn`: runs a task."""
+        """`look`: learns time and balance; `judge`: takes a proposal when that is done; `spawn`: runs a task."""
         self._look = look
         self._judge = judge
         self._spawn = spawn
@@ -43,7 +43,7 @@ class Proposals:
         return len(self._waiting)
 
     def received(self, session: Session, proposal: ChannelProposal) -> None:
-        """Have a proposal judged when the wallet's balance is known, or turn it away."""
+        """Have a proposal judged when time and balance are known, or turn it away."""
         earlier = self._waiting.get(proposal.proposal_id)
         if earlier is not None and earlier[0].peer == session.peer:
             self._waiting[proposal.proposal_id] = (session, earlier[1])  # the same again, perhaps in a new session
@@ -63,7 +63,7 @@ class Proposals:
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._look()
-            except (PerundError, TimeoutError) as error:  # the last known balance decides, or none
-                log.warning("wallet.balance_unknown", error=str(error) or f"no answer within {LOOK_S:g} s")
+            except (PerundError, TimeoutError) as error:  # what was last known decides, or nothing
+                log.warning("proposals.not_looked", error=str(error) or f"no answer within {LOOK_S:g} s")
             for session, proposal in [self._waiting.pop(proposal_id) for proposal_id in due]:
                 self._judge(session, proposal)

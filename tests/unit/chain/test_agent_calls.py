@@ -319,6 +319,44 @@ async def test_a_refused_call_is_not_signed_anew(agent: Agent, replica: TestRepl
     assert len(replica.calls) == 1
 
 
+async def test_what_a_paused_machine_signs_by_an_old_time_is_made_once_more(agent: Agent, replica: TestReplica) -> None:
+    """Its clocks stood still for an hour, and it cannot know. Only a call that may be made again: `submit` never is."""
+    await agent.synchronise(CANISTER)
+    replica.behind_s = -3600
+    text = "Invalid request expiry: Specified ingress_expiry not within expected range: Minimum allowed expiry: 1"
+    replica.answer_with("call", http(400, text))
+    assert (await agent.call(CANISTER, "query_state", b"")).value == replica.reply
+    assert [sent["ingress_expiry"] - replica.now_ns() for sent in replica.calls] == [-3360 * SECOND, INGRESS_TTL_NS]
+
+    replica.answer_with("call", http(400, text), http(400, text), http(400, "no such method"))
+    with pytest.raises(RequestRefused) as caught:  # it is that server's clock that is off
+        await agent.call(CANISTER, "query_state", b"")
+    assert "HTTP" not in str(caught.value)
+    assert "try again" in str(caught.value)
+    with pytest.raises(RequestRefused, match="no such method"):
+        await agent.call(CANISTER, "query_state", b"")
+    assert len(replica.calls) == 5
+
+
+async def test_time_is_learnt_anew_when_it_is_old_and_once_for_all_who_ask(
+    agent: Agent, replica: TestReplica, clock: FakeClock
+) -> None:
+    reads = 0
+
+    async def count(replica: TestReplica, request: web.Request, request_id: bytes) -> None:
+        nonlocal reads
+        reads += 1
+
+    replica.answer_with("read_state", *[count] * 100)
+    for _ in range(2):
+        await asyncio.gather(*(agent.renew_time(CANISTER, 10 * SECOND) for _ in range(9)))
+        clock.advance(11)
+    assert reads == 2
+    replica.behind_s = -3600  # and a pause that no clock here has noticed
+    await agent.renew_time(CANISTER, 0)
+    assert agent.chain_time() == replica.now_ns()
+
+
 async def test_a_refusal_after_a_lost_answer_leaves_the_decision_to_the_chain(
     agent: Agent, replica: TestReplica
 ) -> None:

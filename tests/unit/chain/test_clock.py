@@ -43,3 +43,20 @@ def test_a_look_ages_from_its_signing() -> None:
     assert look.with_value("x") == Certified(
         "x", look.chain_time_ns, look.asked_at_chain_ns, look.signed_at_mono_ns, look.request_id
     )
+
+
+def test_time_is_young_after_a_certificate_until_it_is_old_or_the_machine_slept() -> None:
+    clock = FakeClock()
+    chain_time = ChainTime(clock)
+    assert not chain_time.is_young(10 * SECOND)
+    chain_time.observe(clock.wall)
+    clock.advance(10)
+    assert chain_time.is_young(10 * SECOND)
+    clock.advance(1)
+    assert not chain_time.is_young(10 * SECOND)
+    chain_time.observe(clock.wall)
+    for asleep_s in (3600, -3600):  # the monotonic clock stood still; or somebody sets the wall clock back
+        clock.wall += asleep_s * SECOND
+        assert not chain_time.is_young(10 * SECOND)
+        chain_time.observe(clock.wall)
+        assert chain_time.is_young(10 * SECOND)

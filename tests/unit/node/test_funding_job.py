@@ -309,3 +309,20 @@ async def test_money_leaves_when_the_peer_has_resumed_in_this_life(desk: Desk) -
     desk.driver.peer_resumed = True
     await desk.fund(lambda: desk.waiting_for == "the peer's deposit")
     assert deposits(desk) == 1
+
+
+@pytest.mark.parametrize("fault", [Fault.HELD, Fault.REPLY_HELD])
+async def test_what_was_decided_before_the_deadline_is_not_paid_after_it(desk: Desk, fault: Fault) -> None:
+    """The machine sleeps between the decision and the ledger. What was paid is found, and nothing is paid any more."""
+    desk.net.mint(desk.account, 10 * ICP)
+    terms = await desk.channel((3 * ICP, 2 * ICP))
+    met = desk.net.disturb("transfer", fault)
+    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
+    desk.net.advance(3601)
+    before = len(desk.net.calls)
+    await desk.restart()
+    await desk.fund(lambda: desk.phase is Phase.LEAVING and not desk.funding.in_flight)
+    assert "transfer" not in desk.net.calls[before:]
+    paid = fault is Fault.REPLY_HELD
+    assert len(desk.net.transfers(CANISTER_ACCOUNT, terms.funding(0).memo)) == paid
+    assert [i.status.value for i in desk.store.read.deposits(1)] == ["credited" if paid else "void"]

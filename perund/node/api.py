@@ -132,7 +132,8 @@ class NodeService:
         node = self._node
         try:
             async with answered():
-                balance, fee = await asyncio.gather(node.refresh_balance(), self._services.ledger.fee())
+                balance = await node.refresh_balance()
+                fee = (await self._services.ledger.fee()).value
         except ChainError as error:
             known = f"; it was {node.balance_e8s} e8s at {moment(node.balance_at_ns)}" if node.balance_at_ns else ""
             raise chain_mistake(error, f"the balance is not known now: {error}{known}") from error
@@ -140,7 +141,7 @@ class NodeService:
             account=self._services.wallet_account.hex(),
             principal=self._services.wallet_principal_text,
             balance_e8s=E8s(balance),
-            fee_e8s=E8s(fee.value),
+            fee_e8s=E8s(fee),
         )
 
     async def wallet_send(self, params: schema.SendParams) -> schema.SendResult:
@@ -298,7 +299,8 @@ class NodeService:
         await self._session(params.peer)
         try:
             async with answered():
-                _, fee = await asyncio.gather(self._node.refresh_balance(), services.transfers.fee())
+                await self._node.refresh_balance()
+                fee = await services.transfers.fee()
         except FeeTooHigh as error:
             raise CallerMistake("fee_too_high", str(error)) from error
         except ChainError as error:

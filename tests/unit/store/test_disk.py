@@ -18,13 +18,15 @@ from perund.setup_errors import DirectoryError
 from perund.store import store as store_module
 from perund.store.errors import DirectoryInUse, StorageFailed, UnknownSchema, WrongNetwork
 from perund.store.lock import DirectoryLock
-from perund.store.reading import BUSY_MS
+from perund.store.reading import BUSY_MS, Reader
+from perund.store.rows import PeerAddress
 from perund.store.schema import MIGRATIONS, migrate
 from perund.store.store import Store, connect
 from protocol.effects import EventRecord
 from protocol.errors import PerundError
 from protocol.types import State
 from tests.unit.store.books import NETWORK, Books, signature_of, terms_of
+from wire.address import Address
 
 EVENT = EventRecord("test.happened", None, {})
 
@@ -190,6 +192,19 @@ def test_from_every_version_on_the_schema_becomes_the_newest(tmp_path: Path, ver
     migrate(old)  # and then nothing is left to do
     assert old.pragma("user_version") == len(MIGRATIONS)
     assert schema_of(old) == schema_of(fresh)
+
+
+def test_where_peers_were_reached_is_taken_over_as_proven_and_given(tmp_path: Path) -> None:
+    database = connect(tmp_path / "perund.db")
+    good, bad = b"\x02" * 33, b"\x03" * 33
+    migrate(database, MIGRATIONS[:11])
+    for peer, host, port in ((good, "a.example", 9735), (bad, "b.example", 99_999)):
+        database.execute("INSERT INTO peer VALUES (?, ?, ?)", (peer, host, port))
+    migrate(database)
+    read = Reader(database)
+    row = PeerAddress(Address("a.example", 9735), given=True, since_ms=0, proven_ms=0, nearest=None)
+    assert read.addresses() == {good: [row]}
+    assert list(read.unusable_addresses()) == [bad]
 
 
 def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:

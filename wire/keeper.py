@@ -29,6 +29,8 @@ ALL_UNPROVEN_EVERY_S: Final = 1.0
 """The same for all peers together."""
 SOON_EVERY_S: Final = 30.0
 """That one peer is there again ends the pauses of all others, so often at most."""
+SHORT_S: Final = 5.0
+"""A session that ends sooner was none worth having."""
 CLOCKS_EVERY_S: Final = 5.0
 SLEPT_S: Final = 10.0
 """When the time of day runs ahead of the clock of the loop by so much, the machine slept, and may be elsewhere now."""
@@ -93,6 +95,8 @@ class _Kept:
     unproven: Budget = field(default_factory=lambda: Budget(UNPROVEN_AT_ONCE, UNPROVEN_EVERY_S))
     tried_s: dict[Address, float] = field(default_factory=dict)
     """When each unproven address was tried last."""
+    short: Address | None = None
+    """Where a session was begun that ended at once."""
     task: asyncio.Task[None] | None = None
 
     def hurry(self) -> None:
@@ -207,9 +211,14 @@ class Keeper:
             pause_s = min(pause_s, longest_s)
             session = await self._round(peer, kept, pause_s)
             if session is not None:
-                began_s = session.since_s
-                await self._hold(peer, kept, session)
-                if clock() - began_s >= timing.stable_after_s:
+                finding_out = asyncio.ensure_future(self._find_out(peer, kept))
+                try:
+                    await session.closed()
+                finally:
+                    finding_out.cancel()
+                lasted_s = clock() - session.since_s
+                kept.short = session.dialed_at if lasted_s < SHORT_S else None
+                if lasted_s >= timing.stable_after_s:
                     pause_s = timing.first_retry_s
                 kept.soon = False  # whatever happened meanwhile, it was connected
             kept.wake.clear()
@@ -240,31 +249,29 @@ class Keeper:
                 )
         return None
 
-    async def _hold(self, peer: bytes, kept: _Kept, session: Session) -> None:
-        """Wait for the end of a session; meanwhile find out whether the peer is where it says that it is, too."""
-        ended = asyncio.ensure_future(session.closed())
-        try:
-            while not ended.done():
-                kept.wake.clear()
-                for target in self._unproven_due(kept, [t for t in kept.targets if t.address not in kept.tried_s]):
-                    try:
-                        async with self._slots:
-                            await self._dialer.prove(peer, target.address, target.nearest)
-                    except DialFailed as error:
-                        facts = {"host": target.address.host, "port": target.address.port, "reason": str(error)}
-                        log.debug("peer.address_not_proven", peer=peer.hex(), **facts)
-                    else:
-                        self._proven(peer, target.address)
-                woken = asyncio.ensure_future(kept.wake.wait())
-                await asyncio.wait((ended, woken), return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
-        finally:
-            ended.cancel()
+    async def _find_out(self, peer: bytes, kept: _Kept) -> None:
+        """While there is a session: see whether the peer is where else it says that it is, once for each address."""
+        while True:
+            kept.wake.clear()
+            for target in self._unproven_due(kept, [t for t in kept.targets if t.address not in kept.tried_s]):
+                try:
+                    async with self._slots:
+                        await self._dialer.prove(peer, target.address, target.nearest)
+                except DialFailed as error:
+                    facts = {"host": target.address.host, "port": target.address.port, "reason": str(error)}
+                    log.debug("peer.address_not_proven", peer=peer.hex(), **facts)
+                else:
+                    self._proven(peer, target.address)
+            await kept.wake.wait()
 
     def _due(self, kept: _Kept) -> Iterator[Target]:
-        """Yield what is to be tried now: of the unproven what the budgets allow, the longest untried first."""
-        yield from [target for target in kept.targets if target.proven]
-        yield from self._unproven_due(kept, kept.targets)
+        """Yield what is to be tried now: of the unproven what the budgets allow, the longest untried first. Where the
+        last session ended at once (a copy of the peer that has stopped, perhaps) comes last.
+        """
+        proven = [target for target in kept.targets if target.proven]
+        yield from [target for target in proven if target.address != kept.short]
+        yield from self._unproven_due(kept, [target for target in kept.targets if target.address != kept.short])
+        yield from [target for target in proven if target.address == kept.short]
 
     def _unproven_due(self, kept: _Kept, targets: Sequence[Target]) -> Iterator[Target]:
         clock = asyncio.get_running_loop().time

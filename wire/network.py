@@ -271,6 +271,10 @@ class PeerNetwork:
         if not self._closed:
             self._keeper.keep(peer, targets)
 
+    def keeps(self, peer: bytes) -> bool:
+        """Whether this node is dialed whenever there is no session with it."""
+        return self._keeper.keeps(peer)
+
     def forget(self, peer: bytes) -> None:
         """Do not dial this node any more by ourselves, and keep no place for it. A session that exists goes on."""
         self._chosen.discard(peer)

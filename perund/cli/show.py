@@ -88,9 +88,7 @@ def peers(found: schema.PeerList) -> None:
 
 def _place(place: schema.PeerPlace) -> str:
     """Show an address as it is known: given or announced, and whether the peer was ever there."""
-    last = (
-        f"last there {place.last_success}" if place.last_success else "was there" if place.proven else "not tried yet"
-    )
+    last = f"last there {place.last_success}" if place.last_success else "was there" if place.proven else "not proven"
     return f"{place.address} ({place.source}, {last})"
 
 

@@ -114,10 +114,13 @@ class AddressBook:
     # --- sessions ----------------------------------------------------------------------------------------
 
     def session_began(self, session: Session) -> None:
-        """Say where this node can be dialed; take note that the peer proved to be where it was dialed, if it was."""
+        """Say where this node can be dialed."""
         if session.hello.features & FEATURE_ADDRESSES:
             places = announced_by(self._services.config, self._services.listening)
             session.send(Addresses(tuple((place.host, place.port) for place in places)))
+
+    def peer_goes_on(self, session: Session) -> None:
+        """The peer is no life that another one has followed: if it was dialed, it proved to be there."""
         if session.dialed_at is not None:
             self.proved(session.peer, session.dialed_at)
 
@@ -180,8 +183,7 @@ class AddressBook:
             row = rows.get(place, PeerAddress(place, given=False, since_ms=now_ms, proven_ms=None, nearest=near))
             kept.append(row if row.given else replace(row, nearest=near))
         self._write(peer, kept)
-        if self._is_wanted(peer):
-            self.dial(peer)
+        self._dial_anew(peer)
 
     def _put_first(self, peer: bytes, row: PeerAddress) -> None:
         """A handshake showed that a peer is there: it is the first to be tried from now on."""
@@ -196,7 +198,10 @@ class AddressBook:
         kept = [*old[-MOST_PROVEN:], *[other for other in old[:-MOST_PROVEN] if other.given][-1:]]
         announced = [other for other in others if other.proven_ms is None]
         self._write(peer, [*kept, *announced], [] if is_newest else [peer_part(peer, row.address)])
-        if self._is_wanted(peer):
+        self._dial_anew(peer)
+
+    def _dial_anew(self, peer: bytes) -> None:
+        if self._is_wanted(peer) or self._services.network.keeps(peer):
             self.dial(peer)
 
     def _write(self, peer: bytes, rows: Iterable[PeerAddress], backed_up: Iterable[bytes] = ()) -> None:

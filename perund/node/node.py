@@ -470,6 +470,7 @@ class Node:
             self._resume(session)
 
     def _resume(self, session: Session) -> None:
+        self.addresses.peer_goes_on(session)
         for channel in list(self.by_peer.get(session.peer, ())):
             self.drivers[channel].session_began(session, session.hello.minimum_payment_e8s)
         self.openings.session_began(session.peer, session)

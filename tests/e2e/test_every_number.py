@@ -75,6 +75,7 @@ OF_SESSIONS: Final[tuple[m.Message, ...]] = (
     m.Life(1, bytes(32), bytes(64)),
     m.LifeHeard(1, bytes(32), bytes(64)),
     m.LifeStopped(1, bytes(32), 2, bytes(32), bytes(64)),
+    m.Addresses((("node.example", 1),)),
     Stranger.proposal(),
     m.TowerReceipt(NOBODYS, 1, bytes(32), Nanos(1), Nanos(2), bytes(64)),
     m.TowerRefusal(NOBODYS, 1, "no", "no"),

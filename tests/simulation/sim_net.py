@@ -106,6 +106,10 @@ class SimNetwork:
     def keep_connected(self, peer: bytes, targets: Sequence[Target]) -> None:
         """The road keeps everybody connected."""
 
+    def keeps(self, peer: bytes) -> bool:
+        """Everybody is."""
+        return True
+
     def forget(self, peer: bytes) -> None:
         """The road keeps everybody connected but a copy that is to leave the others alone."""
         if self.life.house.is_double:

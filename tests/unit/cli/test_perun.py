@@ -49,6 +49,10 @@ async def perun(data_dir: Path, *arguments: str) -> Result:
         (["wallet", "send", "aaaaa-aa", "1.5"], "sent 1.5 ICP in block 12"),
         (["connect", f"{PEER_ID}@127.0.0.1:9736"], "connected to"),
         (["peers"], PEER_ID),
+        (
+            ["peers"],
+            "127.0.0.1:9736 (given, last there 2026-01-01T00:00:00.000Z), bob.example:9735 (announced, not proven)",
+        ),
         (["open", f"{PEER_ID}@127.0.0.1:9736", "--mine", "242", "--theirs", "194", "--challenge", "60s"], "242 ICP"),
         (["pay", CHANNEL[:8], "1.5", "--memo", "tea"], "1.5 ICP delivered"),
         (["channels"], "(frozen)"),

@@ -98,6 +98,9 @@ class Home:
         assert peer == PEER
         self.kept = targets
 
+    def keeps(self, peer: bytes) -> bool:
+        return peer == PEER and bool(self.kept)
+
     def restart(self) -> None:
         self.close()
         self.kept = []
@@ -111,6 +114,7 @@ class Home:
         line = Line(dialed_at, nearness)
         self.book.session_ended(PEER)
         self.book.session_began(cast("Session", line))
+        self.book.peer_goes_on(cast("Session", line))
         self.say(line, *places)
         return line
 
@@ -219,6 +223,8 @@ def test_what_the_operator_says_is_not_made_less_by_what_the_peer_says(home: Hom
     assert set(rows) == {Address("10.0.0.1", 1), NEW}
     assert {(row.given, row.nearest) for row in rows.values()} == {(True, None)}
     assert [target.nearest for target in home.kept] == [None, None]
+    home.session(NEW, NAME)
+    assert [target.address for target in home.kept][-1] == NAME, "without a channel, too: our operator chose it"
 
 
 @pytest.mark.parametrize(("nearness", "taken"), [(Nearness.PUBLIC, 2), (Nearness.PRIVATE, 3), (Nearness.LOOPBACK, 4)])

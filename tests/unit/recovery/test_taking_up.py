@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
@@ -13,15 +14,18 @@ from perund.config import Config, Ic
 from perund.keys import Keys
 from perund.recovery.backup import BACKUP_NAME, Backup, BackupError, BackupFile, SavedChannel
 from perund.recovery.taking_up import take_up_from_file
-from perund.store.jobs import insert_channel
+from perund.store.jobs import insert_channel, record_addresses
 from perund.store.reading import open_reader
+from perund.store.rows import PeerAddress, proven
 from perund.store.schema import STORE_NAME
 from perund.store.store import Store
+from perund.store.writer import Statement
 from protocol.effects import Phase
 from protocol.opening import Opened
 from protocol.signing import ChannelKey
 from protocol.terms import Terms
 from protocol.types import Nanos, Params, SignedState
+from wire.address import Address
 
 NETWORK = b"\x11" * 32
 KEYS = Keys(b"\x07" * 32)
@@ -50,11 +54,12 @@ def run_with(directory: Path, *channels: Opened) -> None:
     asyncio.run(_run_with(directory, channels))
 
 
-async def _run_with(directory: Path, channels: tuple[Opened, ...]) -> None:
+async def _run_with(directory: Path, channels: tuple[Opened, ...], more: Sequence[Statement] = ()) -> None:
     store = Store(directory / STORE_NAME, NETWORK, lambda error: None)
     for channel in channels:
         number = store.read.highest("channel") + 1
         await store.write(insert_channel(channel, number, NETWORK, Nanos(5), 600))
+    await store.write(more)
     BackupFile(directory, KEYS, NETWORK, CONFIG, store.read).write(1)
     store.close()
 
@@ -106,6 +111,25 @@ def test_without_a_store_every_channel_comes_from_the_file(tmp_path: Path) -> No
     assert [row.memory.phase for row in rows] == [Phase.FUNDING] * 2
     assert [row.opened_ns for row in rows] == [5, 5]
     run_with(tmp_path)  # it is a store of this network
+
+
+def test_a_restored_node_knows_everywhere_that_a_peer_was(tmp_path: Path) -> None:
+    """The newest first; and what the file knows is newer than what an old store does."""
+    peer, places = b"\x02" * 33, [Address("a.example", port) for port in range(1, 6)]
+    rows = [
+        PeerAddress(place, given=port == 1, since_ms=port, proven_ms=port, nearest=None)
+        for port, place in enumerate(places, 1)
+    ]
+    asyncio.run(_run_with(tmp_path, (opened(1),), record_addresses(peer, rows[:2])))
+    (tmp_path / "newer").mkdir()
+    asyncio.run(_run_with(tmp_path / "newer", (opened(1), opened(2)), record_addresses(peer, rows)))
+    shutil.copy(tmp_path / "newer" / BACKUP_NAME, tmp_path)
+
+    assert len(take_up(tmp_path)) == 1
+
+    found = open_reader(tmp_path / STORE_NAME).addresses()[peer]
+    assert [row.address for row in proven(found)] == places[1:]
+    assert all(row.given for row in found), "without that it would not be dialed before a look shows money"
 
 
 def test_a_file_that_cannot_be_read_is_put_aside_and_not_overwritten(tmp_path: Path) -> None:

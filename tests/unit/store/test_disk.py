@@ -20,13 +20,15 @@ from perund.setup_errors import DirectoryError
 from perund.store import store as store_module
 from perund.store.errors import DirectoryInUse, End, StorageFailed, UnknownSchema, WrongNetwork
 from perund.store.lock import DirectoryLock
-from perund.store.reading import BUSY_MS, open_reader
+from perund.store.reading import BUSY_MS, Reader, open_reader
+from perund.store.rows import PeerAddress
 from perund.store.schema import MIGRATIONS, migrate
 from perund.store.store import Store, connect
 from protocol.effects import EventRecord
 from protocol.errors import PerundError
 from protocol.types import State
 from tests.unit.store.books import NETWORK, Books, signature_of, terms_of
+from wire.address import Address
 
 EVENT = EventRecord("test.happened", None, {})
 
@@ -266,6 +268,19 @@ def test_a_store_that_booked_blocks_twice_opens_with_each_booked_once(tmp_path: 
     for table in ("transfer", "withdrawal"):
         with pytest.raises(apsw.ConstraintError):
             database.execute(f"UPDATE {table} SET block = 12 WHERE id = 1; UPDATE {table} SET block = 12 WHERE id = 4")
+
+
+def test_where_peers_were_reached_is_taken_over_as_proven_and_given(tmp_path: Path) -> None:
+    database = connect(tmp_path / "perund.db")
+    good, bad = b"\x02" * 33, b"\x03" * 33
+    migrate(database, MIGRATIONS[:11])
+    for peer, host, port in ((good, "a.example", 9735), (bad, "b.example", 99_999)):
+        database.execute("INSERT INTO peer VALUES (?, ?, ?)", (peer, host, port))
+    migrate(database)
+    read = Reader(database)
+    row = PeerAddress(Address("a.example", 9735), given=True, since_ms=0, proven_ms=0, nearest=None)
+    assert read.addresses() == {good: [row]}
+    assert list(read.unusable_addresses()) == [bad]
 
 
 def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:

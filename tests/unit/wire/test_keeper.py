@@ -26,8 +26,9 @@ HERE, THERE, OLD = (Address("a.example", port) for port in (1, 2, 3))
 class Line:
     """A session, as far as the keeper looks at it."""
 
-    def __init__(self, since_s: float) -> None:
+    def __init__(self, since_s: float, dialed_at: Address) -> None:
         self.since_s = since_s
+        self.dialed_at = dialed_at
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def closed(self) -> str:
@@ -45,6 +46,7 @@ class World:
         self.proven: list[Address] = []
         self.lines: dict[bytes, Line] = {}
         self.wall_ahead_s = 0.0
+        self.proof_s = 0.1
         self.loop = asyncio.get_running_loop()
         self.keeper = Keeper(
             self, 8, Timing(), random.Random(1), lambda _, address: self.proven.append(address), self.wall_s
@@ -59,14 +61,14 @@ class World:
         await asyncio.sleep(0.1)
         if Address(host, port) not in self.answers:
             raise PeerUnreachable("nobody is there")
-        self.lines[peer] = line = Line(self.loop.time())
+        self.lines[peer] = line = Line(self.loop.time(), Address(host, port))
         self.keeper.arrived(peer)
         return cast("Session", line)
 
     async def prove(self, peer: bytes, place: Address, nearest: Nearness | None = None) -> None:
         assert (peer, nearest) == (PEER, Nearness.PUBLIC)
         self.proofs.append(place)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(self.proof_s)
         if place not in self.answers:
             raise PeerUnreachable("nobody is there")
 
@@ -217,6 +219,37 @@ def test_after_a_sleep_of_the_machine_everybody_is_looked_for_at_once() -> None:
         world.wall_ahead_s += 8 * 3_600
         await asyncio.sleep(6)
         assert PEER in world.lines
+        await world.keeper.close()
+
+    in_time(play)
+
+
+def test_where_sessions_end_at_once_is_tried_last() -> None:
+    """A copy of the peer that has stopped answers there, and goes; the peer itself is elsewhere."""
+
+    async def play() -> None:
+        world = World(HERE)
+        world.keeper.keep(PEER, [Target(HERE), Target(THERE)])
+        await asyncio.sleep(0.2)
+        world.answers = {HERE, THERE}
+        world.lines[PEER].end.set_result("this life has stopped")
+        await asyncio.sleep(3)
+        assert [address for _, address in world.tries] == [HERE, THERE]
+        assert world.session(PEER) is not None
+        await world.keeper.close()
+
+    in_time(play)
+
+
+def test_an_address_that_leads_nowhere_does_not_keep_a_peer_from_being_dialed_again() -> None:
+    async def play() -> None:
+        world = World(HERE)
+        world.keeper.keep(PEER, [Target(HERE), *(told(Address("victim.example", port)) for port in range(1, 9))])
+        world.proof_s = 15.0
+        await asyncio.sleep(6)
+        world.lines[PEER].end.set_result("cut")
+        await asyncio.sleep(2)
+        assert world.session(PEER) is not None
         await world.keeper.close()
 
     in_time(play)

@@ -59,3 +59,36 @@ async def test_connections_that_cannot_be_accepted_are_one_line_a_minute() -> No
             assert failures.took({"message": "socket.accept() out of system resource", "exception": OSError(24, "x")})
         assert not failures.took({"message": "Task exception was never retrieved"})
     assert [line["event"] for line in lines] == ["node.out_of_files"]
+
+
+def test_what_asyncio_says_of_a_failed_accept_is_known() -> None:
+    """A real socket, and not one descriptor left: two seconds of it are one line, and then somebody is accepted."""
+    script = (
+        "import asyncio, os, socket, structlog\n"
+        "from perund.open_files import OutOfFiles\n"
+        "async def main():\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    failures, came, others = OutOfFiles(loop), asyncio.Event(), []\n"
+        "    loop.set_exception_handler(lambda loop, context: failures.took(context) or others.append(context))\n"
+        "    server = await asyncio.start_server(lambda reader, writer: came.set(), '127.0.0.1', 0, backlog=16)\n"
+        "    client = socket.create_connection(server.sockets[0].getsockname())\n"
+        "    held = []\n"
+        "    try:\n"
+        "        while True: held.append(os.dup(0))\n"
+        "    except OSError: pass\n"
+        "    await asyncio.sleep(2.2)\n"
+        "    assert not came.is_set()\n"
+        "    for descriptor in held: os.close(descriptor)\n"
+        "    await asyncio.wait_for(came.wait(), 10)\n"
+        "    print(failures._failed, len(others))\n"
+        "with structlog.testing.capture_logs() as lines:\n"
+        "    asyncio.run(main())\n"
+        "print([line['event'] for line in lines])\n"
+    )
+    command = f'ulimit -n 128; exec "{sys.executable}" -c "$0"'
+    done = subprocess.run(["bash", "-c", command, script], capture_output=True, text=True, check=True)
+    counts, events = done.stdout.splitlines()
+    assert events == "['node.out_of_files']"
+    failed, others = map(int, counts.split())
+    assert failed > 0
+    assert others == 0

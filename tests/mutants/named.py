@@ -285,4 +285,18 @@ NAMED: Final = (
         "if False:",
         (f"{_U}/chain/test_whose_certificate.py",),
     ),
+    Named(
+        "an opening is told of before the backup file has it",
+        "perund/store/writer.py",
+        "                self._write(units)\n                self._back_up([part for unit in units for part in unit.backed_up])\n",
+        "                self._write(units)\n                self._tell(partial(self._call_all, [u.then for u in units if u.then]))\n                self._back_up([part for unit in units for part in unit.backed_up])\n",
+        (f"{_U}/store/test_power_cut.py",),
+    ),
+    Named(
+        "every look asks every server",
+        "watcher/looking.py",
+        "everywhere: bool = False",
+        "everywhere: bool = True",
+        (f"{_U}/watcher/test_late_answers.py",),
+    ),
 )

@@ -299,4 +299,32 @@ NAMED: Final = (
         "everywhere: bool = True",
         (f"{_U}/watcher/test_late_answers.py",),
     ),
+    Named(
+        "what was lent before does not count",
+        "perund/node/payout_pool.py",
+        "if lent + missing_e8s > most or",
+        "if missing_e8s > most or",
+        (f"{_U}/node/test_published.py",),
+    ),
+    Named(
+        "one block stands for two withdrawals",
+        "perund/node/settlement_job.py",
+        "                and block.index not in claimed\n",
+        "",
+        (f"{_U}/node/test_blocks_decide.py",),
+    ),
+    Named(
+        "a payout to somebody else is taken for ours",
+        "perund/node/settlement_job.py",
+        "if not isinstance(operation, Transfer) or operation.to != self._wallet_account:",
+        "if not isinstance(operation, Transfer):",
+        (f"{_U}/node/test_blocks_decide.py",),
+    ),
+    Named(
+        "what went elsewhere is money behind the peer's deposit",
+        "perund/node/proven_deposit.py",
+        "operation.to == self._account and ",
+        "",
+        (f"{_U}/node/test_published.py",),
+    ),
 )

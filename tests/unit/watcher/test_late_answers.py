@@ -179,6 +179,11 @@ async def test_an_ordinary_look_asks_one_server() -> None:
     watcher.watch(channel, shore.states[channel][0].challenge_duration_ns)
     run = asyncio.ensure_future(watcher.run())
     await asyncio.sleep(60)
+    await watcher.look(channel)
     assert len(shore.looks_asked[channel]) > 3
+    shore.agree(channel, 5)
+    shore.register(channel, 2)
+    await asyncio.sleep(15)
+    assert shore.registered(channel) == 5  # refuted, and confirmed by a look
     assert asked == []
     await stop(run)

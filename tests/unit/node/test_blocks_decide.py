@@ -19,6 +19,8 @@ from devnet.network import PERUN_CANISTER_ID as CANISTER
 from devnet.perun.ledger_port import Outgoing
 from perund.node.ledger_scan import find_block
 from perund.recovery.copying import mark_as_copy
+from perund.store.jobs import insert_withdrawal
+from perund.store.rows import WithdrawalIntent
 from protocol.effects import Phase
 from protocol.funding import IntentStatus
 from tests.unit.node.desk import Desk, crash_in
@@ -220,6 +222,31 @@ async def test_the_payout_of_another_channel_is_not_taken_for_this_ones(desk: De
     assert [w.status for w in desk.store.read.withdrawals(1)] == ["void", "paid"]
     assert desk.net.ledger.balance(desk.account) == e8s + 4 * ICP - FEE
     assert desk.mine() == 0
+
+
+async def test_a_block_that_another_withdrawal_stands_for_is_not_taken_again(desk: Desk) -> None:
+    """The published code gives its payouts no memo: two channels of one worth look alike."""
+    await desk.channel((3 * ICP, 2 * ICP))
+    desk.net.mint(CANISTER_ACCOUNT, 4 * ICP + FEE)
+    block = await desk.net.line.inner.transfer(Outgoing(desk.account, 4 * ICP, FEE, 0, desk.net.clock.now_ns()))
+    assert isinstance(block, int)
+    ours = WithdrawalIntent(2, 4 * ICP, None, "open", None, None, 0)
+    assert await desk.settlement._search(ours, None) == block
+    other = WithdrawalIntent(1, 4 * ICP, None, "paid", block, 4 * ICP, 0)
+    await desk.store.write([insert_withdrawal(2, other)])
+    assert await desk.settlement._search(ours, None) is None
+
+
+async def test_a_reply_that_names_a_block_of_somebody_else_is_no_payout(desk: Desk) -> None:
+    await desk.channel((3 * ICP, 2 * ICP))
+    desk.net.mint(CANISTER_ACCOUNT, 4 * ICP + FEE)
+    block = await desk.net.line.inner.transfer(Outgoing(THERE, 4 * ICP, FEE, 0, desk.net.clock.now_ns()))
+    assert isinstance(block, int)
+    ours = WithdrawalIntent(1, 4 * ICP, None, "open", None, None, 0)
+    await desk.store.write([insert_withdrawal(1, ours)])
+    progress = await desk.settlement._paid(ours, block)
+    assert progress.waiting_for == f"a payout to this wallet: block {block} is none"
+    assert [w.status for w in desk.store.read.withdrawals(1)] == ["open"]
 
 
 # --- what is in flight --------------------------------------------------------------------------------------

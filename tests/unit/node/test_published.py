@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from chain.principal import account_identifier
 from chain.state_reader import INGRESS_TTL_NS
 from devnet.ledger.ledger import TransferRequest
 from devnet.network import PERUN_CANISTER_ID
 from devnet.perun.interface import Funding as ContractFunding
+from devnet.perun.ledger_port import Outgoing
 from devnet.perun.phases import Credit, Settled, Unregistered
 from perund.node.payout_pool import PayoutPool, most_lent_e8s
+from perund.node.proven_deposit import ProvenDeposit
 from perund.node.published import PublishedGuard
 from perund.store.jobs import insert_withdrawal
 from perund.store.rows import WithdrawalIntent
@@ -205,3 +208,33 @@ async def test_a_payout_that_the_ledger_does_not_show_is_a_matter_for_people(sid
         progress = await side.settlement.step()
     assert f"the canister took {share} e8s off the holdings" in progress.problem
     assert side.phase is not Phase.CLOSED
+
+
+async def test_what_was_lent_counts_when_the_pool_is_emptied_again(side: Desk) -> None:
+    """Whoever empties it each time has no more lent than once."""
+    most = most_lent_e8s(2 * ICP, FEE)
+    pool = await filled(side, 2 * ICP + FEE - most)
+    assert await pool.obstacle(2 * ICP, 0, FEE) is not None
+    assert await pool.obstacle(2 * ICP, 0, FEE) is None
+    emptied = Outgoing(account_identifier(b"\x0a"), ICP, FEE, 3, side.net.clock.now_ns())
+    assert isinstance(await side.net.line.inner.transfer(emptied), int)
+    side.net.ledger.mint(CANISTER_ACCOUNT, ICP, side.net.clock.now_ns())  # so that one fee is lacking
+    progress = await pool.obstacle(2 * ICP, 0, FEE)
+    assert progress is not None
+    assert f"({most} e8s were)" in progress.problem
+    assert [sent.amount_e8s for sent in side.store.read.sends_to(CANISTER_ACCOUNT, pool._memo())] == [most]
+
+
+async def test_what_went_elsewhere_under_the_memo_is_no_deposit_of_the_peer(side: Desk) -> None:
+    """Who sends the money to itself, under its funding's memo, has paid nothing in."""
+    terms = await side.channel((3 * ICP, 2 * ICP))
+    peers = terms.funding(terms.peer_index)
+    e8s = terms.allocation[terms.peer_index]
+    make_up(side.net, peers, e8s)
+    side.net.ledger.mint(CANISTER_ACCOUNT, e8s + FEE, side.net.clock.now_ns())
+    away = Outgoing(account_identifier(b"\x0a"), e8s, FEE, peers.memo, side.net.clock.now_ns())
+    assert isinstance(await side.net.line.inner.transfer(away), int)
+    proven = ProvenDeposit(side.ledger, peers, CANISTER_ACCOUNT, side.time.chain_ns())
+    assert await proven.up_to(e8s) == 0
+    await side.net.pay_in(peers, e8s, credit=False)
+    assert await proven.up_to(e8s) == e8s

@@ -5,6 +5,8 @@ The disk of these tests keeps of each file what was synced; a power cut leaves t
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,3 +73,24 @@ def test_the_connection_of_a_store_waits_for_the_disk_at_every_commit(tmp_path: 
     assert database.pragma("synchronous") == 2
     assert database.pragma("journal_mode") == "wal"
     database.close()
+
+
+async def test_nobody_is_told_before_the_backup_file_has_it_too(tmp_path: Path) -> None:
+    books = Books(tmp_path)
+    asked, may_go_on = threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def append(_: object) -> None:
+        asked.set()
+        assert may_go_on.wait(60)
+
+    books.store.back_up_with(append)
+    books.store.commit([EVENT], lambda: told.append("sent"), (b"an opening",))
+    assert await asyncio.to_thread(asked.wait, 60)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert told == []
+    may_go_on.set()
+    await books.store.write([EVENT])
+    assert told == ["sent"]
+    books.store.close()

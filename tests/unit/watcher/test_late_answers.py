@@ -161,3 +161,29 @@ async def test_a_place_that_is_given_at_the_moment_of_a_cancellation_goes_to_the
     assert done == [3][:others]
     async with asyncio.timeout(1), places.place(9):
         pass
+
+
+@in_no_time
+async def test_an_ordinary_look_asks_one_server() -> None:
+    """Asking every server at once is for when no proof comes."""
+    shore = Shore()
+    asked: list[ChannelId] = []
+
+    async def look_everywhere(channel: ChannelId, within_s: float) -> CertifiedLook:
+        asked.append(channel)
+        return await shore.look(channel)
+
+    shore.look_everywhere = look_everywhere  # type: ignore[method-assign]
+    channel = await shore.channel()
+    watcher = shore.watcher()
+    watcher.watch(channel, shore.states[channel][0].challenge_duration_ns)
+    run = asyncio.ensure_future(watcher.run())
+    await asyncio.sleep(60)
+    await watcher.look(channel)
+    assert len(shore.looks_asked[channel]) > 3
+    shore.agree(channel, 5)
+    shore.register(channel, 2)
+    await asyncio.sleep(15)
+    assert shore.registered(channel) == 5  # refuted, and confirmed by a look
+    assert asked == []
+    await stop(run)

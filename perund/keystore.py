@@ -33,6 +33,8 @@ FILE_NAME: Final = "keystore.json"
 MIN_PASSPHRASE: Final = 8
 """Characters. Shorter ones are guessed in minutes, whatever scrypt costs."""
 MAX_FILE_BYTES: Final = 16_384
+_MARK: Final = "\ufeff"
+"""A byte order mark at the beginning of a passphrase file was part of the passphrase once."""
 OF_A_NODE: Final = frozenset({"perund.db", "backup.perund", "perund.toml", "tower.db"})
 """What is in a directory in which a node lived."""
 
@@ -77,6 +79,16 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header: _Header
     secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{96}$")]
+
+    def opened(self, passphrase: str) -> bytes | None:
+        """Return the entropy, or None when this passphrase does not open it."""
+        header = self.header
+        try:
+            return header.cipher_for(passphrase).decrypt(
+                bytes.fromhex(header.nonce), bytes.fromhex(self.secret), header.authenticated()
+            )
+        except InvalidTag:
+            return None
 
 
 class KeyStore:
@@ -145,14 +157,11 @@ class KeyStore:
         """Decrypt the file. Raises `WrongPassphraseError` or `KeyStoreError`."""
         file = self._read()
         header = file.header
-        try:
-            entropy = header.cipher_for(passphrase).decrypt(
-                bytes.fromhex(header.nonce), bytes.fromhex(file.secret), header.authenticated()
-            )
-        except InvalidTag:
+        entropy = file.opened(passphrase) or file.opened(_MARK + passphrase)
+        if entropy is None:
             raise WrongPassphraseError(
                 f"the passphrase does not open {self.path}", f"try again; if it is lost, {self._set_anew}"
-            ) from None
+            )
         keys = Keys(entropy)
         if keys.node_id != header.node_id:
             raise KeyStoreError(

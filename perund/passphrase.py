@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from perund.environment import PASSPHRASE as ENVIRONMENT
 from perund.setup_errors import PassphraseError
 
 __all__ = ["ENVIRONMENT", "MAX_BYTES", "STDIN", "ask_passphrase", "read_secret_line"]
 
-ENVIRONMENT: Final = "PERUND_PASSPHRASE"
 STDIN: Final = "-"
 MAX_BYTES: Final = 4_096
 _WAYS: Final = f"give --passphrase-file FILE (or - for standard input), set {ENVIRONMENT}, or run it in a terminal"
@@ -64,11 +64,11 @@ def read_secret_line(file: str) -> str:
                 content = opened.readline(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise PassphraseError(f"the first line of {file} is too long", f"at most {MAX_BYTES} bytes are read")
-        return content.decode().rstrip("\r\n")
+        return content.decode("utf-8-sig").rstrip("\r\n")  # editors begin a file with a byte order mark
     except OSError as error:
         raise PassphraseError(f"{file} cannot be read ({error.strerror})", "check its name and permissions") from error
     except UnicodeDecodeError:
-        raise PassphraseError(f"the first line of {file} is not UTF-8 text", "give a text file") from None
+        raise PassphraseError(f"the first line of {file} is not UTF-8 text", "save it as UTF-8") from None
 
 
 def _checked(passphrase: str, source: str) -> str:

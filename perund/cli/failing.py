@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
+import re
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Final, NoReturn, TypeVar
 
-import click
-import msgspec
-
+from perund.amounts import format_icp
+from perund.cli.output import complain, plain
 from perund.control.errors import NodeUnreachable, RpcError
 from perund.setup_errors import SetupError
 from protocol.errors import CallerMistake, PerundError
 
-__all__ = ["FAILED", "OK", "PARTLY", "REFUSED", "UNREACHABLE", "USAGE", "fail", "run_async"]
+__all__ = [
+    "COMMANDS",
+    "FAILED",
+    "OK",
+    "PARTLY",
+    "REFUSED",
+    "UNREACHABLE",
+    "USAGE",
+    "fail",
+    "for_people",
+    "run",
+    "run_async",
+]
 
 OK: Final = 0
 FAILED: Final = 1
@@ -27,16 +38,62 @@ PARTLY: Final = 5
 T = TypeVar("T")
 _FAILURES: Final = {"internal_error", "storage_failed", "payment_failed", "payment_declined", "opening_failed"}
 
+COMMANDS: Final = {
+    "node.info": "perun info",
+    "node.health": "perun health",
+    "node.stop": "perun stop",
+    "wallet.balance": "perun wallet balance",
+    "wallet.send": "perun wallet send",
+    "peer.connect": "perun connect",
+    "peer.list": "perun peers",
+    "channel.open": "perun open",
+    "channel.list": "perun channels",
+    "channel.get": "perun channel CHANNEL",
+    "channel.pay": "perun pay",
+    "channel.close": "perun close",
+    "channel.dispute": "perun dispute",
+    "channel.withdraw": "perun withdraw",
+    "channel.recover": "perun recover CHANNEL",
+    "payment.list": "perun payments",
+    "payment.cancel": "perun cancel",
+    "event.subscribe": "perun events",
+    "rpc.discover": "perun call rpc.discover",
+}
+"""What a method of the control interface is called here."""
+_METHOD: Final = re.compile(rf"(?<![\w.])`?({'|'.join(map(re.escape, COMMANDS))})`?(?![\w.])")
+_FIELDS: Final = {"`sendable_e8s`": "what is sendable", "`way_out`": "the way out"}
+_E8S: Final = re.compile(r"(?<![\w'.])([0-9]+) e8s(?!['\w])")
+
+
+def for_people(text: str) -> str:
+    """Say in the words of the command line what the node said in those of its interface.
+
+    >>> for_people("300000000 e8s are too much; channel.get has `sendable_e8s`")
+    '3 ICP are too much; `perun channel CHANNEL` has what is sendable'
+    """
+    text = _METHOD.sub(lambda found: f"`{COMMANDS[found[1]]}`", text)
+    for field, shown in _FIELDS.items():
+        text = text.replace(field, shown)
+    return _E8S.sub(lambda found: format_icp(int(found[1])), text)
+
 
 def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False) -> T:
     """Run a command to its end; say what went wrong without a traceback, and exit with the right code."""
+    import asyncio  # not for who reads a help page
+
+    return run(lambda: asyncio.run(work()), as_json=as_json)
+
+
+def run(work: Callable[[], T], *, as_json: bool = False) -> T:
+    """As `run_async`, for what needs no event loop."""
     try:
-        return asyncio.run(work())
+        return work()
     except NodeUnreachable as error:
         fail(str(error), error.hint, UNREACHABLE, as_json=as_json)
     except RpcError as error:
         code = FAILED if error.name in _FAILURES else REFUSED
-        fail(error.message, error.hint, code, as_json=as_json, name=error.name, retryable=error.retryable)
+        what, hint = for_people(error.message), for_people(error.hint)
+        fail(what, hint, code, as_json=as_json, name=error.name, retryable=error.retryable)
     except SetupError as error:
         fail(error.message, error.hint, FAILED, as_json=as_json)
     except CallerMistake as error:
@@ -54,14 +111,15 @@ def fail(
 ) -> NoReturn:
     """Print `error: what; hint` on standard error (an object with --json), and exit."""
     if as_json:
+        import json
+
         body: dict[str, object] = {"message": what, "hint": hint}
         if name:
             body["name"] = name
         if retryable is not None:
             body["retryable"] = retryable
-        click.echo(msgspec.json.encode({"error": body}).decode(), err=True)
+        complain(json.dumps({"error": body}))
     else:
-        text = f"{what}; {hint}" if hint else what
         # The message may quote a peer: nothing of it may move the cursor.
-        click.echo(f"error: {''.join(c if c.isprintable() else '?' for c in text)}", err=True)
+        complain(f"error: {plain(f'{what}; {hint}' if hint else what)}")
     sys.exit(code)

@@ -131,7 +131,10 @@ async def test_a_refusal_says_what_and_what_to_do(data_dir: Path, node: NodeDoub
     node.error = CallerMistake("insufficient_balance", "2 ICP are more than the 1 ICP that can be sent")
     result = await perun(data_dir, "pay", CHANNEL, "2")
     assert result.exit_code == 3
-    assert result.stderr == "error: 2 ICP are more than the 1 ICP that can be sent; channel.get has `sendable_e8s`\n"
+    assert (
+        result.stderr
+        == "error: 2 ICP are more than the 1 ICP that can be sent; `perun channel CHANNEL` has what is sendable\n"
+    )
     result = await perun(data_dir, "--json", "pay", CHANNEL, "2")
     assert json.loads(result.stderr)["error"]["name"] == "insufficient_balance"
 
@@ -170,7 +173,7 @@ async def test_exit_codes_of_the_process(data_dir: Path, node: NodeDouble, tmp_p
     node.error = CallerMistake("unknown_channel", "no channel begins with abababab")
     at_node, nowhere = ["--dir", str(data_dir)], ["--dir", str(tmp_path)]
     ended = await asyncio.gather(
-        run(*at_node, "--help"), run("info"), run(*at_node, "channel", "abababab"), run(*nowhere, "info")
+        run(*at_node, "--help"), run("inof"), run(*at_node, "channel", "abababab"), run(*nowhere, "info")
     )
     assert [code for code, _, _ in ended] == [0, 2, 3, 4]
     assert "perund run --dir" in ended[3][2]

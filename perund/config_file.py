@@ -299,7 +299,7 @@ def explained(message: str, tables: Mapping[str, object]) -> Wrong:
         what = f"{_value(tables, section, key)} is not allowed"
     struct = _SECTIONS.get(section, Config)
     allowed = _description(struct, key) if key in struct.__struct_fields__ else f"a table [{section}]"
-    return Wrong(section, key, what, allowed)
+    return Wrong(section, key, what, " ".join(allowed.split()))
 
 
 def _value(tables: Mapping[str, object], section: str, key: str) -> str:

@@ -49,9 +49,8 @@ def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
         section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
         if (section == "network" and not key) or (section in SECTIONS and key):
             continue
-        known = [DIR, PASSPHRASE, f"{PREFIX}NETWORK", *(f"{PREFIX}{name.upper()}_KEY" for name in SECTIONS)]
-        raise ConfigError(f"environment variable {variable} names nothing of perund", _hint(variable, known))
-
-
-def _hint(variable: str, known: list[str]) -> str:
-    return f"unset it, or write it right: {instead(variable, known)}"
+        known = (DIR, PASSPHRASE, f"{PREFIX}NETWORK", f"{PREFIX}SECTION_KEY")
+        raise ConfigError(
+            f"environment variable {variable} names nothing of perund",
+            f"unset it, or write it right: {instead(variable, known)} (sections: {', '.join(SECTIONS)})",
+        )

@@ -23,15 +23,13 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from perund.keys import Keys
 from perund.mnemonic import ENTROPY_BYTES
-from perund.passphrase import MAX_BYTES
+from perund.passphrase import check_passphrase
 from perund.private_file import sync_directory, write_new
-from perund.setup_errors import DirectoryError, KeyStoreError, PassphraseError, WrongPassphraseError
+from perund.setup_errors import DirectoryError, KeyStoreError, WrongPassphraseError
 
-__all__ = ["FILE_NAME", "MIN_PASSPHRASE", "KeyStore", "Keys", "ScryptCost"]
+__all__ = ["FILE_NAME", "KeyStore", "Keys", "ScryptCost"]
 
 FILE_NAME: Final = "keystore.json"
-MIN_PASSPHRASE: Final = 8
-"""Characters. Shorter ones are guessed in minutes, whatever scrypt costs."""
 MAX_FILE_BYTES: Final = 16_384
 _MARK: Final = "\ufeff"
 """A byte order mark at the beginning of a passphrase file was part of the passphrase once."""
@@ -227,23 +225,3 @@ def _sealed(entropy: bytes, passphrase: str, cost: ScryptCost | None) -> tuple[K
     secret = header.cipher_for(passphrase).encrypt(bytes.fromhex(header.nonce), entropy, header.authenticated())
     file = _File(header, secret.hex())
     return keys, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
-
-
-def check_passphrase(passphrase: str) -> None:
-    """Raise `PassphraseError` when a new key store should not be protected by this passphrase.
-
-    What is taken here can be given in each way later: as the first line of a file, too.
-    """
-    try:
-        length = len(passphrase.encode())
-    except UnicodeEncodeError:
-        raise PassphraseError("the passphrase is not UTF-8 text", "use characters of UTF-8") from None
-    if length > MAX_BYTES or "\n" in passphrase or "\r" in passphrase:
-        raise PassphraseError(
-            f"the passphrase has more than one line, or more than {MAX_BYTES} bytes", "give one line of text"
-        )
-    if len(passphrase) < MIN_PASSPHRASE:
-        raise PassphraseError(
-            f"the passphrase has {len(passphrase)} characters",
-            f"use at least {MIN_PASSPHRASE}; a few words are best",
-        )

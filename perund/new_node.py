@@ -14,7 +14,8 @@ from perund.config import FILE_NAME as CONFIG_NAME
 from perund.config import Config
 from perund.config_file import write_config
 from perund.keystore import FILE_NAME as KEYSTORE_NAME
-from perund.keystore import KeyStore, check_passphrase
+from perund.keystore import KeyStore
+from perund.passphrase import check_passphrase
 from perund.private_file import make_private_dir
 from perund.setup_errors import SetupError
 

@@ -25,6 +25,7 @@ from perund.cli.values import (
     PeerRef,
     Place,
     Word,
+    shown,
 )  # fmt: skip
 from perund.control.events import EVENTS
 from perund.durations import format_duration
@@ -92,7 +93,7 @@ def _everywhere(function: F) -> F:
     return directory(as_json(function))
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("perun", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @_everywhere
 @click.version_option(package_name="perund")
 @click.pass_context
@@ -462,10 +463,8 @@ def call(method: str, params: str) -> None:
     settings = _settings()
     try:
         decoded = msgspec.json.decode(params)
-    except msgspec.DecodeError as error:
-        raise click.UsageError(f"PARAMS is not JSON: {error}") from None
-    except UnicodeEncodeError:
-        raise click.UsageError(f"PARAMS is not text: {params!a}") from None
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise click.UsageError(f"PARAMS {shown(params)} is not JSON: {error}") from None
 
     async def work() -> object:
         async with await _client_of(settings) as client:

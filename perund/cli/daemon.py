@@ -14,7 +14,7 @@ from perund.cli import recovery
 from perund.cli.failing import FAILED, fail, run_async
 from perund.cli.output import deed_done, say, say_json
 from perund.cli.program import Program
-from perund.cli.values import DIR, PASSPHRASE_FILE, SECRET, Amount, Place, Word
+from perund.cli.values import DIR, PASSPHRASE_FILE, SECRET, Amount, Host, Place, Word
 from perund.defaults import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL
 from perund.passphrase import STDIN, ask_passphrase
 from perund.setup_errors import ConfigError
@@ -46,7 +46,7 @@ _OPTIONS: Final = {
 """Which option of `init` says what a key of perund.toml will."""
 
 
-@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("perund", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="perund")
 def main() -> None:
     """Run a payment-channel node for the Internet Computer."""
@@ -105,15 +105,15 @@ def init(
     from perund.config_file import explained
     from perund.keys import Keys
     from perund.logs import configure_logs
-    from perund.mnemonic import entropy_of, new_entropy
+    from perund.mnemonic import new_entropy
     from perund.new_node import create_node, local_root_key
-    from perund.phrase_file import read_phrase
+    from perund.phrase_file import read_entropy
     from perund.private_file import require_empty
 
     async def work() -> NewNode:
         if network == "local" and not urls:
             raise ConfigError("a local network has no usual address", "give --url http://127.0.0.1:4943")
-        entropy = new_entropy() if phrase_file is None else entropy_of(read_phrase(phrase_file))
+        entropy = new_entropy() if phrase_file is None else read_entropy(phrase_file)
         key = root_key or ((await local_root_key(urls[0])).hex() if network == "local" else "")
         table = {
             "network": network,
@@ -296,7 +296,7 @@ def _print_tower(data_dir: Path, *, as_json: bool) -> None:
 
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=4943, show_default=True, help="0: any free one.")
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--host", type=Host(), default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--state", type=Place(file_okay=False), help="Directory that keeps the network.")
 def devnet(port: int, host: str, state: Path | None) -> None:
     """Run a local Internet Computer with the Perun canister and the ICP ledger.

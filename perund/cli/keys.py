@@ -55,14 +55,14 @@ def passphrase(
     from perund.keys import Keys
     from perund.keystore import KeyStore
     from perund.mnemonic import entropy_of
-    from perund.phrase_file import read_phrase
+    from perund.phrase_file import read_entropy
 
     async def work() -> dict[str, str]:
         if [passphrase_file, new_passphrase_file, phrase_file].count(STDIN) > 1:
             raise PassphraseError("more than one secret from standard input", "give the others in files")
         store, configured = KeyStore(data_dir), _configured(data_dir)
         if phrase_file is not None:
-            entropy = entropy_of(read_phrase(phrase_file))
+            entropy = read_entropy(phrase_file)
             _require_own_words(data_dir, store, Keys(entropy))
         else:
             store.node_id()  # a missing or damaged file is named before anybody types a passphrase

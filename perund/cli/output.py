@@ -15,7 +15,18 @@ from typing import Final
 
 import click
 
-__all__ = ["OutputLost", "complain", "deed_done", "note", "open_streams", "plain", "said_done", "say", "say_json"]
+__all__ = [
+    "OutputLost",
+    "complain",
+    "deed_done",
+    "lost_by",
+    "note",
+    "open_streams",
+    "plain",
+    "said_done",
+    "say",
+    "say_json",
+]
 
 _DONE: Final = "perund.cli.done"
 _STREAMS: Final = (("stdin", "r", 0), ("stdout", "w", 1), ("stderr", "w", 2))
@@ -52,8 +63,13 @@ def say(text: str = "") -> None:
     try:
         click.echo(text)
     except OSError as error:
-        _give_up(sys.stdout)
-        raise OutputLost(os.strerror(error.errno or 0), quiet=error.errno == errno.EPIPE) from error
+        raise lost_by(error) from error
+
+
+def lost_by(error: OSError) -> OutputLost:
+    """Return what an error of writing to standard output means, and write nothing there any more."""
+    _give_up(sys.stdout)
+    return OutputLost(os.strerror(error.errno or 0), quiet=error.errno == errno.EPIPE)
 
 
 def say_json(encoded: bytes) -> None:

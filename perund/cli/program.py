@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from perund.cli.failing import FAILED, USAGE, fail
-from perund.cli.output import OutputLost, complain, note, open_streams, said_done
+from perund.cli.output import OutputLost, complain, lost_by, note, open_streams, said_done
+from perund.setup_errors import SetupError
 
 __all__ = ["Program"]
+
+_OF_WRITING: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class Program(click.Group):
@@ -34,10 +38,12 @@ class Program(click.Group):
         except click.Abort:
             complain("Aborted!")
             sys.exit(FAILED)
-        except OutputLost as lost:  # the help, which click itself hands to `say`'s stream
-            _tell_of(lost)
-            sys.exit(FAILED)
+        except SetupError as error:  # where no command had begun: a variable of the environment, a directory
+            fail(error.message, error.hint, FAILED, as_json=as_json)
         except OSError as error:
+            if error.filename is None and error.errno in _OF_WRITING:  # of click itself, which prints the help
+                _tell_of(lost_by(error))
+                sys.exit(FAILED)
             _of_the_system(error, as_json=as_json)
         sys.exit(status if isinstance(status, int) else 0)
 

@@ -104,15 +104,14 @@ def restore(
     """
     import msgspec
 
-    from perund.mnemonic import entropy_of
-    from perund.phrase_file import read_phrase
+    from perund.phrase_file import read_entropy
     from perund.recovery.restoring import restore_node
 
     if phrase_file == STDIN == passphrase_file:
         raise click.UsageError("Both the phrase and the passphrase from standard input: give one in a file.")
 
     async def work() -> Restored:
-        entropy = entropy_of(read_phrase(phrase_file))
+        entropy = read_entropy(phrase_file)
         passphrase = ask_passphrase(passphrase_file, twice=True, interactive=not non_interactive)
         return restore_node(data_dir, backup_path, entropy, passphrase)
 

@@ -23,12 +23,14 @@ __all__ = [
     "Amount",
     "ChannelRef",
     "Duration",
+    "Host",
     "Key",
     "MemoText",
     "PaymentId",
     "PeerRef",
     "Place",
     "Word",
+    "shown",
 ]
 
 MAX_MEMO_BYTES: Final = 256
@@ -174,6 +176,19 @@ class PeerRef(click.ParamType[str]):
             except BadAddress as error:
                 self.fail(str(error), param, ctx)
         return text
+
+
+class Host(click.ParamType[str]):
+    """An address of this machine to listen on."""
+
+    name = "host"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it; an empty one would be every address."""
+        text = str(value)
+        if not text.strip() or not text.isprintable():
+            self.fail(f"{shown(text)} is not a host: write 127.0.0.1, ::1 or a name of this machine", param, ctx)
+        return text.strip("[]")
 
 
 class Place(click.Path):

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import sys
-import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,9 @@ from click.testing import CliRunner, Result
 
 from perund.cli.client import main
 from perund.control import schema
-from perund.control.server import ControlServer
 from perund.control.values import E8s, PaidE8s, Seconds
 from protocol.errors import CallerMistake
 from tests.unit.control.node_double import CHANNEL, NODE_ID, PEER_ID, NodeDouble
-
-
-@pytest.fixture
-async def node() -> NodeDouble:
-    return NodeDouble()
-
-
-@pytest.fixture
-async def data_dir(node: NodeDouble) -> AsyncIterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="perund-") as name:
-        server = ControlServer(node, Path(name), version="0.1.0")
-        await server.start()
-        yield Path(name)
-        await server.stop(grace_s=1)
 
 
 async def perun(data_dir: Path, *arguments: str) -> Result:

@@ -62,7 +62,7 @@ COMMANDS: Final = {
 """What a method of the control interface is called here."""
 _METHOD: Final = re.compile(rf"(?<![\w.])`?({'|'.join(map(re.escape, COMMANDS))})`?(?![\w.])")
 _FIELDS: Final = {"`sendable_e8s`": "what is sendable", "`way_out`": "the way out"}
-_E8S: Final = re.compile(r"(?<![\w'.])([0-9]+) e8s(?!['\w])")
+_E8S: Final = re.compile(r"(?<![\w'.])([0-9]+)(?: to ([0-9]+))? e8s(?!['\w])")
 
 
 def for_people(text: str) -> str:
@@ -74,7 +74,7 @@ def for_people(text: str) -> str:
     text = _METHOD.sub(lambda found: f"`{COMMANDS[found[1]]}`", text)
     for field, shown in _FIELDS.items():
         text = text.replace(field, shown)
-    return _E8S.sub(lambda found: format_icp(int(found[1])), text)
+    return _E8S.sub(lambda found: " to ".join(format_icp(int(part)) for part in found.groups() if part), text)
 
 
 def run_async(work: Callable[[], Coroutine[None, None, T]], *, as_json: bool = False) -> T:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from perund.amounts import format_icp
+from perund.cli.failing import for_people
 from perund.cli.output import plain as _safe
 from perund.cli.output import say
 from perund.control import schema
@@ -49,7 +50,7 @@ def health(found: schema.Health) -> None:
         say(f"watcher: {watcher.state}, {watcher.channels} channels{lag}{left}")
     for problem in found.problems:
         where = f" [{problem.channel[:SHORT]}]" if problem.channel else ""
-        say(_safe(f"  {problem.code}{where}: {problem.message} (since {problem.since})"))
+        say(_safe(f"  {problem.code}{where}: {for_people(problem.message)} (since {problem.since})"))
     for tower in found.towers:
         state = "dropped" if tower.dropped else "connected" if tower.connected else "not connected"
         age = "" if tower.oldest_undelivered_s is None else f", the oldest for {tower.oldest_undelivered_s:.0f} s"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -17,6 +19,8 @@ from perund.config import Config
 from perund.config_file import write_config
 from perund.keystore import KeyStore, ScryptCost
 from perund.private_file import make_private_dir
+from perund.store.schema import STORE_NAME
+from perund.store.store import Store
 from tests.unit.cli.nonsense import Case, commands, furnish, right, with_wrong
 
 WORDS = sorted(right(Path("/tmp/x")))
@@ -32,11 +36,16 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "root_key": MAINNET_ROOT_KEY.hex(),
         "urls": ("http://127.0.0.1:9",),
     }
-    import msgspec
-
-    write_config(node, msgspec.convert({"network": "local", "ic": ic}, Config))
+    config = msgspec.convert({"network": "local", "ic": ic}, Config)
+    write_config(node, config)
+    asyncio.run(_make_store(node, config.network_hash))
     KeyStore(node).create(bytes(range(32)), "correct horse battery", ScryptCost(n=2**15))
     return node
+
+
+async def _make_store(node: Path, network: bytes) -> None:
+    store = Store(node / STORE_NAME, network, lambda error: None)
+    store.close()
 
 
 @pytest.fixture

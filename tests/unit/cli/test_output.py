@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import pty
+import re
 import shlex
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,18 @@ import pytest
 from chain.certificate import MAINNET_ROOT_KEY
 from perund.cli import show
 from perund.cli.client import PHASES
-from perund.cli.failing import COMMANDS, for_people
+from perund.cli.client import main as perun
+from perund.cli.daemon import main as perund
+from perund.cli.failing import COMMANDS, FAILED, OK, PARTLY, REFUSED, UNREACHABLE, USAGE, for_people
 from perund.cli.output import say_json
+from perund.config import Config
 from perund.control import schema
 from perund.control.errors import ERRORS
 from perund.control.methods import METHODS
 from perund.control.values import E8s
 from protocol.effects import Phase
 from protocol.errors import CallerMistake
+from tests.unit.cli.nonsense import commands
 from tests.unit.control.node_double import CHANNEL, NODE_ID, PEER_ID, WHEN, NodeDouble, a_channel
 
 BIN = Path(sys.executable).parent
@@ -214,6 +220,7 @@ def test_no_hint_names_a_method_or_a_field_of_the_interface() -> None:
 
 def test_amounts_are_told_as_they_are_typed() -> None:
     said = for_people("123 e8s are more than the 250000000 e8s that can be sent (max_fee_e8s = 5); '7 e8s' stays")
+    assert for_people("this tower takes 100000000 to 250000000 e8s") == "this tower takes 1 ICP to 2.5 ICP"
     assert said == "0.00000123 ICP are more than the 2.5 ICP that can be sent (max_fee_e8s = 5); '7 e8s' stays"
 
 
@@ -260,3 +267,24 @@ async def test_a_command_loads_only_what_it_needs(data_dir: Path, command: str, 
     _, _, error = await shell(f"{sys.executable} -c {shlex.quote(code)}")
     loaded = error[error.index("LOADED") :].split()
     assert [name for name in forbidden if name in loaded] == []
+
+
+# --- the pages --------------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_page_of_the_command_lines_has_every_command_and_every_status() -> None:
+    page = (DOCS / "cli.md").read_text()
+    for words, _ in [*commands("perund", perund), *commands("perun", perun)]:
+        assert f"`{words.split(maxsplit=1)[1]}" in page, words
+    for status in (OK, FAILED, USAGE, REFUSED, UNREACHABLE, PARTLY):
+        assert f"\n| {status} | " in page
+
+
+def test_the_page_of_the_main_network_names_keys_that_there_are() -> None:
+    table = (DOCS / "mainnet.md").read_text().split("## What to set")[1].split("## What to check")[0]
+    named = re.findall(r"`([a-z]+)\.([a-z0-9_]+)`", table)
+    assert len(named) > 10
+    for section, key in named:
+        assert key in typing.get_type_hints(Config)[section].__struct_fields__, f"{section}.{key}"

@@ -98,6 +98,14 @@ async def test_health_has_an_exit_code(data_dir: Path) -> None:
         (["dispute", CHANNEL], "needs a yes"),
         (["recover", CHANNEL, "--accept"], "needs a yes"),
         (["nonsense"], "No such command"),
+        (["chanels"], "Did you mean one of: 'cancel', 'channel', 'channels'"),
+        (["channels", "--phase", "opne"], "did you mean `open`? allowed: funding, open, closing, leaving, closed"),
+        (["events", "--kind", "channel.updatd"], "did you mean `channel.updated`"),
+        (["call", "node.inof"], "did you mean `node.info`"),
+        (["cancel", CHANNEL, "0f0f"], "'0f0f' is not a payment id: it has 32 hex digits"),
+        (["pay", CHANNEL, "1", "--payment-id", "mine"], "'mine' is not a payment id"),
+        (["pay", CHANNEL, "1", "--idempotency-key", ""], "a key has 1 to 128"),
+        (["pay", CHANNEL, "1", "--waiit"], "--wait"),
         (["call", "node.info", "{"], "not JSON"),
     ],
 )
@@ -107,7 +115,11 @@ async def test_wrong_usage_is_explained_and_reaches_nobody(
     result = await perun(data_dir, *arguments)
     assert result.exit_code == 2
     assert why in result.output
+    assert "regex" not in result.output
     assert node.calls == []
+    as_json = await perun(data_dir, "--json", *arguments)
+    assert as_json.exit_code == 2
+    assert why in json.loads(as_json.stderr)["error"]["message"] + json.loads(as_json.stderr)["error"]["hint"]
 
 
 async def test_a_refusal_says_what_and_what_to_do(data_dir: Path, node: NodeDouble) -> None:

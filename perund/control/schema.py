@@ -324,7 +324,7 @@ class Channel(Result, frozen=True, kw_only=True):
     channel: ChannelIdHex
     peer: NodeIdHex
     index: Annotated[int, Meta(ge=0, le=1, description="Our place: 0 proposed the channel.")]
-    phase: Annotated[str, Meta(description="signing, funding, open, closing, leaving, closed or failed.")]
+    phase: Annotated[str, Meta(description="funding, open, closing, leaving or closed.")]
     version: int
     mine_e8s: E8s
     theirs_e8s: E8s

@@ -32,6 +32,7 @@ from perund.control.errors import RpcError
 from perund.control.events import EVENTS
 from perund.durations import format_duration
 from perund.environment import data_dir, refuse_unknown
+from protocol.limits import MAX_INT64
 
 if TYPE_CHECKING:
     from perund.cli import show, waiting
@@ -52,7 +53,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 PHASES: Final = ("funding", "open", "closing", "leaving", "closed")
-MAX_CURSOR: Final = 2**63 - 1
 _LOOKS: Final = {
     "node.info", "node.health", "wallet.balance", "peer.list", "channel.list", "channel.get", "payment.list",
     "event.subscribe", "rpc.discover",
@@ -533,7 +533,7 @@ def withdraw(channel: str) -> None:
 
 @main.command()
 @_everywhere
-@click.option("--after", type=click.IntRange(0, MAX_CURSOR), help="From this cursor on; else from now on.")
+@click.option("--after", type=click.IntRange(0, MAX_INT64), help="From this cursor on; else from now on.")
 @click.option(
     "--kind", "kinds", type=Word("event", EVENTS), multiple=True, help="Only events of this name; can be repeated."
 )

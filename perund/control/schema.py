@@ -23,8 +23,8 @@ from perund.control.values import (
     PaymentIdHex,
     Seconds,
 )
+from protocol.limits import MAX_INT64
 from protocol.payments import MAX_MEMO_BYTES
-from protocol.types import MAX_INT64
 from wire.address import MAX_NODE_ADDRESS, NODE_ID_PATTERN, BadAddress, NodeAddress
 
 __all__ = [

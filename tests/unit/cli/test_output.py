@@ -246,7 +246,7 @@ HEAVY = (
     "rich",
     "structlog",
 )
-LOOP = ("asyncio", "msgspec")
+LOOP = ("asyncio", "hashlib", "msgspec")
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,9 @@ LOOP = ("asyncio", "msgspec")
         ("perun --help", (*HEAVY, *LOOP)),
         ("perun pay --help", (*HEAVY, *LOOP)),
         ("perun channels --phase opne", (*HEAVY, *LOOP)),
-        ("perun info --dir DIR", (*HEAVY, "asyncio")),
-        ("perun channels --dir DIR", (*HEAVY, "asyncio")),
-        ("perun health --json --dir DIR", (*HEAVY, "asyncio")),
+        ("perun info --dir DIR", (*HEAVY, "asyncio", "hashlib")),
+        ("perun channels --dir DIR", (*HEAVY, "asyncio", "hashlib")),
+        ("perun health --json --dir DIR", (*HEAVY, "asyncio", "hashlib")),
         (f"perun pay {CHANNEL} 1 --dir DIR", HEAVY),
     ],
 )

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from devnet.network import LocalNetwork
 from devnet.replica.admin import Admin, add_admin_routes
-from devnet.replica.errors import PortInUse
+from devnet.replica.errors import CannotListen, PortInUse
 from devnet.replica.faults import Faults
 from devnet.replica.http import create_application
 
@@ -85,7 +85,9 @@ async def serve(network: LocalNetwork, host: str, port: int) -> AsyncIterator[Re
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 raise PortInUse(host, port) from exc
-            raise
+            raise CannotListen(host, port, exc.strerror or str(exc)) from exc
+        except (ValueError, OverflowError) as exc:
+            raise CannotListen(host, port, str(exc)) from exc
         bound = runner.addresses[0][1]
         shown_host = f"[{host}]" if ":" in host else host
         info.update(url=f"http://{shown_host}:{bound}", root_key=replica.root_key.public_der.hex(), **network.names)

@@ -14,7 +14,7 @@ import re
 from typing import Final
 
 from protocol.errors import CallerMistake
-from protocol.types import MAX_E8S
+from protocol.limits import MAX_E8S
 
 __all__ = ["E8S_PER_ICP", "format_icp", "parse_amount", "parse_config_amount"]
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from chain.certificate import MAINNET_ROOT_KEY
 from chain.principal import principal_from_text
+from perund.defaults import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL
 from protocol.errors import PerundError
 from protocol.terms import network_hash
 from protocol.types import MAX_INT64
@@ -28,8 +29,6 @@ from wire.address import (
 )
 
 __all__ = [
-    "CANISTER_OF_ICP_LEDGER",
-    "DEFAULT_IC_URL",
     "FILE_NAME",
     "Alarm",
     "Close",
@@ -46,8 +45,6 @@ __all__ = [
 ]
 
 FILE_NAME: Final = "perund.toml"
-DEFAULT_IC_URL: Final = "https://icp-api.io"
-CANISTER_OF_ICP_LEDGER: Final = "ryjl3-tyaaa-aaaaa-aaaba-cai"
 _DAY: Final = 86_400
 
 Url = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=500)]
@@ -377,7 +374,7 @@ class Alarm(_Section, frozen=True, kw_only=True):
     """Who is told of alarms, besides the log, the event stream and `perun health`."""
 
     command: Annotated[
-        tuple[str, ...],
+        tuple[Annotated[str, Meta(pattern=r"^[^\x00]*$")], ...],
         Meta(
             max_length=64,
             description=(
@@ -437,6 +434,7 @@ class Keys(_Section, frozen=True, kw_only=True):
     passphrase_file: Annotated[
         str,
         Meta(
+            pattern=r"^[^\x00]*$",
             max_length=4_096,
             description="File whose first line opens the key store. Empty: option, environment or prompt.",
         ),

@@ -6,11 +6,12 @@ Every error names the file and line, or the variable, and what is allowed there.
 
 from __future__ import annotations
 
-import difflib
+import codecs
 import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
@@ -20,17 +21,21 @@ import msgspec
 from perund import config as schema
 from perund.amounts import parse_config_amount
 from perund.config import FILE_NAME, Config, default_min_challenge_s
+from perund.environment import refuse_unknown
 from perund.private_file import write_new
 from perund.setup_errors import ConfigError
+from perund.spelling import instead
 from protocol.errors import CallerMistake
 
-__all__ = ["load_config", "render_config", "write_config"]
+__all__ = ["Wrong", "explained", "load_config", "render_config", "write_config"]
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 """More than the longest lists that the bounds of the keys allow: what is written is also read."""
 MAX_DIGITS: Final = 20
+MAX_SHOWN: Final = 100
 MAX_DOTS: Final = 64
 """In one line, outside of texts. A dotted key costs tomllib time that grows with the square of its parts."""
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'')
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "ic": schema.Ic,
@@ -147,7 +152,7 @@ class _Reading:
         self.path = path
         self.environment = environment
         try:
-            self.text = content.decode()
+            self.text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
             _refuse_long_keys(path, self.text)
             self.tables: dict[str, object] = tomllib.loads(self.text)
         except UnicodeDecodeError as error:
@@ -175,17 +180,18 @@ class _Reading:
         known = [*_TOP, *_SECTIONS]
         for name, table in self.tables.items():
             if name not in known:
-                raise ConfigError(f"{self._where('', name)}: there is no `{name}`", _instead(name, known))
+                raise ConfigError(f"{self._where('', name)}: there is no `{name}`", instead(name, known))
             if name in _SECTIONS and isinstance(table, dict):
                 fields = _SECTIONS[name].__struct_fields__
                 for key in table:
                     if key not in fields:
                         raise ConfigError(
-                            f"{self._where(name, key)}: there is no `{key}` in [{name}]", _instead(key, fields)
+                            f"{self._where(name, key)}: there is no `{key}` in [{name}]", instead(key, fields)
                         )
 
     def _take_environment(self) -> None:
         """Lay variables over the file. A misspelt one is refused: it would silently not protect what it should."""
+        refuse_unknown(self.environment)
         for variable, text in sorted(self.environment.items()):
             section, _, key = variable.removeprefix("PERUND_").lower().partition("_")
             if variable.startswith("PERUND_") and (section in _TOP or section in _SECTIONS):
@@ -200,7 +206,7 @@ class _Reading:
                 if key not in struct.__struct_fields__:
                     raise ConfigError(
                         f"environment variable {variable}: there is no `{key}` in [{section}]",
-                        _instead(key, struct.__struct_fields__),
+                        instead(key, struct.__struct_fields__),
                     )
                 self.overridden[section, key] = variable
                 table = self.tables.setdefault(section, {})
@@ -238,25 +244,10 @@ class _Reading:
                         ) from None
 
     def _explain(self, message: str) -> ConfigError:
-        """Say where and what is allowed, instead of a path into a document that nobody sees."""
-        found = _PATH.match(message)
-        what, path = (found["what"], found["path"] or "") if found else (message, "")
-        section, _, key = path.removeprefix(".").partition(".")
-        key = key.partition("[")[0]
-        missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
-        if missing:
-            section, key = (section, missing[1]) if section else ("", missing[1])
-            if key in _SECTIONS and not section:
-                return ConfigError(f"{self.path}: the section [{key}] is missing", "write it as `perund init` does")
-            what = "the key is missing"
-        named = re.match(r"`(?:(\w+)\.)?(\w+)`", what)
-        if named and not key:
-            section, key = named[1] or section, named[2]
-        if section in _TOP:
-            section, key = "", section
-        struct = _SECTIONS.get(section, Config)
-        allowed = _description(struct, key) if key in struct.__struct_fields__ else f"a table [{section}]"
-        return ConfigError(f"{self._where(section, key)}: {what}", f"allowed: {allowed}")
+        wrong = explained(message, self.tables)
+        if wrong.key in _SECTIONS and not wrong.section:
+            return ConfigError(f"{self.path}: the section [{wrong.key}] {wrong.what}", "write it as `perund init` does")
+        return ConfigError(f"{self._where(wrong.section, wrong.key)}: {wrong.what}", f"allowed: {wrong.allowed}")
 
     def _where(self, section: str, key: str) -> str:
         name = f"{section}.{key}" if section else key
@@ -278,6 +269,46 @@ class _Reading:
         return begins
 
 
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What is wrong with a value of a configuration: where it is, and what is allowed there."""
+
+    section: str
+    key: str
+    what: str
+    allowed: str
+
+
+def explained(message: str, tables: Mapping[str, object]) -> Wrong:
+    """Say what the schema refused, instead of a type, a pattern and a path into a document that nobody sees."""
+    found = _PATH.match(message)
+    what, path = (found["what"], found["path"] or "") if found else (message, "")
+    section, _, key = path.removeprefix(".").partition(".")
+    key = key.partition("[")[0]
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", what)
+    if missing:
+        section, key = (section, missing[1]) if section else ("", missing[1])
+    named = re.match(r"`(?:(\w+)\.)?(\w+)`", what)
+    if named and not key:
+        section, key = named[1] or section, named[2]
+    if section in _TOP:
+        section, key = "", section
+    if missing:
+        what = "is missing" if key in _SECTIONS and not section else "the key is missing"
+    elif not named:
+        what = f"{_value(tables, section, key)} is not allowed"
+    struct = _SECTIONS.get(section, Config)
+    allowed = _description(struct, key) if key in struct.__struct_fields__ else f"a table [{section}]"
+    return Wrong(section, key, what, " ".join(allowed.split()))
+
+
+def _value(tables: Mapping[str, object], section: str, key: str) -> str:
+    table = tables.get(section) if section else tables
+    value = table.get(key) if isinstance(table, Mapping) else table
+    text = ascii(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
+
+
 def _refuse_long_keys(path: Path, text: str) -> None:
     for number, line in enumerate(text.splitlines(), start=1):
         if (
@@ -286,9 +317,3 @@ def _refuse_long_keys(path: Path, text: str) -> None:
             and not line.lstrip().startswith("#")
         ):
             raise ConfigError(f"{path}, line {number} has more than {MAX_DOTS} dots", "keys have one at most")
-
-
-def _instead(wrong: str, allowed: list[str] | tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(wrong, allowed, 1)
-    guess = f"did you mean `{close[0]}`? " if close else ""
-    return f"{guess}allowed: {', '.join(allowed)}"

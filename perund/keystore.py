@@ -23,16 +23,16 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from perund.keys import Keys
 from perund.mnemonic import ENTROPY_BYTES
-from perund.passphrase import MAX_BYTES
+from perund.passphrase import check_passphrase
 from perund.private_file import sync_directory, write_new
-from perund.setup_errors import DirectoryError, KeyStoreError, PassphraseError, WrongPassphraseError
+from perund.setup_errors import DirectoryError, KeyStoreError, WrongPassphraseError
 
-__all__ = ["FILE_NAME", "MIN_PASSPHRASE", "KeyStore", "Keys", "ScryptCost"]
+__all__ = ["FILE_NAME", "KeyStore", "Keys", "ScryptCost"]
 
 FILE_NAME: Final = "keystore.json"
-MIN_PASSPHRASE: Final = 8
-"""Characters. Shorter ones are guessed in minutes, whatever scrypt costs."""
 MAX_FILE_BYTES: Final = 16_384
+_MARK: Final = "\ufeff"
+"""A byte order mark at the beginning of a passphrase file was part of the passphrase once."""
 OF_A_NODE: Final = frozenset({"perund.db", "backup.perund", "perund.toml", "perund.ran", "tower.db"})
 """What is in a directory in which a node lived."""
 
@@ -77,6 +77,16 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     header: _Header
     secret: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{96}$")]
+
+    def opened(self, passphrase: str) -> bytes | None:
+        """Return the entropy, or None when this passphrase does not open it."""
+        header = self.header
+        try:
+            return header.cipher_for(passphrase).decrypt(
+                bytes.fromhex(header.nonce), bytes.fromhex(self.secret), header.authenticated()
+            )
+        except InvalidTag:
+            return None
 
 
 class KeyStore:
@@ -147,14 +157,11 @@ class KeyStore:
         """Decrypt the file. Raises `WrongPassphraseError` or `KeyStoreError`."""
         file = self._read()
         header = file.header
-        try:
-            entropy = header.cipher_for(passphrase).decrypt(
-                bytes.fromhex(header.nonce), bytes.fromhex(file.secret), header.authenticated()
-            )
-        except InvalidTag:
+        entropy = file.opened(passphrase) or file.opened(_MARK + passphrase)
+        if entropy is None:
             raise WrongPassphraseError(
                 f"the passphrase does not open {self.path}", f"try again; if it is lost, {self._set_anew}"
-            ) from None
+            )
         keys = Keys(entropy)
         if keys.node_id != header.node_id:
             raise KeyStoreError(
@@ -220,23 +227,3 @@ def _sealed(entropy: bytes, passphrase: str, cost: ScryptCost | None) -> tuple[K
     secret = header.cipher_for(passphrase).encrypt(bytes.fromhex(header.nonce), entropy, header.authenticated())
     file = _File(header, secret.hex())
     return keys, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
-
-
-def check_passphrase(passphrase: str) -> None:
-    """Raise `PassphraseError` when a new key store should not be protected by this passphrase.
-
-    What is taken here can be given in each way later: as the first line of a file, too.
-    """
-    try:
-        length = len(passphrase.encode())
-    except UnicodeEncodeError:
-        raise PassphraseError("the passphrase is not UTF-8 text", "use characters of UTF-8") from None
-    if length > MAX_BYTES or "\n" in passphrase or "\r" in passphrase:
-        raise PassphraseError(
-            f"the passphrase has more than one line, or more than {MAX_BYTES} bytes", "give one line of text"
-        )
-    if len(passphrase) < MIN_PASSPHRASE:
-        raise PassphraseError(
-            f"the passphrase has {len(passphrase)} characters",
-            f"use at least {MIN_PASSPHRASE}; a few words are best",
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,16 @@ from chain.agent import fetch_root_key
 from chain.errors import ChainError
 from chain.identity import Ed25519Identity
 from chain.principal import account_identifier, principal_to_text
+from perund.config import FILE_NAME as CONFIG_NAME
 from perund.config import Config
 from perund.config_file import write_config
-from perund.keystore import KeyStore, check_passphrase
+from perund.keystore import FILE_NAME as KEYSTORE_NAME
+from perund.keystore import KeyStore
+from perund.passphrase import check_passphrase
 from perund.private_file import make_private_dir
 from perund.setup_errors import SetupError
 
-__all__ = ["NewNode", "create_node", "local_root_key"]
+__all__ = ["NewNode", "create_node", "local_root_key", "remove_node"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +61,11 @@ def create_node(data_dir: Path, config: Config, entropy: bytes, passphrase: str)
     return NewNode(
         data_dir, keys.node_id, principal_to_text(principal), account_identifier(principal).hex(), keys.phrase
     )
+
+
+def remove_node(data_dir: Path) -> None:
+    """Take back what `create_node` made, and nothing else. For a node whose words reached nobody."""
+    for name in (KEYSTORE_NAME, CONFIG_NAME):
+        (data_dir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a mount point, or a directory that was there before, may stay
+        data_dir.rmdir()

@@ -13,11 +13,11 @@ from typing import Final
 
 import msgspec
 
-from perund.mnemonic import WORDS, is_word
+from perund.mnemonic import WORDS, entropy_of, is_word
 from perund.passphrase import STDIN
 from perund.setup_errors import PhraseError
 
-__all__ = ["phrase_in", "read_phrase"]
+__all__ = ["phrase_in", "read_entropy", "read_phrase"]
 
 MAX_BYTES: Final = 65_536
 _INVISIBLE: Final = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060\u00ad"))
@@ -31,6 +31,16 @@ class _Printed(msgspec.Struct):
     """What `perund init --json` prints, as far as it matters here."""
 
     phrase: str
+
+
+def read_entropy(file: str) -> bytes:
+    """Return the 32 bytes of the words in a file, or on standard input for `-`. Raises `PhraseError`."""
+    phrase = read_phrase(file)
+    try:
+        return entropy_of(phrase)
+    except PhraseError as error:
+        where = "standard input" if file == STDIN else file
+        raise PhraseError(f"{where}: {error.message}", error.hint) from None
 
 
 def read_phrase(file: str) -> str:

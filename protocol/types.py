@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Final, Literal, NewType
 
 from protocol.errors import Undecodable
+from protocol.limits import MAX_E8S, MAX_INT64, MAX_NAT64
 
 __all__ = [
     "MAX_CHALLENGE_NS",
@@ -42,13 +43,6 @@ ParticipantKey = NewType("ParticipantKey", bytes)
 ParticipantIndex = Literal[0, 1]
 """Place in `Params.participants`. Participant 0 is the proposer and orders the updates."""
 
-MAX_NAT64: Final = 2**64 - 1
-MAX_INT64: Final = 2**63 - 1
-"""What a signed column of 64 bits holds. Whatever somebody else says that is above it is refused where it is decoded:
-no version, moment, block or amount that is real comes near it.
-"""
-MAX_E8S: Final = MAX_NAT64
-"""The payout parses a nat64: a larger total could never be withdrawn."""
 MAX_VERSION: Final = MAX_INT64
 """No version above it is signed or taken: a state at 2^64-1 could never be refuted."""
 MIN_CHALLENGE_NS: Final = Nanos(1_000_000_000)

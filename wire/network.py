@@ -195,7 +195,7 @@ class PeerNetwork:
                 # One attempt for a peer at a time: two sessions in one direction could be kept crosswise.
                 return self.session(peer) or await self._attempt(peer, host, port, nearest)
         except TimeoutError as error:
-            raise DialTimedOut(f"no session with {host}:{port} within {deadline_s:g} s") from error
+            raise DialTimedOut(f"no session with {Address.shown(host, port)} within {deadline_s:g} s") from error
 
     async def prove(self, peer: bytes, place: Address, nearest: Nearness | None = None) -> None:
         """Return when this node proved, by a handshake of its own, that it answers there. Sessions stay as they are.
@@ -244,7 +244,7 @@ class PeerNetwork:
             await self._connect_to_one(link, hosts, port)
         except (OSError, ValueError, OverflowError) as error:
             if not arrival.done():
-                reached = PeerUnreachable(f"cannot connect to {safe_text(host)}:{port}: {_plain(error)}")
+                reached = PeerUnreachable(f"cannot connect to {safe_text(Address.shown(host, port))}: {_plain(error)}")
                 reached.__cause__ = error
                 arrival.set_exception(reached)
 
@@ -472,7 +472,7 @@ def _plain(error: Exception) -> str:
 
 
 def _why_not_listening(host: str, port: int, error: Exception) -> str:
-    where = f"{host}:{port}"
+    where = Address.shown(host, port)
     match getattr(error, "errno", None):
         case errno.EADDRINUSE:
             return f"{where} is in use by another program, perhaps another node; stop it or choose another port"

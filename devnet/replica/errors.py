@@ -3,6 +3,7 @@
 * `DevnetError`
     * `RequestRefused`: the client's request is at fault. It carries the HTTP status and the body that agents parse.
     * `PortInUse`: the address is taken. The operator picks another.
+    * `CannotListen`: it is none of this machine, or no address at all.
     * `StateUnusable`: the state directory cannot be read, is held by another process, or cannot be written.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["DevnetError", "PortInUse", "RequestRefused", "StateUnusable"]
+__all__ = ["CannotListen", "DevnetError", "PortInUse", "RequestRefused", "StateUnusable"]
 
 
 class DevnetError(Exception):
@@ -35,6 +36,17 @@ class PortInUse(DevnetError):
         )
         self.host = host
         self.port = port
+
+
+class CannotListen(DevnetError):
+    """The devnet cannot listen there, whatever else runs."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        shown = ascii(host if len(host) <= 80 else f"{host[:77]}...")
+        super().__init__(
+            f"the devnet cannot listen on port {port} of {shown} ({reason[:200]}); give a host that is an address of "
+            "this machine, such as 127.0.0.1 or ::1, and a port above 1023"
+        )
 
 
 class StateUnusable(DevnetError):

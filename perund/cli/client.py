@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
-import msgspec
 
 from perund.amounts import format_icp
-from perund.cli import show
-from perund.cli.failing import fail, run_async
-from perund.cli.values import Amount, ChannelRef, Duration, PeerRef
-from perund.cli.waiting import GRACE_S, QUICK_S, Tell, ask_until, new_key, telling
-from perund.control import methods, schema
-from perund.control.client import ControlClient
-from perund.control.envelope import ENCODER
+from perund.cli.failing import COMMANDS, fail, for_people, run, run_async
+from perund.cli.lazy import lazily
+from perund.cli.output import complain, deed_done, note, say, say_json
+from perund.cli.program import Program
+from perund.cli.values import (
+    Amount,
+    ChannelRef,
+    Duration,
+    Key,
+    MemoText,
+    PaymentId,
+    PeerRef,
+    Place,
+    Word,
+    shown,
+)  # fmt: skip
 from perund.control.errors import RpcError
-from perund.control.methods import Method, P, R
-from perund.control.values import E8s, PaidE8s, Seconds
+from perund.control.events import EVENTS
 from perund.durations import format_duration
-from protocol.types import MAX_INT64
+from perund.environment import data_dir, refuse_unknown
+from protocol.limits import MAX_INT64
+
+if TYPE_CHECKING:
+    from perund.cli import show, waiting
+    from perund.cli.waiting import Tell
+    from perund.control import envelope, methods, schema, values
+    from perund.control.client import ControlClient
+    from perund.control.methods import Method, P, R
+else:
+    envelope, methods, schema, values = (
+        lazily(f"perund.control.{name}") for name in ("envelope", "methods", "schema", "values")
+    )
+    show, waiting = (lazily(f"perund.cli.{name}") for name in ("show", "waiting"))
+    P = TypeVar("P")
 
 __all__ = ["main"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+
+PHASES: Final = ("funding", "open", "closing", "leaving", "closed")
+_LOOKS: Final = {
+    "node.info", "node.health", "wallet.balance", "peer.list", "channel.list", "channel.get", "payment.list",
+    "event.subscribe", "rpc.discover",
+}  # fmt: skip
+"""Methods that change nothing: what they answer is all that was wanted."""
+QUICK_S: Final = 120
+"""What does not wait for anybody is answered long before; a node that is stopped or stuck answers nothing."""
 
 
 @dataclass
@@ -40,6 +69,8 @@ class _Settings:
     data_dir: Path | None = None
     as_json: bool = False
     timeout_s: int | None = None
+    since_s: float = field(default_factory=time.monotonic)
+    """When the command began."""
 
 
 def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001  (click's signature)
@@ -63,9 +94,12 @@ def _keep_timeout(ctx: click.Context, _: click.Parameter, value: int | None) -> 
 
 def _everywhere(function: F) -> F:
     """Accept --json, --dir and --timeout here too: nobody remembers on which side of the command they belong."""
-    path = click.Path(path_type=Path, file_okay=False)
     directory = click.option(
-        "--dir", type=path, expose_value=False, callback=_keep_dir, help="Data directory; else PERUND_DIR names it."
+        "--dir",
+        type=Place(file_okay=False),
+        expose_value=False,
+        callback=_keep_dir,
+        help="Data directory; else what PERUND_DIR says, else ~/.perund.",
     )
     as_json = click.option(
         "--json", is_flag=True, expose_value=False, callback=_keep_json, help="Print JSON, one object."
@@ -83,10 +117,10 @@ def _everywhere(function: F) -> F:
 def _keyed(what: str) -> Callable[[F], F]:
     """Add the option for an idempotency key. `what`: what the same key twice is one of."""
     text = f"The same key twice is one {what}. Made when it is not given, and told when the outcome is not known."
-    return click.option("--key", "--idempotency-key", "key", metavar="KEY", help=text)
+    return click.option("--key", "--idempotency-key", "key", type=Key(), metavar="KEY", help=text)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("perun", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @_everywhere
 @click.version_option(package_name="perund")
 @click.pass_context
@@ -95,19 +129,34 @@ def main(ctx: click.Context) -> None:
     ctx.ensure_object(_Settings)
 
 
+def _look(method: Method[P, R], params: P) -> R:
+    """Ask what a node answers at once. Without an event loop, which costs as much as all the rest of the command."""
+    from perund.control.asking import ask
+
+    settings = _settings()
+    assert settings.data_dir is not None
+    path, limit_s = settings.data_dir, settings.timeout_s or QUICK_S
+    end_s = settings.since_s + limit_s
+    return run(lambda: ask(path, method, params, limit_s=limit_s, end_s=end_s), as_json=settings.as_json)
+
+
+def _show(method: Method[P, R], params: P, text: Callable[[R], None]) -> None:
+    """Ask, and print the answer."""
+    result = _look(method, params)
+    _print(_settings(), result, lambda: text(result))
+
+
 def _settings() -> _Settings:
     settings = click.get_current_context().ensure_object(_Settings)
-    # Not an `envvar` of the option: after the command it would win over a --dir that stands before it.
-    if settings.data_dir is None and os.environ.get("PERUND_DIR"):
-        settings.data_dir = Path(os.environ["PERUND_DIR"])
-    if settings.data_dir is None:
-        raise click.UsageError("Missing option '--dir' (or the environment variable PERUND_DIR).")
+    refuse_unknown()
+    # Not a `default` of the option: after the command it would win over a --dir that stands before it.
+    settings.data_dir = settings.data_dir or data_dir()
     return settings
 
 
 def _print(settings: _Settings, result: object, text: Callable[[], None]) -> None:
     if settings.as_json:
-        click.echo(ENCODER.encode(result).decode())
+        say_json(envelope.ENCODER.encode(result))
     else:
         text()
 
@@ -126,38 +175,37 @@ def _run(
     settings = _settings()
     limit_s = otherwise_s if settings.timeout_s is None else settings.timeout_s
     if waits:
-        limit_s = None if settings.timeout_s is None else settings.timeout_s + GRACE_S
+        limit_s = None if settings.timeout_s is None else settings.timeout_s + waiting.GRACE_S
 
     async def bounded() -> T:
+        import asyncio
+
+        from perund.control.client import ControlClient
+        from perund.control.messages import not_answered
+
         assert settings.data_dir is not None
         try:
             async with asyncio.timeout(limit_s) as limit, await ControlClient.connect(settings.data_dir) as client:
                 if not waits:
                     return await work(client, lambda _: None)
-                with telling(as_json=settings.as_json) as tell:
+                with waiting.telling(as_json=settings.as_json) as tell:
                     return await work(client, tell)
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            given = format_duration(settings.timeout_s or int(QUICK_S))
-            text = f"the node has not answered, or not to the end, within {given}"
-            raise RpcError("wait_ended", text, hint="ask again; its log tells how it is") from error
+            raise not_answered(settings.timeout_s or QUICK_S) from error
 
     return run_async(bounded, as_json=settings.as_json, key=key)
 
 
-def _ask(method: Method[P, R], params: P) -> R:
-    """Call, and return the answer."""
+def _call(method: Method[P, R], params: P, text: Callable[[R], None]) -> None:
+    """Carry out what nobody is waited for, and print the result."""
 
     async def work(client: ControlClient, _: Tell) -> R:
         return await client.call(method, params)
 
-    return _run(work)
-
-
-def _call(method: Method[P, R], params: P, text: Callable[[R], None]) -> None:
-    """Call, and print the result."""
-    result = _ask(method, params)
+    result = _run(work)
+    deed_done()
     _print(_settings(), result, lambda: text(result))
 
 
@@ -167,33 +215,40 @@ def _act(
     text: Callable[[R], None],
     *,
     waits: bool,
-    agree: Callable[[RpcError, P], P | None] = lambda _, __: None,
+    agree: Mapping[str, Callable[[RpcError, P], P]] | None = None,
 ) -> None:
     """Carry out an action under its idempotency key, one that is made if none is given, and print the result.
 
-    `waits`: the method takes a time limit, and is asked until it has ended; `agree`: returns what to call with after a
-    refusal that a person may overrule, or None.
+    `waits`: the method takes a time limit, and is asked until it has ended; `agree`: by their names, the refusals that
+    a person may overrule, each with what asks the person, when nothing runs, and returns what to call with then.
     """
+    import msgspec
+
     settings, key = _settings(), ""
     if "idempotency_key" in params.__struct_fields__:
-        key = getattr(params, "idempotency_key") or new_key()  # noqa: B009  (not every params has the field)
+        key = getattr(params, "idempotency_key") or waiting.new_key()  # noqa: B009  (not every params has the field)
         params = msgspec.structs.replace(params, idempotency_key=key)
+    overruled = agree or {}
 
-    async def ask(client: ControlClient, params: P, tell: Tell) -> R:
-        if not waits:
-            return await client.call(method, params)
-        return await ask_until(client, method, params, settings.timeout_s, tell)
+    def once(params: P) -> R | RpcError:
+        async def work(client: ControlClient, tell: Tell) -> R | RpcError:
+            try:
+                if not waits:
+                    return await client.call(method, params)
+                return await waiting.ask_until(client, method, params, settings.timeout_s, tell)
+            except RpcError as error:
+                if error.name not in overruled:
+                    raise
+                return error
 
-    async def work(client: ControlClient, tell: Tell) -> R:
-        try:
-            return await ask(client, params, tell)
-        except RpcError as error:
-            agreed = agree(error, params)
-            if agreed is None:
-                raise
-            return await ask(client, agreed, tell)
+        return _run(work, key=key, waits=waits)
 
-    result = _run(work, key=key, waits=waits)
+    result = once(params)
+    if isinstance(result, RpcError):
+        params, overruled = overruled[result.name](result, params), {}
+        result = once(params)
+    assert not isinstance(result, RpcError)
+    deed_done()
     _print(settings, result, lambda: text(result))
 
 
@@ -209,14 +264,14 @@ def _params(build: Callable[[], P]) -> P:
 @_everywhere
 def info() -> None:
     """Who the node is and how it is."""
-    _call(methods.NODE_INFO, schema.NoParams(), show.info)
+    _show(methods.NODE_INFO, schema.NoParams(), show.info)
 
 
 @main.command()
 @_everywhere
 def health() -> None:
     """Whether the money is safe right now. Exit code 1 when something is urgent."""
-    result = _ask(methods.NODE_HEALTH, schema.NoParams())
+    result = _look(methods.NODE_HEALTH, schema.NoParams())
     _print(_settings(), result, lambda: show.health(result))
     if not result.ok:
         sys.exit(1)
@@ -226,7 +281,7 @@ def health() -> None:
 @_everywhere
 def stop() -> None:
     """Stop the node cleanly."""
-    _call(methods.NODE_STOP, schema.NoParams(), lambda _: click.echo("the node is stopping"))
+    _call(methods.NODE_STOP, schema.NoParams(), lambda _: say("the node is stopping"))
 
 
 @main.group()
@@ -239,16 +294,16 @@ def wallet() -> None:
 @_everywhere
 def balance() -> None:
     """Show the account and its balance."""
-    _call(methods.WALLET_BALANCE, schema.NoParams(), show.wallet)
+    _show(methods.WALLET_BALANCE, schema.NoParams(), show.wallet)
 
 
 @wallet.command()
 @_everywhere
 def address() -> None:
     """Show only the account to send ICP to. Needs no network."""
-    result = _ask(methods.NODE_INFO, schema.NoParams())
+    result = _look(methods.NODE_INFO, schema.NoParams())
     found = {"account": result.account, "principal": result.principal}
-    _print(_settings(), found, lambda: click.echo(result.account))
+    _print(_settings(), found, lambda: say(result.account))
 
 
 @wallet.command()
@@ -260,19 +315,19 @@ def address() -> None:
 def send(to: str, amount: int, key: str | None, *, yes: bool) -> None:
     """Send AMOUNT to an account or principal."""
 
-    def agree(error: RpcError, params: schema.SendParams) -> schema.SendParams | None:
-        if error.name != "loses_money" or not sys.stdin.isatty():
-            return None
-        click.echo(error.message, err=True)
+    def agree(error: RpcError, params: schema.SendParams) -> schema.SendParams:
+        import msgspec
+
+        note(for_people(error.message))
         click.confirm(f"Send {format_icp(amount)} there all the same?", abort=True, err=True)
         return msgspec.structs.replace(params, accept_loss=True)
 
     _act(
         methods.WALLET_SEND,
-        schema.SendParams(to=to, amount_e8s=PaidE8s(amount), idempotency_key=key, accept_loss=yes),
-        lambda r: click.echo(f"sent {format_icp(r.amount_e8s)} in block {r.block}"),
+        schema.SendParams(to=to, amount_e8s=values.PaidE8s(amount), idempotency_key=key, accept_loss=yes),
+        lambda r: say(f"sent {format_icp(r.amount_e8s)} in block {r.block}"),
         waits=True,
-        agree=agree,
+        agree={"loses_money": agree} if sys.stdin.isatty() else None,
     )
 
 
@@ -282,14 +337,14 @@ def send(to: str, amount: int, key: str | None, *, yes: bool) -> None:
 def connect(peer: str) -> None:
     """Connect to PEER (NODEID@host:port) and keep connected."""
     params = schema.PeerConnectParams(peer=peer)
-    _call(methods.PEER_CONNECT, params, lambda r: click.echo(f"connected to {r.node_id} at {r.address}"))
+    _call(methods.PEER_CONNECT, params, lambda r: say(f"connected to {r.node_id} at {r.address}"))
 
 
 @main.command()
 @_everywhere
 def peers() -> None:
     """Show peers, connected or with channels."""
-    _call(methods.PEER_LIST, schema.NoParams(), show.peers)
+    _show(methods.PEER_LIST, schema.NoParams(), show.peers)
 
 
 @main.command(name="open")
@@ -315,10 +370,10 @@ def open_channel(
     params = _params(
         lambda: schema.ChannelOpenParams(
             peer=peer,
-            mine_e8s=E8s(mine),
-            theirs_e8s=E8s(theirs),
-            challenge_s=Seconds(challenge),
-            funding_timeout_s=None if funding_timeout is None else Seconds(funding_timeout),
+            mine_e8s=values.E8s(mine),
+            theirs_e8s=values.E8s(theirs),
+            challenge_s=values.Seconds(challenge),
+            funding_timeout_s=None if funding_timeout is None else values.Seconds(funding_timeout),
             idempotency_key=key,
             wait=wait,
         )
@@ -330,8 +385,8 @@ def open_channel(
 @_everywhere
 @click.argument("channel", type=ChannelRef())
 @click.argument("amount", type=Amount())
-@click.option("--memo", help="Text for the receiver, at most 256 bytes.")
-@click.option("--payment-id", metavar="HEX", help="An id of one's own, 16 bytes.")
+@click.option("--memo", type=MemoText(), help="Text for the receiver, at most 256 bytes.")
+@click.option("--payment-id", type=PaymentId(), metavar="HEX", help="An id of one's own, 16 bytes.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the peer has it, or only until it is queued.")
 @_keyed("payment")
 def pay(channel: str, amount: int, memo: str | None, payment_id: str | None, key: str | None, *, wait: bool) -> None:
@@ -339,7 +394,7 @@ def pay(channel: str, amount: int, memo: str | None, payment_id: str | None, key
     params = _params(
         lambda: schema.PayParams(
             channel=channel,
-            amount_e8s=PaidE8s(amount),
+            amount_e8s=values.PaidE8s(amount),
             memo=memo,
             payment_id=payment_id,
             idempotency_key=key,
@@ -351,24 +406,19 @@ def pay(channel: str, amount: int, memo: str | None, payment_id: str | None, key
 
 @main.command()
 @_everywhere
-@click.option("--phase", help="Only channels in this phase.")
+@click.option("--phase", type=Word("phase", PHASES), help="Only channels in this phase.")
 @click.option("--limit", type=click.IntRange(1, 1_000), help="Only so many; all when left out.")
 def channels(phase: str | None, limit: int | None) -> None:
     """Show channels."""
-
-    async def work(client: ControlClient, _: Tell) -> list[schema.Channel]:
-        found: list[schema.Channel] = []
-        after = None
-        while True:
-            size = min(1_000, limit - len(found)) if limit else 1_000
-            params = schema.ChannelListParams(phase=phase, after=after, limit=size)
-            page = await client.call(methods.CHANNEL_LIST, params)
-            found += page.channels
-            after = page.next
-            if after is None or (limit and len(found) >= limit):
-                return found
-
-    result = _run(work)
+    result: list[schema.Channel] = []
+    after = None
+    while True:
+        size = min(1_000, limit - len(result)) if limit else 1_000
+        page = _look(methods.CHANNEL_LIST, schema.ChannelListParams(phase=phase, after=after, limit=size))
+        result += page.channels
+        after = page.next
+        if after is None or (limit and len(result) >= limit):
+            break
     _print(_settings(), {"channels": result}, lambda: show.channels(result))
 
 
@@ -377,7 +427,7 @@ def channels(phase: str | None, limit: int | None) -> None:
 @click.argument("channel", type=ChannelRef())
 def channel(channel: str) -> None:
     """Show one channel."""
-    _call(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel), show.channel)
+    _show(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel), show.channel)
 
 
 @main.command()
@@ -388,17 +438,17 @@ def channel(channel: str) -> None:
 def payments(channel: str | None, after: str | None, limit: int) -> None:
     """Show payments in both directions, oldest first."""
     params = schema.PaymentListParams(channel=channel, after=after, limit=limit)
-    _call(methods.PAYMENT_LIST, params, show.payments)
+    _show(methods.PAYMENT_LIST, params, show.payments)
 
 
 @main.command()
 @_everywhere
 @click.argument("channel", type=ChannelRef())
-@click.argument("payment")
+@click.argument("payment", type=PaymentId())
 def cancel(channel: str, payment: str) -> None:
     """Take back a payment that is still queued."""
     params = schema.PaymentCancelParams(channel=channel, payment=payment)
-    _call(methods.PAYMENT_CANCEL, params, lambda r: click.echo(f"payment {r.payment} is {r.status}"))
+    _call(methods.PAYMENT_CANCEL, params, lambda r: say(f"payment {r.payment} is {r.status}"))
 
 
 @main.command()
@@ -411,7 +461,7 @@ def close(channel: str, force_after: int | None, key: str | None, *, wait: bool)
     """Close CHANNEL together with the peer; alone if it does not answer."""
     params = schema.ChannelCloseParams(
         channel=channel,
-        force_after_s=None if force_after is None else Seconds(force_after),
+        force_after_s=None if force_after is None else values.Seconds(force_after),
         wait=wait,
         idempotency_key=key,
     )
@@ -426,15 +476,16 @@ def close(channel: str, force_after: int | None, key: str | None, *, wait: bool)
 @click.option("--accept-risk", is_flag=True, help="Also when this node lost data, and its state may be old.")
 def dispute(channel: str, key: str | None, *, yes: bool, accept_risk: bool) -> None:
     """Leave CHANNEL alone: register the newest state and wait for the challenge period."""
+    settings = _settings()
+
     if not yes:
         if not sys.stdin.isatty():
-            fail("a dispute needs a yes", "give --yes in scripts", 2, as_json=_settings().as_json)
-        found = _ask(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel))
-        click.echo(
+            fail("a dispute needs a yes", "give --yes in scripts", 2, as_json=settings.as_json)
+        found = _look(methods.CHANNEL_GET, schema.ChannelGetParams(channel=channel))
+        complain(
             f"The state of version {found.version} is registered: {format_icp(found.mine_e8s)} are yours. The money "
             f"stays locked for {format_duration(found.challenge_s)}, payments that are queued fail, and the channel "
             "ends. Closing together (`perun close`) takes seconds.",
-            err=True,
         )
         click.confirm("Dispute?", abort=True, err=True)
     params = schema.ChannelDisputeParams(channel=channel, idempotency_key=key, accept_risk=accept_risk)
@@ -452,19 +503,18 @@ def recover(channel: str, key: str | None, *, accept: bool, yes: bool) -> None:
     settings = _settings()
     asked = schema.ChannelRecoverParams(channel=channel)
     if not accept:
-        _call(methods.CHANNEL_RECOVER, asked, show.recovery)
+        _show(methods.CHANNEL_RECOVER, asked, show.recovery)
         return
 
     if not yes and not sys.stdin.isatty():
         fail("ending a loss needs a yes", "give --yes in scripts", 2, as_json=settings.as_json)
 
-    found = _ask(methods.CHANNEL_RECOVER, asked)
-    click.echo(
+    found = _look(methods.CHANNEL_RECOVER, asked)
+    complain(
         f"The channel is closed with the shares of version {found.version}: {format_icp(found.mine_e8s)} are yours. "
         f"What the peer paid you in a later state that this node lost, at most {format_icp(found.at_risk_e8s)}, "
         "you give up, and nothing can bring it back. `perun dispute --accept-risk` instead leaves a challenge "
         "period in which a newer state can still come from whoever has it.",
-        err=True,
     )
     if not yes:
         show.recovery(found)
@@ -484,7 +534,9 @@ def withdraw(channel: str) -> None:
 @main.command()
 @_everywhere
 @click.option("--after", type=click.IntRange(0, MAX_INT64), help="From this cursor on; else from now on.")
-@click.option("--kind", "kinds", multiple=True, help="Only events of this name; can be repeated.")
+@click.option(
+    "--kind", "kinds", type=Word("event", EVENTS), multiple=True, help="Only events of this name; can be repeated."
+)
 @click.option("--count", type=click.IntRange(1), help="End after so many.")
 def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None:
     """Show events as they happen, one line each (with --json one object each)."""
@@ -504,20 +556,24 @@ def events(after: int | None, kinds: tuple[str, ...], count: int | None) -> None
 
 @main.command()
 @_everywhere
-@click.argument("method")
+@click.argument("method", type=Word("method", COMMANDS))
 @click.argument("params", default="{}")
 def call(method: str, params: str) -> None:
     """Call METHOD of the control interface with PARAMS (JSON) and print its result."""
+    import msgspec
+
     try:
         decoded = msgspec.json.decode(params)
-    except msgspec.DecodeError as error:
-        raise click.UsageError(f"PARAMS is not JSON: {error}") from None
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise click.UsageError(f"PARAMS {shown(params)} is not JSON: {error}") from None
 
     async def work(client: ControlClient, _: Tell) -> object:
         return await client.call(method, decoded)
 
     result = _run(work, otherwise_s=None)
-    click.echo(ENCODER.encode(result).decode())
+    if method not in _LOOKS:
+        deed_done()
+    say_json(envelope.ENCODER.encode(result))
 
 
 if __name__ == "__main__":

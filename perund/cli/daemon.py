@@ -2,70 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
 
 from perund.cli import keys as keys_commands
 from perund.cli import recovery
 from perund.cli.failing import FAILED, fail, run_async
-from perund.cli.surroundings import Surroundings
-from perund.cli.values import Amount
-from perund.config import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL, Config, default_min_challenge_s
-from perund.config_file import load_config
-from perund.keys import Keys
-from perund.keystore import KeyStore
-from perund.logs import configure_logs
-from perund.mnemonic import entropy_of, new_entropy
-from perund.new_node import NewNode, create_node, local_root_key
+from perund.cli.output import deed_done, say, say_json
+from perund.cli.program import Program
+from perund.cli.values import DIR, PASSPHRASE_FILE, SECRET, Amount, Host, Place, Word
+from perund.defaults import CANISTER_OF_ICP_LEDGER, DEFAULT_IC_URL
 from perund.passphrase import STDIN, ask_passphrase
-from perund.phrase_file import read_phrase
-from perund.private_file import require_empty
-from perund.service_manager import tell
 from perund.setup_errors import ConfigError
-from perund.stopping import end_in_time
 
 if TYPE_CHECKING:
+    import asyncio
+
     from devnet.server import Ready
+    from perund.new_node import NewNode
     from perund.tower.books import Status
     from wire.address import NodeAddress
 
 __all__ = ["main"]
-
-_DIR: Final = click.option(
-    "--dir",
-    "data_dir",
-    required=True,
-    envvar="PERUND_DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Data directory of the node.",
-)
-_PASSPHRASE: Final = click.option(
-    "--passphrase-file", metavar="FILE", help="File whose first line opens the key store; - is standard input."
-)
-
 
 FROM_WORDS: Final = (
     "This node has the keys and the wallet of these words, and no channel: one that they had before is not watched "
     "from here. If there was any, stop now, and make the node with `perund restore` from its backup.perund."
 )
 
+_OPTIONS: Final = {
+    "ic.urls": "--url",
+    "ic.perun_canister": "--canister",
+    "ic.icp_ledger": "--ledger",
+    "ic.root_key": "--root-key",
+    "ic.module_hashes": "--module-hash",
+    "wire.listen": "--listen",
+    "policy.contribute_max_e8s": "--contribute-max",
+}
+"""Which option of `init` says what a key of perund.toml will."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group("perund", cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="perund")
 def main() -> None:
     """Run a payment-channel node for the Internet Computer."""
 
 
 @main.command()
-@_DIR
-@click.option("--network", type=click.Choice(["local", "ic"]), required=True, help="A devnet, or the real one.")
+@DIR
+@click.option(
+    "--network", type=Word("network", ["local", "ic"]), metavar="[local|ic]", required=True,
+    help="A devnet, or the real one.",
+)  # fmt: skip
 @click.option("--url", "urls", multiple=True, help=f"Address of the network. On ic by default {DEFAULT_IC_URL}.")
 @click.option("--canister", required=True, help="Principal of the Perun canister.")
 @click.option("--ledger", default=CANISTER_OF_ICP_LEDGER, show_default=True, help="Principal of the ICP ledger.")
@@ -73,8 +65,10 @@ def main() -> None:
 @click.option("--root-key", default="", metavar="HEX", help="Root key of a local network; else it is asked for it.")
 @click.option("--module-hash", "module_hashes", multiple=True, metavar="HEX", help="Module that channels may use.")
 @click.option("--contribute-max", type=Amount(zero=True), default=0, help="Most to put in when a peer proposes.")
-@_PASSPHRASE
-@click.option("--phrase-file", metavar="FILE", help="Make the node from the 24 words in this file; - is stdin.")
+@PASSPHRASE_FILE
+@click.option(
+    "--phrase-file", type=SECRET, metavar="FILE", help="Make the node from the 24 words in this file; - is stdin."
+)
 @click.option("--without-channels", is_flag=True, help="With --phrase-file: no channel of it is open; do not look.")
 @click.option("--ask-peer", "peers", multiple=True, metavar="NODEID@HOST:PORT", help="With --phrase-file: ask it too.")
 @click.option("--non-interactive", is_flag=True, help="Never ask.")
@@ -105,10 +99,21 @@ def init(
     if phrase_file == STDIN == passphrase_file:
         raise click.UsageError("Both the phrase and the passphrase from standard input: give one in a file.")
 
+    import msgspec
+
+    from perund.config import Config, default_min_challenge_s
+    from perund.config_file import explained
+    from perund.keys import Keys
+    from perund.logs import configure_logs
+    from perund.mnemonic import new_entropy
+    from perund.new_node import create_node, local_root_key
+    from perund.phrase_file import read_entropy
+    from perund.private_file import require_empty
+
     async def work() -> NewNode:
         if network == "local" and not urls:
             raise ConfigError("a local network has no usual address", "give --url http://127.0.0.1:4943")
-        entropy = new_entropy() if phrase_file is None else entropy_of(read_phrase(phrase_file))
+        entropy = new_entropy() if phrase_file is None else read_entropy(phrase_file)
         key = root_key or ((await local_root_key(urls[0])).hex() if network == "local" else "")
         table = {
             "network": network,
@@ -125,10 +130,12 @@ def init(
         try:
             config = msgspec.convert(table, Config)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"the options make no configuration: {error}", "see `perund init --help`") from None
+            wrong = explained(str(error), table)
+            option = _OPTIONS.get(f"{wrong.section}.{wrong.key}", wrong.key)
+            raise ConfigError(f"{option}: {wrong.what}", f"allowed: {wrong.allowed}") from None
         require_empty(data_dir)
         if phrase_file is not None and not without_channels:
-            from perund.recovery.traces import require_no_traces  # noqa: PLC0415  (as in `run`)
+            from perund.recovery.traces import require_no_traces
 
             configure_logs("error")
             await require_no_traces(config, Keys(entropy), [_address(peer) for peer in peers])
@@ -136,30 +143,39 @@ def init(
         return create_node(data_dir, config, entropy, passphrase)
 
     node = run_async(work, as_json=as_json)
+    deed_done(undo=None if phrase_file is not None else lambda: _unmake(node))
     warning = FROM_WORDS if phrase_file is not None else ""
     if as_json:
         made = {**asdict(node), "warning": warning} if warning else asdict(node)
-        click.echo(msgspec.json.encode(made, enc_hook=str).decode())
+        say_json(msgspec.json.encode(made, enc_hook=str))
         return
-    click.echo(f"The node in {node.data_dir} is ready.\n")
+    say(f"The node in {node.data_dir} is ready.\n")
     if phrase_file is None:
-        click.echo("Write these 24 words down, on paper. They are every key of this node, they are not shown again,")
-        click.echo("and whoever has them has its money:\n")
+        say("Write these 24 words down, on paper. They are every key of this node, they are not shown again,")
+        say("and whoever has them has its money:\n")
         words = node.phrase.split()
         for start in range(0, len(words), 6):
             numbered = (f"{place:2d} {word:<9}" for place, word in enumerate(words[start : start + 6], start + 1))
-            click.echo(f"  {' '.join(numbered)}".rstrip())
-        click.echo("")
+            say(f"  {' '.join(numbered)}".rstrip())
+        say("")
     if warning:
-        click.echo(f"{warning}\n")
-    click.echo(f"node id    {node.node_id}")
-    click.echo(f"principal  {node.principal}")
-    click.echo(f"account    {node.account}\n")
-    click.echo(f"Send ICP to the account, then: perund run --dir {node.data_dir}")
+        say(f"{warning}\n")
+    say(f"node id    {node.node_id}")
+    say(f"principal  {node.principal}")
+    say(f"account    {node.account}\n")
+    say(f"Send ICP to the account, then: perund run --dir {node.data_dir}")
+
+
+def _unmake(node: NewNode) -> str:
+    """Remove a node whose words nobody has seen: it holds nothing yet, and could never be brought back."""
+    from perund.new_node import remove_node
+
+    remove_node(node.data_dir)
+    return "nobody has seen the 24 words, so no node was made; free some space, or send the output elsewhere"
 
 
 def _address(text: str) -> NodeAddress:
-    from wire.address import BadAddress, NodeAddress  # noqa: PLC0415  (as in `run`)
+    from wire.address import BadAddress, NodeAddress
 
     try:
         return NodeAddress.of(text)
@@ -168,8 +184,8 @@ def _address(text: str) -> NodeAddress:
 
 
 @main.command()
-@_DIR
-@_PASSPHRASE
+@DIR
+@PASSPHRASE_FILE
 @click.option(
     "--take-over",
     is_flag=True,
@@ -182,6 +198,13 @@ def _address(text: str) -> NodeAddress:
 )
 def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool, begin_empty: bool) -> None:
     """Run the node until SIGINT or SIGTERM. SIGHUP reads the level of the log again."""
+    from perund.cli.surroundings import Surroundings
+    from perund.config_file import load_config
+    from perund.keystore import KeyStore
+    from perund.logs import configure_logs
+    from perund.node.daemon import run_node
+    from perund.stopping import end_in_time
+
     surroundings = Surroundings()
 
     async def work() -> int:
@@ -191,16 +214,13 @@ def run(data_dir: Path, passphrase_file: str | None, *, take_over: bool, begin_e
         keys = store.open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
         configure_logs(config.log.level, config.log.format)
         surroundings.follow(data_dir, config)
-        # The node brings storage, peers and chain along: importing it here keeps `init` and `--help` quick.
-        from perund.node.daemon import run_node  # noqa: PLC0415
-
         return await run_node(data_dir, config, keys, end_in_time, take_over=take_over, begin_empty=begin_empty)
 
     sys.exit(run_async(work))
 
 
 @main.command()
-@_DIR
+@DIR
 @click.option("--once", is_flag=True, help="Make one full round and end: status 1 when anything was wrong.")
 def watch(data_dir: Path, *, once: bool) -> None:
     """Watch the node's channels in a process of its own, until SIGINT or SIGTERM.
@@ -208,22 +228,26 @@ def watch(data_dir: Path, *, once: bool) -> None:
     It reads the node's store and needs no passphrase: it refutes, and cannot pay or withdraw. It goes on while the
     node is stuck, stopped or being upgraded.
     """
+    from perund.cli.surroundings import Surroundings
+    from perund.config_file import load_config
+    from perund.logs import configure_logs
+    from perund.stopping import end_in_time
+    from perund.watching.process import run_watch
+
     surroundings = Surroundings()
 
     async def work() -> int:
         config = load_config(data_dir)
         configure_logs(config.log.level, config.log.format)
         surroundings.follow(data_dir, config)
-        from perund.watching.process import run_watch  # noqa: PLC0415  (as in `run`)
-
         return await run_watch(data_dir, config, once=once, ending=end_in_time)
 
     sys.exit(run_async(work))
 
 
 @main.command()
-@_DIR
-@_PASSPHRASE
+@DIR
+@PASSPHRASE_FILE
 @click.option("--status", is_flag=True, help="Print what the tower in that directory guards, and end.")
 @click.option("--json", "as_json", is_flag=True, help="With --status: print one JSON object.")
 def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_json: bool) -> None:
@@ -241,6 +265,13 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
     if status:
         _print_tower(data_dir, as_json=as_json)
         return
+    from perund.cli.surroundings import Surroundings
+    from perund.config_file import load_config
+    from perund.keystore import KeyStore
+    from perund.logs import configure_logs
+    from perund.stopping import end_in_time
+    from perund.tower.daemon import run_watchtower
+
     surroundings = Surroundings()
 
     async def work() -> int:
@@ -250,54 +281,59 @@ def watchtower(data_dir: Path, passphrase_file: str | None, *, status: bool, as_
         keys = store.open(ask_passphrase(passphrase_file, configured=config.keys.passphrase_file))
         configure_logs(config.log.level, config.log.format)
         surroundings.follow(data_dir, config)
-        from perund.tower.daemon import run_watchtower  # noqa: PLC0415  (as in `run`)
-
         return await run_watchtower(data_dir, config, keys, end_in_time)
 
     sys.exit(run_async(work))
 
 
 def _print_tower(data_dir: Path, *, as_json: bool) -> None:
-    from perund.node.views import moment  # noqa: PLC0415  (as in `run`)
-    from perund.tower.books import STORE_NAME, read_status  # noqa: PLC0415
+    import msgspec
+
+    from perund.node.views import moment
+    from perund.tower.books import STORE_NAME, read_status
 
     async def work() -> Status:
         return read_status(data_dir / STORE_NAME)
 
     found = run_async(work, as_json=as_json)
     if as_json:
-        click.echo(msgspec.json.encode(asdict(found), enc_hook=str).decode())
+        say_json(msgspec.json.encode(asdict(found), enc_hook=str))
         return
-    click.echo(f"channels   {found.channels} in {found.slots} slots of {found.clients} clients")
-    click.echo(f"unfunded   {found.unproven} slots whose money was not seen yet")
-    click.echo(f"settled    {found.settled} slots")
-    click.echo(f"conflicts  {found.conflicts}")
-    click.echo(f"disk       {found.disk_bytes} bytes")
+    say(f"channels   {found.channels} in {found.slots} slots of {found.clients} clients")
+    say(f"unfunded   {found.unproven} slots whose money was not seen yet")
+    say(f"settled    {found.settled} slots")
+    say(f"conflicts  {found.conflicts}")
+    say(f"disk       {found.disk_bytes} bytes")
     for note in found.notes:
         facts = " ".join(f"{key}={value}" for key, value in note.facts.items())
         channel = f" channel={note.channel[:16]}" if note.channel else ""
-        click.echo(f"  {moment(note.at_ns)} {note.kind}{channel} {facts}")
+        say(f"  {moment(note.at_ns)} {note.kind}{channel} {facts}")
 
 
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65_535), default=4943, show_default=True, help="0: any free one.")
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Directory that keeps the network.")
+@click.option("--host", type=Host(), default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--state", type=Place(file_okay=False), help="Directory that keeps the network.")
 def devnet(port: int, host: str, state: Path | None) -> None:
     """Run a local Internet Computer with the Perun canister and the ICP ledger.
 
     Prints one line of JSON when it answers: its address, canisters and root key.
     """
-    # The node needs none of it.
-    from devnet.replica.errors import DevnetError  # noqa: PLC0415
-    from devnet.server import run_devnet  # noqa: PLC0415
+    import asyncio
+
+    import msgspec
+
+    from devnet.replica.errors import DevnetError
+    from devnet.server import run_devnet
+    from perund.cli.surroundings import Surroundings
+    from perund.logs import configure_logs
+    from perund.service_manager import tell
 
     surroundings = Surroundings()
     configure_logs("warning")
 
     def ready(network: Ready) -> None:
-        click.echo(msgspec.json.encode(network).decode())
-        sys.stdout.flush()
+        say_json(msgspec.json.encode(network))
         tell("READY=1", f"STATUS=answering at {network['url']}")
 
     async def work() -> None:
@@ -315,12 +351,15 @@ def devnet(port: int, host: str, state: Path | None) -> None:
 @main.command()
 def demo() -> None:
     """Show a channel's whole life on a local network."""
-    from perund.demo import run_demo  # noqa: PLC0415  (only the demo needs all of it)
+    from perund.demo import run_demo
 
     sys.exit(run_async(run_demo))
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
+    import asyncio
+    import signal
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)

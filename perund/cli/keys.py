@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
-import msgspec
 
 from perund.cli.failing import run_async
-from perund.config_file import load_config
-from perund.keys import Keys
-from perund.keystore import KeyStore
-from perund.mnemonic import entropy_of
+from perund.cli.output import deed_done, note, say, say_json
+from perund.cli.values import DIR, PASSPHRASE_FILE, SECRET
 from perund.passphrase import STDIN, ask_passphrase, read_secret_line
-from perund.phrase_file import read_phrase
 from perund.setup_errors import ConfigError, KeyStoreError, PassphraseError
+
+if TYPE_CHECKING:
+    from perund.keys import Keys
+    from perund.keystore import KeyStore
 
 __all__ = ["passphrase"]
 
@@ -23,15 +23,17 @@ NEW: Final = "New passphrase of the key store: "
 
 
 @click.command()
+@DIR
+@PASSPHRASE_FILE
 @click.option(
-    "--dir", "data_dir", required=True, envvar="PERUND_DIR", type=click.Path(path_type=Path, file_okay=False),
-    help="Data directory of the node, or of the watchtower.",
-)  # fmt: skip
-@click.option(
-    "--passphrase-file", metavar="FILE", help="File whose first line opens the key store now; - is standard input."
+    "--new-passphrase-file",
+    type=SECRET,
+    metavar="FILE",
+    help="File whose first line is to open it; - is standard input.",
 )
-@click.option("--new-passphrase-file", metavar="FILE", help="File whose first line is to open it; - is standard input.")
-@click.option("--phrase-file", metavar="FILE", help="The 24 words instead of a passphrase that is lost; - is stdin.")
+@click.option(
+    "--phrase-file", type=SECRET, metavar="FILE", help="The 24 words instead of a passphrase that is lost; - is stdin."
+)
 @click.option("--non-interactive", is_flag=True, help="Never ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def passphrase(
@@ -48,13 +50,19 @@ def passphrase(
     The passphrase that opens it now is taken as in `run`; if it is lost, the 24 words are, in --phrase-file. The new
     key store has been opened before it takes the place of the old one.
     """
+    import msgspec
+
+    from perund.keys import Keys
+    from perund.keystore import KeyStore
+    from perund.mnemonic import entropy_of
+    from perund.phrase_file import read_entropy
 
     async def work() -> dict[str, str]:
         if [passphrase_file, new_passphrase_file, phrase_file].count(STDIN) > 1:
             raise PassphraseError("more than one secret from standard input", "give the others in files")
         store, configured = KeyStore(data_dir), _configured(data_dir)
         if phrase_file is not None:
-            entropy = entropy_of(read_phrase(phrase_file))
+            entropy = read_entropy(phrase_file)
             _require_own_words(data_dir, store, Keys(entropy))
         else:
             store.node_id()  # a missing or damaged file is named before anybody types a passphrase
@@ -73,16 +81,19 @@ def passphrase(
         return told
 
     done = run_async(work, as_json=as_json)
+    deed_done()
     if as_json:
-        click.echo(msgspec.json.encode(done).decode())
+        say_json(msgspec.json.encode(done))
         return
-    click.echo(f"{done['keystore']} opens with the new passphrase now.")
+    say(f"{done['keystore']} opens with the new passphrase now.")
     if "warning" in done:
-        click.echo(done["warning"], err=True)
-    click.echo("Copies of the file from before still open with the old one.")
+        note(done["warning"])
+    say("Copies of the file from before still open with the old one.")
 
 
 def _configured(data_dir: Path) -> str:
+    from perund.config_file import load_config
+
     try:
         return load_config(data_dir).keys.passphrase_file
     except ConfigError:  # what is wrong with it, the next start says; the key store does not depend on it
@@ -97,10 +108,10 @@ def _require_own_words(data_dir: Path, store: KeyStore, keys: Keys) -> None:
     """
     if store.readable():
         return  # `KeyStore.replace` compares
-    from perund.recovery.backup import BACKUP_NAME, BackupError, read_backup  # noqa: PLC0415  (brings the node along)
-    from perund.store.reading import open_reader  # noqa: PLC0415
-    from perund.store.schema import STORE_NAME  # noqa: PLC0415
-    from protocol.signing import ChannelKey  # noqa: PLC0415
+    from perund.recovery.backup import BACKUP_NAME, BackupError, read_backup
+    from perund.store.reading import open_reader
+    from perund.store.schema import STORE_NAME
+    from protocol.signing import ChannelKey
 
     strangers = KeyStoreError(
         f"these words are not those of the node in {data_dir}", "nothing was changed; give the 24 words of that node"

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
 from perund.amounts import format_icp
+from perund.cli.failing import for_people
+from perund.cli.output import plain as _safe
+from perund.cli.output import say
 from perund.control import schema
 from perund.durations import format_duration
 
 __all__ = ["channel", "channels", "event", "health", "info", "paid", "payments", "peers", "recovery", "wallet"]
 
 SHORT = 16
+"""Digits of an id in a table: enough to be given back to a command."""
+BETWEEN = "  "
 
 
 def info(node: schema.NodeInfo) -> None:
@@ -46,18 +46,18 @@ def info(node: schema.NodeInfo) -> None:
 
 def health(found: schema.Health) -> None:
     """Print what needs an eye."""
-    click.echo("ok" if found.ok else "not ok")
+    say("ok" if found.ok else "not ok")
     if (watcher := found.watcher) is not None:
         lag = f", last certified answer {watcher.lag_s:.1f} s ago" if watcher.lag_s is not None else ""
         left = f", {watcher.least_margin_s:.0f} s left to refute" if watcher.least_margin_s is not None else ""
-        click.echo(f"watcher: {watcher.state}, {watcher.channels} channels{lag}{left}")
+        say(f"watcher: {watcher.state}, {watcher.channels} channels{lag}{left}")
     for problem in found.problems:
         where = f" [{problem.channel[:SHORT]}]" if problem.channel else ""
-        click.echo(_safe(f"  {problem.code}{where}: {problem.message} (since {problem.since})"))
+        say(_safe(f"  {problem.code}{where}: {for_people(problem.message)} (since {problem.since})"))
     for tower in found.towers:
         state = "dropped" if tower.dropped else "connected" if tower.connected else "not connected"
         age = "" if tower.oldest_undelivered_s is None else f", the oldest for {tower.oldest_undelivered_s:.0f} s"
-        click.echo(f"  watchtower {tower.tower[:SHORT]}: {state}, {tower.channels_behind} channels behind{age}")
+        say(f"  watchtower {tower.tower[:SHORT]}: {state}, {tower.channels_behind} channels behind{age}")
 
 
 def wallet(found: schema.WalletBalance) -> None:
@@ -183,7 +183,7 @@ def _answer(tower: schema.TowerAnswer) -> str:
 
 def paid(amount_e8s: int, result: schema.PayResult) -> None:
     """Print what became of a payment."""
-    click.echo(f"{format_icp(amount_e8s)} {result.status} (payment {result.payment}, version {result.version})")
+    say(f"{format_icp(amount_e8s)} {result.status} (payment {result.payment}, version {result.version})")
 
 
 def payments(page: schema.PaymentPage) -> None:
@@ -202,38 +202,41 @@ def payments(page: schema.PaymentPage) -> None:
     ]
     _table(("when", "channel", "direction", "amount", "status", "payment", "memo"), rows, "no payments")
     if page.next is not None:
-        click.echo(f"more: --after {page.next}")
+        say(f"more: --after {page.next}")
 
 
 def event(one: schema.Event) -> None:
     """Print an event on a line."""
     facts = " ".join(f"{key}={value}" for key, value in one.data.items())
-    click.echo(_safe(f"{one.cursor} {one.at} {one.event} {facts}".rstrip()))
+    say(_safe(f"{one.cursor} {one.at} {one.event} {facts}".rstrip()))
 
 
 def _lines(*facts: tuple[str, str]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        click.echo(_safe(f"{name:<{width}}  {value}"))
+        say(_safe(f"{name:<{width}}  {value}"))
 
 
 def _table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], nothing: str) -> None:
+    """Print columns while they fit on the terminal, and the rest below each row: a value is never cut or broken."""
     if not rows:
-        click.echo(nothing)
+        say(nothing)
         return
+    cells = [columns, *(tuple(_safe(cell) for cell in row) for row in rows)]
     if not sys.stdout.isatty():
-        # A pipe gets whole values with tabs between them, not a drawing cut to some width.
-        for row in (columns, *rows):
-            click.echo("\t".join(_safe(cell) for cell in row))
+        # A pipe gets whole values with tabs between them, not a drawing for some width.
+        for row in cells:
+            say("\t".join(row))
         return
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_safe(cell)) for cell in row))
-    Console().print(table)
+    import shutil
 
-
-def _safe(text: str) -> str:
-    """Replace what could move the cursor: much of this was written by a peer."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    widths = [max(len(row[place]) for row in cells) for place in range(len(columns))]
+    room, beside = shutil.get_terminal_size().columns, len(columns)
+    while beside > 1 and sum(widths[:beside]) + len(BETWEEN) * (beside - 1) > room:
+        beside -= 1
+    for number, row in enumerate(cells):
+        say(BETWEEN.join(cell.ljust(width) for cell, width in zip(row[:beside], widths, strict=False)).rstrip())
+        if number > 0:
+            for name, cell in zip(columns[beside:], row[beside:], strict=True):
+                if cell:
+                    say(f"    {name}: {cell}")

@@ -14,18 +14,17 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
-import click
 import msgspec
-from rich.console import Console
-from rich.markup import escape
 
+from perund.cli.failing import for_people
+from perund.cli.output import note, plain
 from perund.control.client import ControlClient
 from perund.control.errors import NodeUnreachable, RpcError
 from perund.control.methods import Method, P, R
 from perund.control.values import Seconds
 from perund.durations import format_duration
 
-__all__ = ["GRACE_S", "QUICK_S", "Tell", "ask_until", "new_key", "telling"]
+__all__ = ["GRACE_S", "Tell", "ask_until", "new_key", "telling"]
 
 FIRST_TURN_S: Final = 2
 NEXT_TURN_S: Final = 5
@@ -34,9 +33,6 @@ SAY_AGAIN_S: Final = 300.0
 """What has not changed is said again so often where no terminal shows it all the time."""
 GRACE_S: Final = 3.0
 """How much longer than the caller's time the node has to say how things stand."""
-
-QUICK_S: Final = 120.0
-"""What does not wait for anybody is answered long before; a node that is stopped or stuck answers nothing."""
 
 Tell = Callable[[str], None]
 
@@ -53,8 +49,11 @@ def telling(*, as_json: bool) -> Iterator[Tell]:
     A program that reads JSON hears nothing of it.
     """
     if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.markup import escape
+
         with Console(stderr=True).status("asking the node") as status:
-            yield lambda text: status.update(escape(_safe(text)))
+            yield lambda text: status.update(escape(plain(for_people(text))))
     elif as_json:
         yield lambda _: None
     else:
@@ -72,7 +71,7 @@ class _Lines:
         now_s = asyncio.get_running_loop().time()
         if text != self._last or now_s - self._said_s >= SAY_AGAIN_S:
             self._last, self._said_s = text, now_s
-            click.echo(f"waiting: {_safe(text)}", err=True)
+            note(f"waiting: {for_people(text)}")
 
 
 async def ask_until(client: ControlClient, method: Method[P, R], params: P, timeout_s: int | None, tell: Tell) -> R:
@@ -111,8 +110,3 @@ async def ask_until(client: ControlClient, method: Method[P, R], params: P, time
 
 def _over(timeout_s: int, state: str) -> RpcError:
     return RpcError("wait_ended", f"not ended within {format_duration(timeout_s)}: {state}")
-
-
-def _safe(text: str) -> str:
-    """Replace what could move the cursor: some of this was written by a peer."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -11,11 +11,20 @@ from typing import Any, Final, Self, cast, overload
 
 import msgspec
 
-from perund.control.envelope import ENCODER, SOCKET_NAME
-from perund.control.errors import BY_CODE, NodeUnreachable, RpcError
+from perund.control.errors import NodeUnreachable, RpcError
+from perund.control.messages import (
+    Incoming,
+    call_line,
+    decode_incoming,
+    error_of,
+    hung_up,
+    socket_of,
+    unreachable,
+    without_none,
+)  # fmt: skip
 from perund.control.methods import CHANNEL_PAY, EVENT_SUBSCRIBE, METHODS, Method, P, R
 from perund.control.schema import Event, PayParams, PayResult, SubscribeParams
-from perund.control.values import PaidColumn, PaidE8s, decode_value, encode_value
+from perund.control.values import PaidE8s, decode_value
 
 __all__ = ["ControlClient"]
 
@@ -23,42 +32,11 @@ __all__ = ["ControlClient"]
 MAX_QUEUED_EVENTS: Final = 10_000
 
 
-class _ErrorData(msgspec.Struct):
-    name: str = ""
-    hint: str = ""
-    retryable: bool = False
-    idempotency_key: str | None = None
-
-
-class _ErrorObject(msgspec.Struct):
-    code: int
-    message: str
-    data: _ErrorData = msgspec.field(default_factory=_ErrorData)
-
-
-class _Incoming(msgspec.Struct, gc=False):
-    """A response or a notification."""
-
-    id: int | str | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: _ErrorObject | msgspec.UnsetType = msgspec.UNSET
-    method: str | msgspec.UnsetType = msgspec.UNSET
-    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
 class _Subscribed(msgspec.Struct):
     subscription: int
 
 
-class _Call(msgspec.Struct):
-    id: int
-    method: str
-    params: object
-    jsonrpc: str = "2.0"
-
-
 Answer = Callable[[msgspec.Raw | Exception], None]
-_INCOMING: Final = msgspec.json.Decoder(_Incoming)
 _SUBSCRIBED: Final = msgspec.json.Decoder(_Subscribed)
 _EVENT: Final = msgspec.json.Decoder(Event, dec_hook=decode_value)
 
@@ -85,19 +63,12 @@ class ControlClient(asyncio.Protocol):
     @classmethod
     async def connect(cls, path: Path) -> Self:
         """Connect to the node of a data directory (or to its control.sock). Raises `NodeUnreachable`."""
-        target = path if path.name == SOCKET_NAME else path / SOCKET_NAME
+        target = socket_of(path)
         client = cls(target)
-        how = f"start it with `perund run --dir {target.parent}`"
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: client, str(target))
-        except FileNotFoundError:
-            raise NodeUnreachable(f"no node runs in {target.parent}", how) from None
-        except ConnectionRefusedError:
-            raise NodeUnreachable(f"the node in {target.parent} is not running any more", how) from None
-        except PermissionError:
-            raise NodeUnreachable(f"{target} belongs to another user", "run as the user who runs the node") from None
         except OSError as error:
-            raise NodeUnreachable(f"{target} cannot be reached ({error.strerror or error})", how) from error
+            raise unreachable(target, error) from error
         return client
 
     async def __aenter__(self) -> Self:
@@ -130,7 +101,7 @@ class ControlClient(asyncio.Protocol):
     async def call(self, method: Method[P, R] | str, params: object = None) -> object:
         """Call a method of `perund.control.methods` with its params, typed; or by name, with JSON both ways."""
         if isinstance(method, Method):
-            raw = await self._raw(method.name, _without_none(params))
+            raw = await self._raw(method.name, without_none(params))
             return method.decode_result(raw)
         return msgspec.json.decode(await self._raw(method, {} if params is None else params))
 
@@ -172,7 +143,7 @@ class ControlClient(asyncio.Protocol):
             lines = []
             while sent < len(answers) and sent - answered < window:
                 params = PayParams(channel=channel, amount_e8s=PaidE8s(amounts_e8s[sent]), wait=wait)
-                lines.append(self._line("channel.pay", _without_none(params), answer_of(sent)))
+                lines.append(self._line("channel.pay", without_none(params), answer_of(sent)))
                 sent += 1
             self._write(b"".join(lines))
 
@@ -187,7 +158,7 @@ class ControlClient(asyncio.Protocol):
 
         Use a connection of its own for a slow reader: unread events hold up the answers behind them.
         """
-        params = _without_none(SubscribeParams(after=after, kinds=kinds))
+        params = without_none(SubscribeParams(after=after, kinds=kinds))
         raw = await self._raw(EVENT_SUBSCRIBE.name, params)
         queue = self._feeds.setdefault(_SUBSCRIBED.decode(raw).subscription, deque())
         while True:
@@ -234,9 +205,9 @@ class ControlClient(asyncio.Protocol):
             raise NodeUnreachable(str(gone), gone.hint) if isinstance(gone, NodeUnreachable) else gone  # nothing left
         request_id = self._next_id
         self._next_id += 1
-        line = ENCODER.encode(_Call(request_id, name, params))
+        line = call_line(request_id, name, params)
         self._pending[request_id] = take
-        return line + b"\n"
+        return line
 
     def _write(self, lines: bytes) -> None:
         assert self._transport is not None
@@ -258,7 +229,7 @@ class ControlClient(asyncio.Protocol):
         block = bytes(self._partial + data[:end]) if self._partial else data[:end]
         self._partial = bytearray(data[end + 1 :])
         for line in block.split(b"\n"):
-            self._take(_INCOMING.decode(line))
+            self._take(decode_incoming(line))
 
     def pause_writing(self) -> None:
         """Hold back calls."""
@@ -271,10 +242,7 @@ class ControlClient(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End every call and feed with the reason."""
         if self._end is None:
-            cause = f" ({exc})" if exc else ""
-            self._end = NodeUnreachable(
-                f"the node hung up{cause}", "its log says why; what it answered before stands", sent=True
-            )
+            self._end = hung_up(exc)
         pending, self._pending = self._pending, {}
         for take in pending.values():
             take(self._end)
@@ -282,7 +250,7 @@ class ControlClient(asyncio.Protocol):
         self._writable.set()
         self._gone.set()
 
-    def _take(self, incoming: _Incoming) -> None:
+    def _take(self, incoming: Incoming) -> None:
         if incoming.method is not msgspec.UNSET and incoming.params is not msgspec.UNSET:
             number = _SUBSCRIBED.decode(incoming.params).subscription
             queue = self._feeds.setdefault(number, deque())
@@ -291,7 +259,7 @@ class ControlClient(asyncio.Protocol):
                 self._transport.pause_reading()
             self._arrived.set()
             return
-        error = None if incoming.error is msgspec.UNSET else _error_of(incoming.error)
+        error = error_of(incoming)
         if not isinstance(incoming.id, int):
             # An answer to no call in particular: the reason why the node hangs up.
             self._end = error
@@ -304,23 +272,3 @@ class ControlClient(asyncio.Protocol):
         full = any(len(queue) >= MAX_QUEUED_EVENTS // 2 for queue in self._feeds.values())
         if self._transport is not None and not full and not self._transport.is_reading():
             self._transport.resume_reading()
-
-
-def _error_of(error: _ErrorObject) -> RpcError:
-    kind = BY_CODE.get(error.code)
-    return RpcError(
-        error.data.name or (kind.name if kind else "refused"),
-        error.message,
-        hint=error.data.hint,
-        code=error.code,
-        retryable=error.data.retryable,
-        idempotency_key=error.data.idempotency_key,
-    )
-
-
-def _without_none(params: object) -> dict[str, object]:
-    """Return the fields that say something: an absent argument travels as no argument."""
-    assert isinstance(params, msgspec.Struct)
-    fields = ((name, getattr(params, name)) for name in params.__struct_fields__)
-    # A column is a tuple to msgspec, which would write bare numbers.
-    return {n: encode_value(v) if isinstance(v, PaidColumn) else v for n, v in fields if v is not None}

@@ -81,7 +81,7 @@ ERRORS: Final = (
     ErrorKind(406, "bad_peer", "write NODEID@host:port, the node id with 66 hex digits"),
     ErrorKind(407, "peer_is_self", "give the node id of another node"),
     # Opening.
-    ErrorKind(500, "policy_refused", "see [policy] in perund.toml"),
+    ErrorKind(500, "policy_refused", "the peer's operator decides that; propose what its message names, or ask"),
     ErrorKind(501, "opening_failed", "nothing was funded, or what was comes back; channel.get", retryable=False),
     ErrorKind(502, "canister_not_allowed", "add the module hash to ic.module_hashes once you trust that code"),
     # The Internet Computer.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from perund.control.errors import ERRORS
+from perund.control.events import EVENTS
 from perund.control.methods import METHODS, RPC_DISCOVER
 
-__all__ = ["error_table", "method_table"]
+__all__ = ["error_table", "event_table", "method_table"]
 
 
 def method_table() -> str:
@@ -19,6 +20,13 @@ def method_table() -> str:
         result = "OpenRPC" if method is RPC_DISCOVER else method.result.__name__
         lines.append(f"| `{method.name}` | {params or 'none'} | {result} | {method.doc} |")
     return "\n".join(lines)
+
+
+def event_table() -> str:
+    """Return the events as a Markdown table."""
+    return "\n".join(
+        ["| event | what it says |", "| --- | --- |", *(f"| `{kind}` | {doc} |" for kind, doc in EVENTS.items())]
+    )
 
 
 def error_table() -> str:

@@ -23,8 +23,8 @@ from perund.control.values import (
     PaymentIdHex,
     Seconds,
 )
+from protocol.limits import MAX_INT64
 from protocol.payments import MAX_MEMO_BYTES
-from protocol.types import MAX_INT64
 from wire.address import MAX_NODE_ADDRESS, NODE_ID_PATTERN, BadAddress, NodeAddress
 
 __all__ = [
@@ -327,7 +327,7 @@ class Channel(Result, frozen=True, kw_only=True):
     channel: ChannelIdHex
     peer: NodeIdHex
     index: Annotated[int, Meta(ge=0, le=1, description="Our place: 0 proposed the channel.")]
-    phase: Annotated[str, Meta(description="signing, funding, open, closing, leaving, closed or failed.")]
+    phase: Annotated[str, Meta(description="funding, open, closing, leaving or closed.")]
     version: int
     mine_e8s: E8s
     theirs_e8s: E8s

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from protocol.types import MAX_INT64
+from protocol.limits import MAX_INT64
 
 __all__ = [
     "ChannelIdHex",

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from perund.amounts import format_icp
 from perund.config import Config
 from perund.keys import Keys
 from perund.node.driver import PeerSession
@@ -288,17 +289,20 @@ class Openings:
             (
                 not policy.min_total_e8s <= total <= min(policy.max_total_e8s, MAX_INT64),
                 "bad_amount",
-                f"a channel here holds {policy.min_total_e8s} to {policy.max_total_e8s} e8s, not {total}",
+                (
+                    f"a channel here holds {format_icp(policy.min_total_e8s)} to {format_icp(policy.max_total_e8s)}, "
+                    f"not {format_icp(total)}"
+                ),
             ),
             (
                 ours > policy.contribute_max_e8s,
                 "contribution_too_large",
-                f"this node puts in at most {policy.contribute_max_e8s} e8s itself, not {ours}",
+                f"this node puts in at most {format_icp(policy.contribute_max_e8s)} itself, not {format_icp(ours)}",
             ),
             (
                 ours > 0 and (spendable is None or ours > spendable),
                 "contribution_not_available",
-                f"this node cannot put in {ours} e8s now",
+                f"this node cannot put in {format_icp(ours)} now",
             ),
             (
                 not policy.min_challenge_s <= challenge_s <= policy.max_challenge_s,

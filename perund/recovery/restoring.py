@@ -10,7 +10,8 @@ import apsw
 from perund.config import FILE_NAME
 from perund.config_file import load_config
 from perund.keys import Keys
-from perund.keystore import KeyStore, check_passphrase
+from perund.keystore import KeyStore
+from perund.passphrase import check_passphrase
 from perund.private_file import make_private_dir, write_new
 from perund.recovery.backup import Backup, BackupError, read_backup
 from perund.recovery.ran_before import MARK_NAME, note_run

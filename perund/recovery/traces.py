@@ -115,7 +115,7 @@ class _Listener:
 
 
 async def _ask_peer(config: Config, keys: Keys, peer: NodeAddress) -> None:
-    shown = f"{peer.node_id.hex()[:16]}… at {peer.host}:{peer.port}"
+    shown = f"{peer.node_id.hex()[:16]}… at {peer.place}"
     hello = Hello(PROTOCOL_VERSION, config.network_hash, 0, f"perund/{package_version('perund')}", 1)
     listener = _Listener()
     peers = PeerNetwork(keys.node_key, hello, listener)

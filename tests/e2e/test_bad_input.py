@@ -152,9 +152,9 @@ async def test_without_a_node(tmp_path: Path) -> None:
     nothing = await perun("info", "--dir", str(tmp_path), "--json")
     assert nothing.code == 4
     assert "perund run --dir" in nothing.error["hint"]
-    no_dir = await perun("info")
-    assert no_dir.code == 2
-    assert "--dir" in no_dir.err
+    home = await perun("info", HOME=str(tmp_path))
+    assert home.code == 4
+    assert str(tmp_path / ".perund") in home.err
 
 
 # --- starting ---------------------------------------------------------------------------------------------

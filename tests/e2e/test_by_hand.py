@@ -1,4 +1,4 @@
-"""What the README has people type, in three terminals, word for word."""
+"""What the README has people type, in four terminals, word for word."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def answers(directory: str) -> dict[str, Any]:
     return await within(ask(), "the node answering", 40)
 
 
-async def test_three_terminals(tmp_path: Path, terminals: list[Terminal]) -> None:
+async def test_four_terminals(tmp_path: Path, terminals: list[Terminal]) -> None:
     alice, bob = str(tmp_path / "alice"), str(tmp_path / "bob")
     ports = {alice: free_port(), bob: free_port()}
     terminals.append(await Terminal.open(tmp_path / "devnet.log", "devnet", "--port", str(free_port())))

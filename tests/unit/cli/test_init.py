@@ -98,7 +98,7 @@ def test_the_real_network_has_its_key_built_in(tmp_path: Path) -> None:
     ("more", "expected"),
     [
         ((), "start the devnet with `perund devnet`"),
-        (("--root-key", "abcd"), "root_key"),
+        (("--root-key", "abcd"), "--root-key: 'abcd' is not allowed; allowed: Root key"),
         ((*LOCAL_KEY, "--canister", "nonsense"), "canister"),
         ((*LOCAL_KEY, "--listen", "nowhere"), "listen"),
         ((*LOCAL_KEY, "--phrase-file", "/no/such/file"), "cannot be read"),

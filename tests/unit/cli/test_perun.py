@@ -4,9 +4,8 @@ import asyncio
 import json
 import os
 import pty
+import socket
 import sys
-import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,24 +15,9 @@ from perund.cli.client import main
 from perund.control import schema
 from perund.control.client import ControlClient
 from perund.control.errors import RpcError
-from perund.control.server import ControlServer
 from perund.control.values import E8s, PaidE8s, Seconds
 from protocol.errors import CallerMistake
 from tests.unit.control.node_double import CHANNEL, NODE_ID, PEER_ID, NodeDouble
-
-
-@pytest.fixture
-async def node() -> NodeDouble:
-    return NodeDouble()
-
-
-@pytest.fixture
-async def data_dir(node: NodeDouble) -> AsyncIterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="perund-") as name:
-        server = ControlServer(node, Path(name), version="0.1.0")
-        await server.start()
-        yield Path(name)
-        await server.stop(grace_s=1)
 
 
 async def perun(data_dir: Path, *arguments: str) -> Result:
@@ -131,6 +115,14 @@ async def test_health_has_an_exit_code(data_dir: Path) -> None:
         (["dispute", CHANNEL], "needs a yes"),
         (["recover", CHANNEL, "--accept"], "needs a yes"),
         (["nonsense"], "No such command"),
+        (["chanels"], "Did you mean one of: 'cancel', 'channel', 'channels'"),
+        (["channels", "--phase", "opne"], "did you mean `open`? allowed: funding, open, closing, leaving, closed"),
+        (["events", "--kind", "channel.updatd"], "did you mean `channel.updated`"),
+        (["call", "node.inof"], "did you mean `node.info`"),
+        (["cancel", CHANNEL, "0f0f"], "'0f0f' is not a payment id: it has 32 hex digits"),
+        (["pay", CHANNEL, "1", "--payment-id", "mine"], "'mine' is not a payment id"),
+        (["pay", CHANNEL, "1", "--idempotency-key", ""], "a key has 1 to 128"),
+        (["pay", CHANNEL, "1", "--waiit"], "--wait"),
         (["call", "node.info", "{"], "not JSON"),
     ],
 )
@@ -140,14 +132,21 @@ async def test_wrong_usage_is_explained_and_reaches_nobody(
     result = await perun(data_dir, *arguments)
     assert result.exit_code == 2
     assert why in result.output
+    assert "regex" not in result.output
     assert node.calls == []
+    as_json = await perun(data_dir, "--json", *arguments)
+    assert as_json.exit_code == 2
+    assert why in json.loads(as_json.stderr)["error"]["message"] + json.loads(as_json.stderr)["error"]["hint"]
 
 
 async def test_a_refusal_says_what_and_what_to_do(data_dir: Path, node: NodeDouble) -> None:
     node.error = CallerMistake("insufficient_balance", "2 ICP are more than the 1 ICP that can be sent")
     result = await perun(data_dir, "pay", CHANNEL, "2")
     assert result.exit_code == 3
-    assert result.stderr == "error: 2 ICP are more than the 1 ICP that can be sent; channel.get has `sendable_e8s`\n"
+    assert (
+        result.stderr
+        == "error: 2 ICP are more than the 1 ICP that can be sent; `perun channel CHANNEL` has what is sendable\n"
+    )
     result = await perun(data_dir, "--json", "pay", CHANNEL, "2")
     assert json.loads(result.stderr)["error"]["name"] == "insufficient_balance"
 
@@ -228,7 +227,7 @@ async def test_exit_codes_of_the_process(data_dir: Path, node: NodeDouble, tmp_p
     node.error = CallerMistake("unknown_channel", "no channel begins with abababab")
     at_node, nowhere = ["--dir", str(data_dir)], ["--dir", str(tmp_path)]
     ended = await asyncio.gather(
-        run(*at_node, "--help"), run("info"), run(*at_node, "channel", "abababab"), run(*nowhere, "info")
+        run(*at_node, "--help"), run("inof"), run(*at_node, "channel", "abababab"), run(*nowhere, "info")
     )
     assert [code for code, _, _ in ended] == [0, 2, 3, 4]
     assert "perund run --dir" in ended[3][2]
@@ -264,3 +263,43 @@ async def test_what_waits_is_asked_for_in_turns(data_dir: Path, node: NodeDouble
     (key,) = {params.idempotency_key for _, params in node.calls}
     assert said["idempotency_key"] == key
     assert [int(params.timeout_s) for _, params in node.calls][:1] == [2]
+
+
+async def test_a_look_at_a_node_that_answers_nothing_ends_by_its_time(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "control.sock"))
+        silent.listen()
+        for command in (["info"], ["channels"], ["wallet", "balance"], ["stop"]):
+            result = await perun(tmp_path, *command, "--timeout", "1s", "--json")
+            assert result.exit_code == 6
+            said = json.loads(result.stderr)["error"]
+            assert said["name"] == "wait_ended"
+            assert said["message"] == "the node has not answered, or not to the end, within 1s"
+
+
+async def test_a_key_that_the_node_tells_is_told(data_dir: Path, node: NodeDouble) -> None:
+    node.error = RpcError("outcome_unknown", "the disk failed", idempotency_key="k")
+    params = json.dumps({"channel": CHANNEL, "amount_e8s": "1", "idempotency_key": "k"})
+    result = await perun(data_dir, "--json", "call", "channel.pay", params)
+    assert result.exit_code == 6
+    assert json.loads(result.stderr)["error"]["idempotency_key"] == "k"
+
+
+async def test_nothing_is_drawn_over_a_question(data_dir: Path, node: NodeDouble) -> None:
+    node.loses_money = True
+    ours, theirs = pty.openpty()
+    os.write(ours, b"n\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "perund.cli.client", "--dir", str(data_dir), "wallet", "send", "aaaaa-aa", "2",
+        stdin=theirs, stderr=theirs, stdout=asyncio.subprocess.PIPE, env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    await process.communicate()
+    said = os.read(ours, 65_536).decode()
+    os.close(ours)
+    assert process.returncode == 1
+    before, question = said.split("aaaaa-aa is nobody's")
+    assert "asking the node" in before
+    assert before.rindex("\x1b[?25h") > before.rindex("\x1b[?25l"), "the line that changes is gone"
+    assert "asking the node" not in question
+    assert "all the same?" in question

@@ -5,8 +5,10 @@ import msgspec
 import pytest
 
 from chain.certificate import MAINNET_ROOT_KEY
+from perund import config_file
 from perund.config import Config, Ic, Policy
 from perund.config_file import load_config, render_config, write_config
+from perund.environment import SECTIONS, data_dir
 from perund.setup_errors import ConfigError, DirectoryError
 
 CANISTER = "r7inp-6aaaa-aaaaa-aaabq-cai"
@@ -74,13 +76,17 @@ def test_amounts_can_be_written_for_people(written: Path) -> None:
         ("listen", "lissten = 1", r"wire.lissten: there is no `lissten` in \[wire\]; did you mean `listen`"),
         ("listen", 'listen = "nowhere"', "wire.listen: .*allowed: Where peers reach"),
         ("listen", 'listen = "1.2.3.4:99999"', "wire.listen: .*65535"),
-        ("max_channels", "max_channels = -1", "policy.max_channels: .*>= 0"),
-        ("max_channels ", "max_channels = 5000000", "policy.max_channels: .*<= 1000000"),
-        ("accept", 'accept = "yes"', "policy.accept: Expected `bool`.*true or false"),
+        ("max_channels", "max_channels = -1", "policy.max_channels: -1 is not allowed; allowed: .*0 to 1000000"),
+        (
+            "max_channels ",
+            "max_channels = 5000000",
+            "policy.max_channels: 5000000 is not allowed.*0 to 1000000",
+        ),
+        ("accept", 'accept = "yes"', "policy.accept: 'yes' is not allowed.*true or false"),
         ("contribute_max_e8s", 'contribute_max_e8s = "1.5"', "policy.contribute_max_e8s: .*needs its unit"),
         ("contribute_max_e8s", "contribute_max_e8s = -5", "policy.contribute_max_e8s: .*negative"),
         ("min_challenge_s", "min_challenge_s = 9000000", "policy.min_challenge_s: .*above `max_challenge_s`"),
-        ("looks_per_challenge", "looks_per_challenge = 2", "watch.looks_per_challenge: .*>= 3"),
+        ("looks_per_challenge", "looks_per_challenge = 2", "watch.looks_per_challenge: 2 is not allowed.*3 to 100"),
         ("level", 'level = "loud"', "log.level: .*warning"),
         ("perun_canister", 'perun_canister = "r7inp-6aaaa-aaaaa-aaabq-caj"', "ic.perun_canister: .*no principal"),
         ("root_key", 'root_key = "abcd"', "ic.root_key: .*266 hex digits"),
@@ -154,3 +160,64 @@ def test_the_real_network_takes_no_other_root_key_and_no_plain_http() -> None:
         msgspec.convert({"network": "ic", "ic": {"perun_canister": CANISTER, "root_key": "30" * 133}}, Config)
     with pytest.raises(msgspec.ValidationError, match="https"):
         msgspec.convert({"network": "ic", "ic": {"perun_canister": CANISTER, "urls": ["http://icp-api.io"]}}, Config)
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("PERUND_DRI", "did you mean `PERUND_DIR`"),
+        ("PERUND_PASSPRASE", "did you mean `PERUND_PASSPHRASE`"),
+        ("PERUND_LOGG_LEVEL", "allowed: PERUND_DIR"),
+        ("PERUND_NETWORK_URL", "allowed: PERUND_DIR"),
+        ("PERUND_WIRE", "allowed: PERUND_DIR"),
+        ("PERUND_", "allowed: PERUND_DIR"),
+    ],
+)
+def test_a_variable_that_names_nothing_is_refused(written: Path, variable: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=near) as caught:
+        load_config(written, {variable: "x"})
+    assert variable in str(caught.value)
+    with pytest.raises(ConfigError, match=near):
+        data_dir({variable: "x"})
+
+
+def test_variables_of_an_orchestrator_are_let_through(written: Path) -> None:
+    """Kubernetes sets these in every container beside a service that is called perund."""
+    names = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_PEERS", "PORT", "PORT_9735_TCP", "PORT_9735_TCP_ADDR")
+    load_config(written, {f"PERUND_{name}": "10.0.0.1" for name in names})
+
+
+def test_the_sections_that_a_variable_can_name_are_those_of_the_file() -> None:
+    assert list(SECTIONS) == list(config_file._SECTIONS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_of_an_editor_is_no_mistake(written: Path, encoding: str) -> None:
+    path = written / "perund.toml"
+    before = load_config(written, {})
+    path.write_bytes(path.read_text().encode(encoding))
+    assert load_config(written, {}) == before
+
+
+@pytest.mark.parametrize("old", ['passphrase_file = ""', "command = []"])
+def test_a_nul_is_refused_where_a_file_or_a_program_is_named(written: Path, old: str) -> None:
+    new = old.replace('""', '"a\\u0000b"').replace("[]", '["a\\u0000b"]')
+    replace(written, old, new)
+    with pytest.raises(ConfigError, match="is not allowed"):
+        load_config(written, {})
+
+
+def test_no_message_of_the_schema_shows_a_pattern(written: Path) -> None:
+    replace(written, "perun_canister =", "perun_canister = 'NO' #")
+    with pytest.raises(ConfigError, match="'NO' is not allowed; allowed: Principal") as caught:
+        load_config(written, {})
+    assert "regex" not in str(caught.value)
+
+
+def test_the_data_directory_is_given_or_in_the_home_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_dir({"PERUND_DIR": "/srv/node"}) == Path("/srv/node")
+    assert data_dir({}) == tmp_path / ".perund"
+    assert data_dir({"PERUND_DIR": ""}) == tmp_path / ".perund"

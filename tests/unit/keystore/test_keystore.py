@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from perund.keystore import KeyStore, ScryptCost
+from perund.passphrase import ask_passphrase
 from perund.setup_errors import DirectoryError, KeyStoreError, PassphraseError, WrongPassphraseError
 
 PASSPHRASE = "correct horse battery"
@@ -109,3 +110,12 @@ def test_a_link_goes_on_leading_to_the_keys(tmp_path: Path) -> None:
     assert (directory / "keystore.json").is_symlink()
     assert [path.name for path in stick.iterdir()] == ["keystore.json"]
     KeyStore(stick).open("the passphrase after it")
+
+
+def test_a_passphrase_that_a_file_with_a_byte_order_mark_set_once_opens_still(tmp_path: Path) -> None:
+    old = KeyStore(tmp_path)
+    old.create(ENTROPY, "\ufeff" + PASSPHRASE, QUICK)
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbf" + PASSPHRASE.encode() + b"\r\n")
+    read = ask_passphrase(str(tmp_path / "file"), environment={})
+    assert read == PASSPHRASE
+    assert old.open(read).node_id == old.node_id()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from perund.store.reading import Reader
 from perund.store.rows import PeerAddress
 from perund.store.schema import migrate
 from wire.address import MAX_ADDRESS, Address, BadAddress, NodeAddress
+from wire.network import _why_not_listening
 
 NODE = "02" + "ab" * 32
 NODE_ID = bytes.fromhex(NODE)
@@ -182,3 +184,11 @@ def test_everybody_agrees(host: str, port: str) -> None:
         address = Address.of(text)
         assert Address.of(str(address)) == address
         kept_everywhere(address)
+
+
+@pytest.mark.parametrize("host", ["::1", "2001:db8::7", "fe80::1%eth0", "127.0.0.1", "localhost"])
+def test_an_address_in_a_message_can_be_given_back(host: str) -> None:
+    place = str(Address(host, 9735))
+    assert Address.of(place) == Address(host, 9735)
+    for number in (errno.EADDRINUSE, errno.EACCES, errno.EIO):
+        assert place in _why_not_listening(host, 9735, OSError(number, "no"))

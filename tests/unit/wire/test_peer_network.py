@@ -139,6 +139,8 @@ async def test_a_dial_that_reaches_nobody_says_so(at: Scene) -> None:
     await bob.network.close()
     with pytest.raises(PeerUnreachable, match="refused"):
         await alice.dial(bob)
+    with pytest.raises(PeerUnreachable, match=r"\[::1\]:9"):  # as it is written, and can be given back
+        await alice.network.dial(bob.id, "::1", 9)
     for host, port in (("a\0b", 1), ("no.such.host.invalid", 1), ("a" * 70 + ".example", 1), (LOCAL, 70_000)):
         with pytest.raises(PeerUnreachable):
             await alice.network.dial(bob.id, host, port)

@@ -24,14 +24,6 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 MAX_NESTING: Final = 6
 
 
-_AT_INFO: Final = structlog.make_filtering_bound_logger(logging.INFO)
-_BY_LEVEL: Final = [name for name in dir(_AT_INFO) if not name.startswith("_")]
-
-
-class _Levelled(_AT_INFO):  # type: ignore[misc, valid-type]
-    """The class of all loggers. They are kept once used, so a change of the level is one of their class."""
-
-
 def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
     """Set up structlog, and the standard library's logging of the libraries below it, for this process.
 
@@ -66,12 +58,11 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
 
     if sink is not None:
         sink.say_lost = say_lost
-    set_log_level(level)
     structlog.configure(
         processors=[budget, *shared, *ending],
-        wrapper_class=_Levelled,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", out)),
-        cache_logger_on_first_use=stream is None,  # else a line that is not written costs as much as one that is
+        cache_logger_on_first_use=False,  # so that a new level holds for every logger
     )
     handler = logging.StreamHandler(cast("TextIO", out))
     handler.addFilter(budget)
@@ -89,8 +80,9 @@ def configure_logs(level: str = "info", form: str = "auto", stream: TextIO | Non
 
 def set_log_level(level: str) -> None:
     """Say from which level on lines are written, also by loggers that were used before."""
-    for name in _BY_LEVEL:
-        setattr(_Levelled, name, getattr(structlog.make_filtering_bound_logger(_LEVELS[level]), name))
+    structlog.configure(
+        **{**structlog.get_config(), "wrapper_class": structlog.make_filtering_bound_logger(_LEVELS[level])}
+    )
 
 
 def redact_secrets(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:

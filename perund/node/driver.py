@@ -177,9 +177,7 @@ class ChannelDriver:
                 case LookNow():
                     self._look_soon()
                 case Received():
-                    log.debug(
-                        "channel.received", channel=self.short, version=effect.version, count=len(effect.payments)
-                    )
+                    pass  # nobody waits for it: `channel.updated` is durable with it
 
     @property
     def writing(self) -> bool:

@@ -363,8 +363,7 @@ MUTATIONS: Final = (
     _bug(
         "resume without the acknowledgement",
         "DESIGN 6: a lost acknowledgement is sent again",
-        (Follower, "_resumed", "step += Step(outgoing=(self._ack_again(),))", "pass"),
-        (Follower, "_update", "return Step(outgoing=(self._ack_again(),))", "return NOTHING"),
+        (Follower, "_ack_again", "return Step(outgoing=(Send(Ack", "return NOTHING and Step(outgoing=(Send(Ack"),
     ),
     _bug(
         "resume without the offers",

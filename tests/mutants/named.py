@@ -288,8 +288,8 @@ NAMED: Final = (
     Named(
         "an opening is told of before the backup file has it",
         "perund/store/writer.py",
-        "                self._write(units)\n                self._back_up([part for unit in units for part in unit.backed_up])\n",
-        "                self._write(units)\n                self._tell(partial(self._call_all, [u.then for u in units if u.then]))\n                self._back_up([part for unit in units for part in unit.backed_up])\n",
+        "                self._write(units, self._may_be_to + len(units))\n                self._back_up([part for unit in units for part in unit.backed_up])\n",
+        "                self._write(units, self._may_be_to + len(units))\n                self._tell(partial(self._call_all, [u.then for u in units if u.then]))\n                self._back_up([part for unit in units for part in unit.backed_up])\n",
         (f"{_U}/store/test_power_cut.py",),
     ),
     Named(
@@ -309,7 +309,7 @@ NAMED: Final = (
     Named(
         "one block stands for two withdrawals",
         "perund/node/settlement_job.py",
-        "                and block.index not in claimed\n",
+        "                and block.index not in self._store.blocks\n",
         "",
         (f"{_U}/node/test_blocks_decide.py",),
     ),

@@ -101,7 +101,7 @@ async def test_lines_and_calls_that_make_no_sense(town: Town) -> None:
         params = {**pay, "channel": unknown} if method == "channel.pay" else {"channel": unknown}
         assert await raw.call(method, params) == (200, "unknown_channel"), method
     assert await raw.call("wallet.send", {"to": "nobody at all", "amount_e8s": "1"}) == (606, "bad_account")
-    assert await raw.call("wallet.send", {"to": alice.info.account, "amount_e8s": str(2**63 - 1)}) == (
+    assert await raw.call("wallet.send", {"to": bob.info.account, "amount_e8s": str(2**63 - 1)}) == (
         601, "insufficient_funds",
     )  # fmt: skip
     assert await raw.call("peer.connect", {"peer": f"{alice.info.node_id}@127.0.0.1:1"}) == (407, "peer_is_self")

@@ -110,6 +110,7 @@ async def test_a_close_that_waits_and_a_withdrawal_that_cannot_be_made(town: Tow
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_an_internet_computer_that_is_silent(town: Town) -> None:
     alice, bob = await town.pair()
     await town.open(alice, bob, 20, challenge_s=86_400)

@@ -172,6 +172,7 @@ async def victims() -> AsyncIterator[list[Victim]]:
         victim.server.close()
 
 
+@pytest.mark.long
 async def test_lies_replace_nothing_and_make_a_node_knock_a_few_times(town: Town, victims: list[Victim]) -> None:
     bob = await town.node("bob")
     liar = Liar(town)

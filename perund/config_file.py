@@ -136,7 +136,8 @@ def _hints(section: type[msgspec.Struct]) -> dict[str, Any]:
 
 def _description(section: type[msgspec.Struct], key: str) -> str:
     hint = _hints(section)[key]
-    return next((meta.description for meta in hint.__metadata__ if meta.description), "")
+    metadata = getattr(hint, "__metadata__", ())  # a section where a value was expected has none
+    return next((meta.description for meta in metadata if meta.description), "")
 
 
 def _kind(section: type[msgspec.Struct], key: str) -> object:
@@ -291,7 +292,7 @@ def explained(message: str, tables: Mapping[str, object]) -> Wrong:
     named = re.match(r"`(?:(\w+)\.)?(\w+)`", what)
     if named and not key:
         section, key = named[1] or section, named[2]
-    if section in _TOP:
+    if section in _TOP or (section and not key):
         section, key = "", section
     if missing:
         what = "is missing" if key in _SECTIONS and not section else "the key is missing"
@@ -305,7 +306,10 @@ def explained(message: str, tables: Mapping[str, object]) -> Wrong:
 def _value(tables: Mapping[str, object], section: str, key: str) -> str:
     table = tables.get(section) if section else tables
     value = table.get(key) if isinstance(table, Mapping) else table
-    text = ascii(list(value) if isinstance(value, tuple) else value)
+    try:
+        text = ascii(list(value) if isinstance(value, tuple) else value)
+    except ValueError:  # Python writes no number of more than some thousands of digits
+        return "a number of thousands of digits"
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -168,7 +169,8 @@ async def test_two_that_start_from_one_store_both_stop_until_their_operator_choo
     double = copied(town, bob)
     await asyncio.gather(bob.start(), double.start())
     await meets(bob, alice)
-    await town.pay(bob, channel, ICP)
+    with contextlib.suppress(RpcError):  # they dial alice by themselves, and may have heard of each other already
+        await town.pay(bob, channel, ICP)
 
     stopped = await has_stopped(town, double, alice)
     assert lives(stopped)[0] == lives(stopped)[1]

@@ -97,4 +97,4 @@ async def test_more_than_a_column_holds_is_not_sent(town: Town) -> None:
 
 
 def replace_amount(params: schema.SendParams, e8s: int) -> schema.SendParams:
-    return schema.SendParams(to=params.to, amount_e8s=PaidE8s(e8s))
+    return schema.SendParams(to=params.to, amount_e8s=PaidE8s(e8s), accept_loss=params.accept_loss)

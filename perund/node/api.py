@@ -78,7 +78,7 @@ class NodeService:
         self._node = node
         self._services = node.services
         self._stop = stop
-        self._about = about(node.services.data_dir, node.services.config, node.services.keys, version)
+        self._version = version
         self._keys = Idempotency(node.services.store)
         self._promises = Promises(node.services.store, node.lives.reason_not_to_sign)
         self._paying = Paying(node, self._find, self._keys, self._promises)
@@ -94,7 +94,7 @@ class NodeService:
         services, certified = self._services, self._services.agent.chain_time_is_certified
         age = services.watcher.oldest_look_age_ns()
         return msgspec.structs.replace(
-            self._about,
+            about(services.data_dir, services.config, services.keys, self._version),
             state="running",
             listen=services.listening,
             announces=[str(place) for place in announced_by(services.config, services.listening)],

@@ -80,7 +80,14 @@ _Unit = tuple[Sequence[Statement], Callable[[], None] | None, Sequence[bytes]]
 class SimWriter:
     """Writes on the virtual loop."""
 
-    def __init__(self, database: apsw.Connection, path: object, failed: Callable[[StorageFailed], None]) -> None:
+    def __init__(
+        self,
+        database: apsw.Connection,
+        path: object,
+        failed: Callable[[StorageFailed], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        assert loop is None
         life = LIFE.get()
         assert life is not None
         self._life: Life = life

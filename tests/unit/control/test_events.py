@@ -15,6 +15,8 @@ PASSED_ON = {"kind", "wanted"}
 """Names of variables under which a kind is handed on; where it comes from is looked at there."""
 NAMED = {"STOPPED_SIGNING": STOPPED_SIGNING}
 """Kinds that have a name in the source."""
+SERVICE_MANAGER = {"READY", "STATUS", "STOPPING", "WATCHDOG"}
+"""What systemd is told, which no list of ours has."""
 OTHER_PROGRAMS = ("perund/tower/server.py", "perund/tower/daemon.py", "perund/tower/books.py", "watcher/tower/")
 
 
@@ -29,7 +31,7 @@ def told() -> Iterator[tuple[str, str]]:
                     continue
                 callee = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
                 first = call.args[0]
-                if callee not in TELLERS:
+                if callee not in TELLERS or ast.unparse(first).partition("=")[0].strip("f'\"") in SERVICE_MANAGER:
                     continue
                 if isinstance(first, ast.Constant) and isinstance(first.value, str):
                     yield first.value, name

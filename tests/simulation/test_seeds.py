@@ -10,7 +10,7 @@ from tests.simulation.runner import command_of, run_seeds, was_crash_point
 from tests.simulation.world import SeedFailed, World
 
 CHUNK = 75
-CHUNKS = 24
+CHUNKS = 14
 """1,800 seeds: some three minutes on two cores. `python -m tests.simulation --seeds 3000` is for a change of rules."""
 
 

@@ -11,7 +11,7 @@ from tests.simulation.world import SeedFailed, World
 
 CHUNK = 75
 CHUNKS = 14
-"""1,800 seeds: some three minutes on two cores. `python -m tests.simulation --seeds 3000` is for a change of rules."""
+"""1,050 seeds: some two minutes on two cores. `python -m tests.simulation --seeds 3000` is for a change of rules."""
 
 
 @pytest.mark.timeout(600)

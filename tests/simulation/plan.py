@@ -33,7 +33,7 @@ KINDS: Final = (
 RARE_KINDS: Final = (
     "send.LifeHeard", "sent.LifeHeard", "send.LifeStopped", "sent.LifeStopped", "send.Decline", "sent.Decline",
 )  # fmt: skip
-"""Those of an old copy that runs beside a node, and of payments that are declined: too seldom to be a crash point in every few towns."""
+"""Those of an old copy beside a node, and of declines: too seldom to be a crash point in every few towns."""
 LATE_KINDS: Final = (
     "send.CloseRequest", "sent.CloseRequest", "call.dispute", "answered.dispute", "call.conclude", "answered.conclude",
     "call.withdraw", "answered.withdraw", "call.blocks", "answered.blocks", "disk.write", "disk.written",

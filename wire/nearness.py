@@ -7,12 +7,18 @@ is believed only about addresses that are no nearer than the one from which it t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
-from typing import Final
+from typing import Final, TypeVar
 
-__all__ = ["Nearness", "addresses_within", "is_ip", "nearness_of"]
+from wire.address import Address
+
+__all__ = ["Nearness", "addresses_within", "connect_within", "is_ip", "nearness_of"]
+
+T = TypeVar("T")
 
 MOST_OF_A_NAME: Final = 2
 """Addresses that one announced name stands for: one of each family is usual, a hundred would be a hundred dials."""
@@ -68,3 +74,17 @@ async def addresses_within(host: str, port: int, nearest: Nearness) -> list[str]
     if not allowed:
         raise OSError(f"a peer told the address {host}, and it is nearer to this machine than the peer was")
     return allowed[:MOST_OF_A_NAME]
+
+
+async def connect_within(place: Address, nearest: Nearness | None, connect: Callable[[str], Awaitable[T]]) -> T:
+    """Return what `connect` makes of the first host that takes the connection. `nearest`: None for any.
+
+    Raises what the last one raised; `OSError` as `addresses_within`.
+    """
+    if nearest is None:
+        return await connect(place.host)
+    *first, last = await addresses_within(place.host, place.port, nearest)
+    for host in first:
+        with contextlib.suppress(OSError):
+            return await connect(host)
+    return await connect(last)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import random
@@ -33,7 +32,7 @@ from wire.handler import PeerHandler
 from wire.keeper import Keeper, Target
 from wire.limits import Allowance, Limits, Timing
 from wire.link import Link
-from wire.nearness import Nearness, addresses_within
+from wire.nearness import Nearness, connect_within
 from wire.noise import Initiator, Responder, is_node_key
 from wire.proving import prove
 from wire.session import Session
@@ -239,22 +238,17 @@ class PeerNetwork:
     async def _connect(self, link: Link, nearest: Nearness | None, arrival: asyncio.Future[Session]) -> None:
         assert link.dialed is not None
         host, port = link.dialed.host, link.dialed.port
+
+        async def connect(to: str) -> None:
+            await asyncio.get_running_loop().create_connection(lambda: link, to, port)
+
         try:
-            hosts = [host] if nearest is None else await addresses_within(host, port, nearest)
-            await self._connect_to_one(link, hosts, port)
+            await connect_within(link.dialed, nearest, connect)
         except (OSError, ValueError, OverflowError) as error:
             if not arrival.done():
                 reached = PeerUnreachable(f"cannot connect to {safe_text(Address.shown(host, port))}: {_plain(error)}")
                 reached.__cause__ = error
                 arrival.set_exception(reached)
-
-    async def _connect_to_one(self, link: Link, hosts: Sequence[str], port: int) -> None:
-        *first, last = hosts
-        for host in first:
-            with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().create_connection(lambda: link, host, port)
-                return
-        await asyncio.get_running_loop().create_connection(lambda: link, last, port)
 
     def _leave(self, greeting: Greeting, arrival: asyncio.Future[Session]) -> None:
         """Decide what becomes of an attempt that is not needed any more."""

@@ -13,7 +13,7 @@ from coincurve import PrivateKey
 
 from wire.address import Address
 from wire.errors import DialTimedOut, HandshakeFailed, NotThatPeer, PeerUnreachable
-from wire.nearness import Nearness, addresses_within
+from wire.nearness import Nearness, connect_within
 from wire.noise import ACT_BYTES, Initiator
 from wire.text import safe_text
 
@@ -29,8 +29,9 @@ async def prove(key: PrivateKey, peer: bytes, place: Address, within_s: float, n
     try:
         async with asyncio.timeout(within_s):
             try:
-                hosts = [place.host] if nearest is None else await addresses_within(place.host, place.port, nearest)
-                reader, writer = await asyncio.open_connection(hosts[0], place.port)
+                reader, writer = await connect_within(
+                    place, nearest, lambda host: asyncio.open_connection(host, place.port)
+                )
             except (OSError, ValueError) as error:
                 raise PeerUnreachable(f"cannot connect to {place}: {safe_text(str(error))}") from error
             try:

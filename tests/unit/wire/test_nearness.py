@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -59,3 +62,20 @@ async def test_nobody_far_away_makes_a_node_dial_its_own_machine(at: Scene, host
     session = await alice.network.dial(bob.id, LOCAL, bob.port, Nearness.LOOPBACK)
     assert session.nearness is Nearness.LOOPBACK
     assert session.dialed_at == Address(LOCAL, bob.port)
+
+
+async def test_a_name_of_two_addresses_is_tried_at_both(at: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a machine with IPv6 that the network between does not carry."""
+    alice, bob = await at.node(), await at.node()
+    loop = asyncio.get_running_loop()
+    real, name = loop.getaddrinfo, "bob.example"
+
+    async def looked_up(host: Any, port: Any, **hints: Any) -> Any:
+        if host != name:
+            return await real(host, port, **hints)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in ("127.0.0.2", LOCAL)]
+
+    monkeypatch.setattr(loop, "getaddrinfo", looked_up)
+    await alice.network.prove(bob.id, Address(name, bob.port), Nearness.LOOPBACK)
+    session = await alice.network.dial(bob.id, name, bob.port, Nearness.LOOPBACK)
+    assert session.dialed_at == Address(name, bob.port)

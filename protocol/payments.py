@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from protocol.errors import Undecodable
+from protocol.limits import MAX_MEMO_BYTES
 
-__all__ = ["EMPTY", "MAX_MEMO_BYTES", "PAYMENT_ID_BYTES", "Batch", "Payment"]
+__all__ = ["EMPTY", "PAYMENT_ID_BYTES", "Batch", "Payment"]
 
 PAYMENT_ID_BYTES: Final = 16
-MAX_MEMO_BYTES: Final = 256
 _IDS: Final = struct.Struct("16s")
 
 

@@ -19,7 +19,8 @@ from msgspec.msgpack import Decoder
 
 from protocol import messages as m
 from protocol.errors import InvariantBroken, Undecodable
-from protocol.payments import MAX_MEMO_BYTES, PAYMENT_ID_BYTES, Batch, Payment
+from protocol.limits import MAX_MEMO_BYTES
+from protocol.payments import PAYMENT_ID_BYTES, Batch, Payment
 from protocol.tower_digest import BUCKETS, DIGEST_BYTES, ENTRY_BYTES, PAGE, read_buckets, read_entries
 from protocol.types import MAX_E8S, MAX_INT64, MAX_VERSION
 from wire.address import MAX_ANNOUNCED, MAX_ANNOUNCED_HOST, MAX_PORT, BadAddress, announced_address

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from perund.amounts import format_icp
 from perund.cli.failing import for_people
-from perund.cli.output import plain as _safe
-from perund.cli.output import say
+from perund.cli.output import plain, say
 from perund.control import schema
 from perund.durations import format_duration
 
@@ -53,7 +52,7 @@ def health(found: schema.Health) -> None:
         say(f"watcher: {watcher.state}, {watcher.channels} channels{lag}{left}")
     for problem in found.problems:
         where = f" [{problem.channel[:SHORT]}]" if problem.channel else ""
-        say(_safe(f"  {problem.code}{where}: {for_people(problem.message)} (since {problem.since})"))
+        say(plain(f"  {problem.code}{where}: {for_people(problem.message)} (since {problem.since})"))
     for tower in found.towers:
         state = "dropped" if tower.dropped else "connected" if tower.connected else "not connected"
         age = "" if tower.oldest_undelivered_s is None else f", the oldest for {tower.oldest_undelivered_s:.0f} s"
@@ -208,13 +207,13 @@ def payments(page: schema.PaymentPage) -> None:
 def event(one: schema.Event) -> None:
     """Print an event on a line."""
     facts = " ".join(f"{key}={value}" for key, value in one.data.items())
-    say(_safe(f"{one.cursor} {one.at} {one.event} {facts}".rstrip()))
+    say(plain(f"{one.cursor} {one.at} {one.event} {facts}".rstrip()))
 
 
 def _lines(*facts: tuple[str, str]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
-        say(_safe(f"{name:<{width}}  {value}"))
+        say(plain(f"{name:<{width}}  {value}"))
 
 
 def _table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], nothing: str) -> None:
@@ -222,7 +221,7 @@ def _table(columns: tuple[str, ...], rows: Sequence[Sequence[str]], nothing: str
     if not rows:
         say(nothing)
         return
-    cells = [columns, *(tuple(_safe(cell) for cell in row) for row in rows)]
+    cells = [columns, *(tuple(plain(cell) for cell in row) for row in rows)]
     if not sys.stdout.isatty():
         # A pipe gets whole values with tabs between them, not a drawing for some width.
         for row in cells:

@@ -15,6 +15,7 @@ from perund.environment import data_dir
 from perund.passphrase import STDIN
 from perund.spelling import instead
 from protocol.errors import CallerMistake
+from protocol.limits import MAX_MEMO_BYTES
 
 __all__ = [
     "DIR",
@@ -33,7 +34,6 @@ __all__ = [
     "shown",
 ]
 
-MAX_MEMO_BYTES: Final = 256
 MAX_KEY: Final = 128
 MAX_SHOWN: Final = 80
 

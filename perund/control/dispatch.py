@@ -79,9 +79,11 @@ class Dispatcher:
         if name == "channel.pay" and not isinstance(api, Starting):
             api.channel_pay(decode_params(CHANNEL_PAY, request.params), reply)
         elif name == "event.subscribe" and not isinstance(api, Starting):
-            self._run(self._subscribe(api, decode_params(EVENT_SUBSCRIBE, request.params), reply, caller))
+            wanted = decode_params(EVENT_SUBSCRIBE, request.params)
+            self._run(self._answer(self._subscribe(api, wanted, caller), reply))
         elif name in self._calls:
-            self._run(self._call(self._calls[name], decode_params(METHODS[name], request.params), reply))
+            params = decode_params(METHODS[name], request.params)
+            self._run(self._answer(self._calls[name](params), reply))
         else:
             raise RpcError("method_not_found", f"there is no method {name[:60]!a}")
 
@@ -99,24 +101,18 @@ class Dispatcher:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _call(self, call: Call, params: Params, reply: Reply) -> None:
+    async def _answer(self, result: Awaitable[object], reply: Reply) -> None:
         try:
-            reply.result(await call(params))
+            reply.result(await result)
         except asyncio.CancelledError:
             reply.error(RpcError("node_stopping", "the node stopped before this call was carried out"))
             raise
         except Exception as error:  # noqa: BLE001  (answered, and logged if unknown)
             reply.error(error)
 
-    async def _subscribe(self, api: NodeApi, params: SubscribeParams, reply: Reply, caller: Caller) -> None:
-        try:
-            feed = await api.event_subscribe(params)
-            reply.result(Subscription(subscription=caller.subscribe(feed), cursor=feed.cursor))
-        except asyncio.CancelledError:
-            reply.error(RpcError("node_stopping", "the node stopped before this call was carried out"))
-            raise
-        except Exception as error:  # noqa: BLE001  (answered, and logged if unknown)
-            reply.error(error)
+    async def _subscribe(self, api: NodeApi, params: SubscribeParams, caller: Caller) -> Subscription:
+        feed = await api.event_subscribe(params)
+        return Subscription(subscription=caller.subscribe(feed), cursor=feed.cursor)
 
     async def _discover(self, params: Params) -> object:
         del params

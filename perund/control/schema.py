@@ -23,8 +23,7 @@ from perund.control.values import (
     PaymentIdHex,
     Seconds,
 )
-from protocol.limits import MAX_INT64
-from protocol.payments import MAX_MEMO_BYTES
+from protocol.limits import MAX_INT64, MAX_MEMO_BYTES
 from wire.address import MAX_NODE_ADDRESS, NODE_ID_PATTERN, BadAddress, NodeAddress
 
 __all__ = [

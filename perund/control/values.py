@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from protocol.limits import MAX_INT64
+from protocol.limits import MAX_INT64, MAX_MEMO_BYTES
 
 __all__ = [
     "ChannelIdHex",
@@ -39,7 +39,9 @@ ChannelRef = Annotated[
 ChannelIdHex = Annotated[str, Meta(pattern="^[0-9a-f]{128}$", description="Channel id.")]
 NodeIdHex = Annotated[str, Meta(pattern="^0[23][0-9a-f]{64}$", description="Public key of a node, compressed.")]
 PaymentIdHex = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="Payment id, 16 bytes.")]
-Memo = Annotated[str, Meta(max_length=256, description="Text for the receiver, at most 256 bytes of UTF-8.")]
+Memo = Annotated[
+    str, Meta(max_length=MAX_MEMO_BYTES, description=f"Text for the receiver, at most {MAX_MEMO_BYTES} bytes of UTF-8.")
+]
 IdempotencyKey = Annotated[
     str,
     Meta(

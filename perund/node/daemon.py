@@ -232,6 +232,7 @@ async def _run_locked(
         stack.push_async_callback(bounded("network", services.network.close))
         service = NodeService(node, stop.set, version)
         control.serve(service)
+        # Once more: what was pushed at first is for a start that fails. Now it comes before the node itself ends.
         stack.push_async_callback(bounded("control", lambda: control.stop(STEP_S), 2 * STEP_S))
         stack.push_async_callback(
             bounded("answers", lambda: service.end_waiting(str(failures[0]) if failures else STOPS))

@@ -148,7 +148,9 @@ def _say_channel(node: Node, driver: ChannelDriver, problem: Tell, margins: list
         if job.problem:
             problem(f"{job.name}_stuck", job.problem, channel.id, job.problem_since_ns)
     offers = channel.ours == 1 and channel.committed_e8s > 0
-    oldest_ms = node.services.store.read.oldest_offer_ms(driver.number, channel.ours) if offers else None
+    oldest_ms = (
+        node.services.store.read.oldest_waiting_ms(driver.number, channel.ours, offered=True) if offers else None
+    )
     if oldest_ms is not None and driver.online and time.time() - oldest_ms / 1000 > OFFER_PATIENCE_S:
         problem(
             "offer_stuck",

@@ -4,45 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from chain.errors import NotInTime
 from perund.control.errors import RpcError
+from protocol.errors import PerundError
 
-__all__ = ["ANSWER_S", "answered", "ended_within", "not_ended"]
+__all__ = ["ANSWER_S", "answered", "ended_within"]
 
 ANSWER_S: Final = 15.0
 """A caller is answered by then also when the Internet Computer is silent: what is tried again takes over a minute."""
 
 
-@asynccontextmanager
-async def answered(within_s: float = ANSWER_S) -> AsyncIterator[None]:
+def answered(within_s: float = ANSWER_S) -> AbstractAsyncContextManager[None]:
     """Bound questions to the Internet Computer that change nothing. Raises `NotInTime`, a `ChainError`."""
-    try:
-        async with asyncio.timeout(within_s) as limit:
-            yield
-    except TimeoutError as error:
-        if not limit.expired():
-            raise
-        raise NotInTime(within_s) from error
+    return _within(within_s, lambda: NotInTime(within_s))
 
 
-@asynccontextmanager
-async def ended_within(timeout_s: int | None, state: Callable[[], str]) -> AsyncIterator[None]:
+def ended_within(timeout_s: int | None, state: Callable[[], str]) -> AbstractAsyncContextManager[None]:
     """Bound a wait for something that is durable and goes on without the caller. `state`: how it stands, for people.
 
     Raises `RpcError` (wait_ended). Without a limit it waits for as long as it takes.
     """
+    return _within(timeout_s, lambda: RpcError("wait_ended", state()))
+
+
+@asynccontextmanager
+async def _within(limit_s: float | None, over: Callable[[], PerundError]) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(timeout_s) as limit:
+        async with asyncio.timeout(limit_s) as limit:
             yield
     except TimeoutError as error:
         if not limit.expired():
             raise
-        raise not_ended(state()) from error
-
-
-def not_ended(state: str) -> RpcError:
-    """Return what a caller is told whose time is over."""
-    return RpcError("wait_ended", state)
+        raise over() from error

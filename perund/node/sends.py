@@ -72,10 +72,8 @@ class Sends:
         pause = FIRST_PAUSE_S
         while True:
             try:
-                if (await self._transfers.drive(number)).status is not IntentStatus.OPEN:
+                if (await self.drive(number)).status is not IntentStatus.OPEN:
                     return
-            except StorageFailed:
-                raise
             except PerundError as error:  # the blocks could not be read: nothing is known yet
                 log.warning("send.not_followed", transfer=number, error=str(error))
             await asyncio.sleep(pause)

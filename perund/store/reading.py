@@ -476,18 +476,14 @@ class Reader:
         assert row is not None
         return int(row[0])
 
-    def oldest_offer_ms(self, number: int, sender: ParticipantIndex) -> int | None:
-        """Return when the oldest open offer was recorded (local clock, ms), or None."""
-        row = self._row(
-            "SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status = 'offered'",
-            (number, sender),
-        )
-        return int(row[0]) if row is not None and row[0] is not None else None
+    def oldest_waiting_ms(self, number: int, sender: ParticipantIndex, *, offered: bool = False) -> int | None:
+        """Return when the oldest payment was recorded that is queued or offered (local clock, ms), or None.
 
-    def oldest_waiting_ms(self, number: int, sender: ParticipantIndex) -> int | None:
-        """Return when the oldest payment was recorded that is queued or offered (local clock, ms), or None."""
+        `offered`: of those that are offered alone.
+        """
+        statuses = "('offered')" if offered else "('queued', 'offered')"  # literal, as the partial index has them
         row = self._row(
-            "SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status IN ('queued', 'offered')",
+            f"SELECT min(recorded_ms) FROM payment WHERE number = ? AND sender = ? AND status IN {statuses}",
             (number, sender),
         )
         return int(row[0]) if row is not None and row[0] is not None else None

@@ -65,6 +65,13 @@ async def meets(node: NodeProcess, peer: NodeProcess) -> None:
             return
 
 
+async def lives_again(node: NodeProcess, peer: NodeProcess) -> None:
+    """A node is stopped, begins its next life and tells a peer."""
+    await node.stop()
+    await node.start()
+    await meets(node, peer)
+
+
 async def has_stopped(town: Town, node: NodeProcess, peer: NodeProcess | None = None) -> schema.Event:
     """Return the event with which a node stopped signing. `peer`: who is to tell it, dialed until it did."""
 
@@ -106,9 +113,7 @@ async def test_an_old_copy_beside_the_original_stops_and_the_original_goes_on(to
     await bob.stop()
     double = copied(town, bob)
     for _ in range(3):
-        await bob.stop()
-        await bob.start()
-        await meets(bob, alice)
+        await lives_again(bob, alice)
         await town.pay(bob, channel, ICP)
     before = town.newest(bob, channel).state.version
 
@@ -141,9 +146,7 @@ async def test_who_waits_on_a_copy_that_stops_is_told_so(town: Town) -> None:
     await bob.stop()
     double = copied(town, bob)
     for _ in range(3):
-        await bob.stop()
-        await bob.start()
-        await meets(bob, alice)
+        await lives_again(bob, alice)
     await town.pay(bob, channel, ICP)
     await alice.stop()
     await double.start()

@@ -68,12 +68,18 @@ async def test_a_payment_to_a_peer_that_is_away_is_paid_once(town: Town) -> None
     assert (await town.view(bob, channel)).mine_e8s == 150_000_000
 
 
-async def test_a_payment_waits_as_long_as_it_takes(town: Town) -> None:
+async def paying_nobody(town: Town) -> tuple[NodeProcess, NodeProcess, str, asyncio.Task[Ran]]:
+    """Return two nodes, of which the second does not run, their channel, and a payment of the first that waits."""
     alice, bob = await town.pair()
     channel = await town.open(alice, bob, 20)
     await bob.kill()
     paying = asyncio.create_task(at(alice, "pay", channel, "1"))
     await town.until(alice, channel, lambda c: c.queued.count == 1, "the payment queued")
+    return alice, bob, channel, paying
+
+
+async def test_a_payment_waits_as_long_as_it_takes(town: Town) -> None:
+    alice, bob, channel, paying = await paying_nobody(town)
     await bob.start()
     ran = await within(paying, "the payment")
     assert ran.code == 0, ran
@@ -82,11 +88,7 @@ async def test_a_payment_waits_as_long_as_it_takes(town: Town) -> None:
 
 
 async def test_a_command_that_is_interrupted_tells_its_key(town: Town) -> None:
-    alice, bob = await town.pair()
-    channel = await town.open(alice, bob, 20)
-    await bob.kill()
-    paying = asyncio.create_task(at(alice, "pay", channel, "1"))
-    await town.until(alice, channel, lambda c: c.queued.count == 1, "the payment queued")
+    alice, bob, channel, paying = await paying_nobody(town)
     await alice.kill()
     ran = await within(paying, "the payment")
     assert ran.code == 4, ran

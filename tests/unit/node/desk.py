@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import apsw
 
 from chain.clock import SystemClock
 from chain.errors import ChainError
@@ -27,6 +29,7 @@ from perund.node.noise import Noise
 from perund.node.published import PublishedGuard
 from perund.node.settlement_job import SettlementJob
 from perund.node.transfers import Transfers
+from perund.recovery.copying import mark_as_copy
 from perund.store.errors import StorageFailed
 from perund.store.jobs import insert_channel
 from perund.store.store import Store
@@ -40,7 +43,7 @@ from protocol.signer import StateSigner
 from protocol.signing import ChannelKey
 from protocol.terms import Terms
 from protocol.types import ChannelId, Nanos, Params, ParticipantIndex, SignedState, State
-from tests.unit.node.net import CANISTER_ACCOUNT, Net
+from tests.unit.node.net import CANISTER_ACCOUNT, Fault, Net
 from watcher.ports import CertifiedLook
 from watcher.watch import Watcher
 
@@ -90,6 +93,20 @@ class Desk:
     async def restart(self) -> None:
         """Lose everything but the disk."""
         await self.close()
+        self.open()
+
+    async def restore(self, *, copy: bool = False) -> None:
+        """Start on a new disk, with what a backup has: the channel, and nothing of what happened in it.
+
+        `copy`: with a copy of the store instead, which was made a moment ago.
+        """
+        await self.close()
+        database = apsw.Connection(str(self.path))
+        if not copy:
+            database.execute("DELETE FROM transfer")
+            database.execute("DELETE FROM cost")
+        mark_as_copy(database, "this node was restored from a backup")
+        database.close()
         self.open()
 
     # --- the channel ----------------------------------------------------------------------------------------
@@ -222,6 +239,12 @@ class Desk:
     async def fund(self, until: Callable[[], bool]) -> None:
         await self.work(lambda: self.funding, until)
 
+    async def crash_funding(self, method: str, fault: Fault) -> None:
+        """Fund until a call meets its fault, and end there. The network is well again afterwards."""
+        met = self.net.disturb(method, fault)
+        await crash_in(asyncio.ensure_future(self.fund(lambda: False)), met)
+        self.net.calm()
+
     async def settle(self, until: Callable[[], bool] | None = None) -> None:
         """Get the money out; time passes whenever the job waits for it."""
 
@@ -235,7 +258,7 @@ class Desk:
         await self.work(lambda: self.settlement, done)
 
 
-async def crash_in(work: asyncio.Task[None], met: asyncio.Event) -> None:
+async def crash_in(work: asyncio.Future[Any], met: asyncio.Event) -> None:
     """End a piece of work at the moment at which its request has met its fate."""
     await asyncio.wait_for(met.wait(), 5)
     work.cancel()

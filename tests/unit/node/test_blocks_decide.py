@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import apsw
 import pytest
 
 from chain.clock import Certified
@@ -18,7 +17,6 @@ from chain.principal import account_identifier
 from devnet.network import PERUN_CANISTER_ID as CANISTER
 from devnet.perun.ledger_port import Outgoing
 from perund.node.ledger_scan import find_block
-from perund.recovery.copying import mark_as_copy
 from perund.store.jobs import insert_withdrawal
 from perund.store.rows import WithdrawalIntent
 from protocol.effects import Phase
@@ -54,7 +52,7 @@ async def lost_on_the_way(desk: Desk, fault: Fault, other: tuple[int, int] | Non
     desk.net.mint(desk.account, 10 * ICP)
     intent = await desk.transfers.plan(THERE, ICP, 7, None)
     met = desk.net.disturb("transfer", fault)
-    await crash_in(asyncio.ensure_future(_drive(desk, intent.number)), met)
+    await crash_in(asyncio.ensure_future(desk.transfers.drive(intent.number)), met)
     desk.net.calm()
     if other is not None:
         args = TransferArgs(THERE, other[0], FEE, other[1], intent.created_at_ns)
@@ -62,10 +60,6 @@ async def lost_on_the_way(desk: Desk, fault: Fault, other: tuple[int, int] | Non
     desk.net.advance(25 * HOUR)
     await desk.restart()
     return intent.number
-
-
-async def _drive(desk: Desk, number: int) -> None:
-    await desk.transfers.drive(number)
 
 
 async def status(desk: Desk, number: int) -> IntentStatus:
@@ -117,24 +111,11 @@ async def test_another_transfer_of_the_same_moment_is_not_taken_for_ours(desk: D
 # --- a deposit that only the ledger knows -------------------------------------------------------------------
 
 
-async def restored(desk: Desk) -> None:
-    """The node on a new disk, with what a backup has: the channel, and nothing of what happened in it."""
-    await desk.close()
-    database = apsw.Connection(str(desk.path))
-    database.execute("DELETE FROM transfer")
-    database.execute("DELETE FROM cost")
-    mark_as_copy(database, "this node was restored from a backup")
-    database.close()
-    desk.open()
-
-
 async def paid_and_lost(desk: Desk) -> None:
     """A channel of which this side's 3 ICP are paid and not credited, and no record of it is left."""
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
-    met = desk.net.disturb("transfer", Fault.REPLY_HELD)
-    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
-    desk.net.calm()
+    await desk.crash_funding("transfer", Fault.REPLY_HELD)
     assert desk.mine() == 0
 
 
@@ -146,7 +127,7 @@ def found(desk: Desk) -> list[tuple[int, str]]:
 async def test_what_a_stranger_has_credited_to_us_does_not_end_the_search(desk: Desk, e8s: int) -> None:
     await paid_and_lost(desk)
     await desk.net.pay_in(desk.terms.funding(0), e8s)
-    await restored(desk)
+    await desk.restore()
     await desk.fund(lambda: not desk.funding.in_flight)
     assert found(desk) == [(3 * ICP, "credited")]
     assert desk.mine() == 3 * ICP + e8s
@@ -155,7 +136,7 @@ async def test_what_a_stranger_has_credited_to_us_does_not_end_the_search(desk: 
 async def test_what_a_stranger_has_paid_under_our_memo_is_no_deposit_of_ours(desk: Desk) -> None:
     await paid_and_lost(desk)
     await desk.net.pay_in(desk.terms.funding(0), 5, credit=False)
-    await restored(desk)
+    await desk.restore()
     await desk.fund(lambda: not desk.funding.in_flight)
     assert found(desk) == [(3 * ICP, "credited")]
     assert [c.amount_e8s for c in desk.store.read.costs(1)] == [FEE]
@@ -165,7 +146,7 @@ async def test_what_we_have_paid_for_another_channel_is_no_deposit_of_this_one(d
     await paid_and_lost(desk)
     other = await desk.transfers.plan(CANISTER_ACCOUNT, 2 * ICP, desk.terms.funding(0).memo ^ 1, None)
     assert (await desk.transfers.drive(other.number)).status is IntentStatus.PAID
-    await restored(desk)
+    await desk.restore()
     await desk.fund(lambda: not desk.funding.in_flight)
     assert found(desk) == [(3 * ICP, "credited")]
 
@@ -174,14 +155,14 @@ async def test_what_we_have_sent_elsewhere_under_our_memo_is_no_deposit(desk: De
     await paid_and_lost(desk)
     other = await desk.transfers.plan(THERE, 2 * ICP, desk.terms.funding(0).memo, None)
     assert (await desk.transfers.drive(other.number)).status is IntentStatus.PAID
-    await restored(desk)
+    await desk.restore()
     await desk.fund(lambda: not desk.funding.in_flight)
     assert found(desk) == [(3 * ICP, "credited")]
 
 
 async def test_a_search_that_did_not_come_to_the_tip_goes_on(desk: Desk) -> None:
     await paid_and_lost(desk)
-    await restored(desk)
+    await desk.restore()
     desk.net.advance(2 * HOUR)  # no deposit can come any more
     await desk.agent.synchronise(CANISTER)
     with pages(desk, empty=True):

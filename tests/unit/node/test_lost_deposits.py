@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-
-import apsw
 import pytest
 
 from chain.ledger import TransferArgs
 from devnet.network import PERUN_CANISTER_ID as CANISTER
 from perund.node.ledger_scan import first_block_since
-from perund.recovery.copying import mark_as_copy
 from protocol.effects import Phase
-from tests.unit.node.desk import Desk, crash_in
+from tests.unit.node.desk import Desk
 from tests.unit.node.net import CANISTER_ACCOUNT, FEE, ICP, Fault
 
 
 def deposits(desk: Desk) -> int:
     """How many blocks of the ledger pay for this side."""
     return len(desk.net.transfers(CANISTER_ACCOUNT, desk.terms.funding(desk.ours).memo))
-
-
-async def restored(desk: Desk, *, copy: bool = False) -> None:
-    """The node on a new disk, with what a backup has: the channel, and nothing of what happened in it.
-
-    `copy`: with a copy of the store instead, which was made a moment ago.
-    """
-    await desk.close()
-    database = apsw.Connection(str(desk.path))
-    if not copy:
-        database.execute("DELETE FROM transfer")
-        database.execute("DELETE FROM cost")
-    mark_as_copy(database, "this node was restored from a backup")
-    database.close()
-    desk.open()
 
 
 @pytest.mark.parametrize(
@@ -45,13 +26,11 @@ async def test_it_is_found_and_credited_and_not_paid_again(desk: Desk, method: s
     desk.net.fill(130)  # what others did before
     desk.net.advance(7200)
     await desk.channel((3 * ICP, 2 * ICP))
-    met = desk.net.disturb(method, fault)
-    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
-    desk.net.calm()
+    await desk.crash_funding(method, fault)
     desk.net.fill(60)
     assert (deposits(desk), desk.mine()) == (1, 0)
 
-    await restored(desk)
+    await desk.restore()
     await desk.fund(lambda: not desk.funding.in_flight)
 
     assert (deposits(desk), desk.mine()) == (1, 3 * ICP)
@@ -71,14 +50,10 @@ async def test_it_is_booked_once_however_often_it_is_searched_for(
     """Each start searches from the opening on: what a search before it found, or the copy has on record, is no news."""
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
-    met = desk.net.disturb(method, fault)
-    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
-    desk.net.calm()
-    await restored(desk, copy=copy)
+    await desk.crash_funding(method, fault)
+    await desk.restore(copy=copy)
     for _ in range(2):
-        met = desk.net.disturb("deposit", Fault.HELD)  # killed when it is found, and not credited
-        await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
-        desk.net.calm()
+        await desk.crash_funding("deposit", Fault.HELD)  # killed when it is found, and not credited
         await desk.restart()
     await desk.fund(lambda: not desk.funding.in_flight)
 
@@ -93,7 +68,7 @@ async def test_one_that_the_copy_gave_up_is_found_all_the_same(desk: Desk) -> No
     await desk.channel((3 * ICP, 2 * ICP))
     memo = desk.terms.funding(0).memo
     intent = await desk.transfers.plan(CANISTER_ACCOUNT, 3 * ICP, memo, 1)
-    await restored(desk, copy=True)
+    await desk.restore(copy=True)
     assert (await desk.transfers.drive(intent.number, may_ask=lambda: False)).status.value == "void"
     late = TransferArgs(CANISTER_ACCOUNT, 3 * ICP, FEE, memo, intent.created_at_ns)
     assert isinstance((await desk.ledger.transfer(late)).value, int)
@@ -106,10 +81,8 @@ async def test_one_that_the_copy_gave_up_is_found_all_the_same(desk: Desk) -> No
 async def test_what_a_stranger_pays_for_us_does_not_end_the_search(desk: Desk) -> None:
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
-    met = desk.net.disturb("transfer", Fault.REPLY_HELD)
-    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
-    desk.net.calm()
-    await restored(desk)
+    await desk.crash_funding("transfer", Fault.REPLY_HELD)
+    await desk.restore()
     await desk.net.pay_in(desk.terms.funding(0), 1)
     await desk.fund(lambda: not desk.funding.in_flight)
     assert [d.status.value for d in desk.store.read.deposits(1)] == ["credited"]
@@ -120,7 +93,7 @@ async def test_our_own_deposit_without_a_record_is_not_booked_as_somebody_elses(
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
     await desk.fund(lambda: desk.waiting_for == "the peer's deposit")
-    await restored(desk)
+    await desk.restore()
     await desk.net.pay_in(desk.terms.funding(1), 2 * ICP)
     await desk.fund(lambda: desk.driver.channel.we_are_ready)
     assert desk.store.read.credits(1) == []
@@ -130,7 +103,7 @@ async def test_one_that_is_credited_is_not_searched_for(desk: Desk) -> None:
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
     await desk.fund(lambda: desk.waiting_for == "the peer's deposit")
-    await restored(desk)
+    await desk.restore()
     before = len(desk.net.calls)
     await desk.fund(lambda: not desk.funding.in_flight)
     assert desk.store.read.deposits(1) == ()
@@ -142,7 +115,7 @@ async def test_one_that_may_still_come_is_waited_for(desk: Desk) -> None:
     """A transfer that the lost node asked for is executed until its call expires: a channel is not let go before."""
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
-    await restored(desk)
+    await desk.restore()
     for _ in range(3):
         assert "pays nothing" in await desk.step(desk.funding)
     assert desk.funding.in_flight
@@ -161,10 +134,8 @@ async def test_a_deposit_that_a_copy_has_decided_on_is_not_asked_for(desk: Desk)
     """The node that the copy was made of may have paid it, or another one instead (rule 7)."""
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
-    met = desk.net.disturb("transfer", Fault.HELD)
-    await crash_in(asyncio.ensure_future(desk.fund(lambda: False)), met)
-    desk.net.calm()
-    await restored(desk, copy=True)
+    await desk.crash_funding("transfer", Fault.HELD)
+    await desk.restore(copy=True)
     before = len(desk.net.calls)
     assert "whether our deposit was paid" in await desk.step(desk.funding)
     desk.net.advance(3601 + 361)
@@ -180,7 +151,7 @@ async def test_what_was_searched_is_not_searched_again(desk: Desk) -> None:
     desk.net.mint(desk.account, 10 * ICP)
     await desk.channel((3 * ICP, 2 * ICP))
     desk.net.fill(260)  # six pages, made after the opening
-    await restored(desk)
+    await desk.restore()
     before = len(desk.net.calls)
     await desk.step(desk.funding)
     first = desk.net.calls[before:].count("query_blocks")

@@ -90,13 +90,9 @@ async def test_killed_while_it_asks_and_driven_again_it_is_paid_once(desk: Desk,
     number = await planned(desk)
     for _ in range(times):
         met = desk.net.disturb("transfer", fault)
-        await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+        await crash_in(asyncio.ensure_future(desk.transfers.drive(number)), met)
         await desk.restart()
     assert_paid_once(desk.net, await driven(desk, number))
-
-
-async def _drive(desk: Desk, number: int) -> None:
-    await desk.transfers.drive(number)
 
 
 async def test_killed_between_the_intent_and_the_first_request(desk: Desk) -> None:
@@ -112,7 +108,7 @@ async def test_tried_again_a_day_later_the_blocks_decide(desk: Desk, fault: Faul
     """
     number = await planned(desk)
     met = desk.net.disturb("transfer", fault)
-    await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+    await crash_in(asyncio.ensure_future(desk.transfers.drive(number)), met)
     desk.net.fill(120)
     desk.net.advance(25 * HOUR)
     asked = len(desk.net.calls)
@@ -177,7 +173,7 @@ async def test_bad_fee_after_a_lost_reply_proves_nothing(desk: Desk, monkeypatch
     """The ledger checks the fee before it looks for duplicates: the first request may have been executed, and was."""
     number = await planned(desk)
     met = desk.net.disturb("transfer", Fault.REPLY_HELD)
-    await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+    await crash_in(asyncio.ensure_future(desk.transfers.drive(number)), met)
     change_fee(monkeypatch, 2 * FEE)
     intent = await desk.transfers.drive(number)
     assert (intent.status, intent.unproven) == (IntentStatus.OPEN, 1)
@@ -191,7 +187,7 @@ async def test_bad_fee_after_a_request_that_never_arrived_is_void_when_that_one_
 ) -> None:
     number = await planned(desk)
     met = desk.net.disturb("transfer", Fault.HELD)
-    await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+    await crash_in(asyncio.ensure_future(desk.transfers.drive(number)), met)
     change_fee(monkeypatch, 2 * FEE)
     for _ in range(3):
         assert (await desk.transfers.drive(number)).status is IntentStatus.OPEN
@@ -222,7 +218,7 @@ async def test_a_similar_transfer_is_not_taken_for_ours(desk: Desk) -> None:
     """Same payer, receiver, amount and memo, another moment: only `created_at_time` tells them apart."""
     number = await planned(desk)
     met = desk.net.disturb("transfer", Fault.HELD)
-    await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+    await crash_in(asyncio.ensure_future(desk.transfers.drive(number)), met)
     other = await planned(desk)
     assert (await driven(desk, other)).status is IntentStatus.PAID
     desk.net.advance(25 * HOUR)
@@ -234,7 +230,7 @@ async def test_blocks_that_are_not_shown_to_the_tip_prove_nothing(desk: Desk, mo
     """A ledger that withholds its newest blocks would have a paid transfer held void, and paid again."""
     number = await planned(desk)
     met = desk.net.disturb("transfer", Fault.REPLY_HELD)
-    await crash_in(asyncio.ensure_future(_drive(desk, number)), met)
+    await crash_in(asyncio.ensure_future(desk.transfers.drive(number)), met)
     desk.net.advance(25 * HOUR)
     blocks = desk.ledger.blocks
 
